@@ -1,0 +1,40 @@
+# make demo    a tiny model learns to see, in minutes, on this machine
+# make test    the whole test suite, offline, on a CPU
+# make venv    the environment alone, in .venv
+#
+# make venv TORCH=cuda   with PyTorch's CUDA build (gigabytes) in place of the CPU build
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= cpu
+# == also admits 2.13.0+cpu and prefers it where pip finds it; === admits 2.13.0 alone, on Linux the CUDA build
+TORCH_cpu := torch==2.13.0
+TORCH_cuda := torch===2.13.0
+# a torch that is too eager for cores slows itself down: two threads at most, and no busy waiting
+export OMP_WAIT_POLICY := PASSIVE
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test venv lint clean
+
+demo: venv
+	$(BIN)/phantrol demo
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+venv: $(VENV)/ready-$(TORCH)
+
+# torch first and by itself: any other order may pull in another build of it
+$(VENV)/ready-$(TORCH): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q '$(TORCH_$(TORCH))'
+	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,115 @@
+"""From groups of examples to the tensors of a batch.
+
+B rows, N tokens of the longest row, T tiles, M labelled tokens, S sequences, P preference pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phantrol.data.messages import Example
+from phantrol.data.mixture import Group
+from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, pack, plain_row, visible
+
+IGNORED = -100  # the label of a token that no loss looks at
+_KINDS = {"incorrect": 0, "ambiguous": 1}
+
+
+@dataclass
+class Collator:
+    """Turns groups of examples into a batch.
+
+    processor  has `encode(chat)`, `tokenizer` and `image_token_id`
+    pairs      encode the rejected answers too (a loss that needs no pairs does without)
+    pack       let the sequences of a group share one row; False for attention that takes no additive mask
+    dtype      of the additive mask: the dtype of the model
+    """
+
+    processor: Any
+    pairs: bool = True
+    pack: bool = True
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """Return the batch:
+
+        input_ids, position_ids, labels  [B, N]   padded on the right; labels are -100 where nothing is predicted
+        attention_mask  [B, N], or additive [B, 1, N, N] as soon as one row is packed
+        pixel_values    [T, 3, S, S], absent without pictures
+        sequence_ids    [M]  which sequence each labelled token belongs to, row-major over labels[:, 1:] != -100
+        chosen, rejected, rejected_kind  [P]  sequence numbers of each pair; kind 0 incorrect, 1 ambiguous
+        num_sequences, num_pictures, example_ids
+
+        In an example with pairs only the last answer is compared. Earlier answers of the chosen side are to be imitated
+        still: they are a sequence of their own. Raises ValueError, with the example's id, where nothing is to be learnt.
+        """
+        numbers, pairs, rows = count(), [], []
+        for group in groups:
+            lines = [line for example in group for line in self._lines(example, numbers, pairs)]
+            rows += pack(lines, self.processor.image_token_id) if self.pack else map(plain_row, lines)
+        batch = self._tensors(rows)
+        chosen, rejected, kinds = zip(*pairs, strict=True) if pairs else ((), (), ())
+        return batch | {
+            "chosen": torch.tensor(chosen, dtype=torch.long),
+            "rejected": torch.tensor(rejected, dtype=torch.long),
+            "rejected_kind": torch.tensor(kinds, dtype=torch.long),
+            "num_sequences": next(numbers),
+            "num_pictures": sum(row.line.num_pictures for row in rows),
+            "example_ids": [example.id for group in groups for example in group],
+        }
+
+    def _lines(self, example: Example, numbers: count, pairs: list[tuple[int, int, int]]) -> list[Line]:
+        """Return the chosen line of an example and its rejected ones; adds to `pairs`."""
+        chat = [message.as_chat() for message in example.messages]
+        rejected = example.rejected if self.pairs else ()
+        several_answers = sum(message.role == "assistant" for message in example.messages) > 1
+        last = next(numbers)
+        earlier = next(numbers) if rejected and several_answers else last
+        lines = [self._line(example, chat, last, earlier)]
+        for answer in rejected:
+            number = next(numbers)
+            pairs.append((last, number, _KINDS[answer.kind]))
+            swapped = [*chat[:-1], chat[-1] | {"content": [{"type": "text", "text": answer.text}]}]
+            lines.append(self._line(example, swapped, number, NOT_PREDICTED))
+        return lines
+
+    def _line(self, example: Example, chat: list[dict[str, Any]], last: int, earlier: int) -> Line:
+        """Return a chat as tokens; those of its last answer belong to sequence `last`, other answers to `earlier`."""
+        encoding = self.processor.encode(chat)
+        if not any(encoding.answer_mask[1:]):
+            raise ValueError(f"example {example.id}: got no token for the model to say, expected an answer with text")
+        sequence_ids = [earlier if answer else NOT_PREDICTED for answer in encoding.answer_mask]
+        position = len(sequence_ids) - 1 - encoding.answer_mask[::-1].index(True)
+        while position >= 0 and encoding.answer_mask[position]:
+            sequence_ids[position] = last
+            position -= 1
+        num_pictures = sum(part["type"] == "image" for message in chat for part in message["content"])
+        return Line(list(encoding.input_ids), sequence_ids, encoding.pixel_values, num_pictures)
+
+    def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        tokenizer = self.processor.tokenizer
+        num_tokens = max(len(row.segments) for row in rows)
+        input_ids = _padded([row.line.input_ids for row in rows], num_tokens, tokenizer.pad_token_id or 0)
+        owners = _padded([row.line.sequence_ids for row in rows], num_tokens, NOT_PREDICTED)
+        segments = _padded([row.segments for row in rows], num_tokens, -1)
+        labels = torch.where(owners != NOT_PREDICTED, input_ids, IGNORED)
+        is_packed = any(row.is_packed for row in rows)
+        tensors = {
+            "input_ids": input_ids,
+            "attention_mask": additive(visible(segments), self.dtype) if is_packed else (segments == 0).long(),
+            "position_ids": _padded([row.position_ids for row in rows], num_tokens, 0),
+            "labels": labels,
+            "sequence_ids": owners[:, 1:][labels[:, 1:] != IGNORED],
+        }
+        pictures = [row.line.pixel_values for row in rows if row.line.pixel_values is not None]
+        return tensors | ({"pixel_values": torch.cat(pictures)} if pictures else {})
+
+
+def _padded(rows: Sequence[Sequence[int]], num_tokens: int, value: int) -> Tensor:
+    return torch.tensor([[*row, *([value] * (num_tokens - len(row)))] for row in rows], dtype=torch.long)

@@ -1,0 +1,127 @@
+"""Several sources in fixed proportions, in an order that is a pure function of the position.
+
+Nothing is drawn at random while training runs, so a run that is stopped and resumed sees the very same data, and no
+part of the mixture comes in clumps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+from phantrol.data.messages import Example
+
+Group = tuple[Example, ...]  # the examples that share one picture
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Sources and their weights.
+
+    parts  ((weight, source), ...)  weights are relative and need not add up to 1
+
+    Raises ValueError for no parts, or a weight that is not a positive number.
+    """
+
+    parts: tuple[tuple[float, Sequence[Group]], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("got a mixture without parts, expected at least one: Mixture(parts=((1.0, source),))")
+        object.__setattr__(self, "parts", tuple((weight, source) for weight, source in self.parts))
+        for number, (weight, _) in enumerate(self.parts):
+            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not (is_number and 0 < weight < math.inf):
+                raise ValueError(f"weight of part {number}: got {weight!r}, expected a positive number")
+
+    def pick(self, index: int) -> tuple[int, int]:
+        """Return (number of the source, how many of its groups came before) for position `index`.
+
+        The k-th group of a source with share w is due at time (k + 1/2)/w; the order is the order of due times. So
+        after n positions a source has given within about one group of n·w.
+        """
+        weights, total, strides = self._whole_weights, sum(self._whole_weights), self._strides
+        time = max(0, index - len(weights))  # everything due by then comes before `index`, and little else does
+        taken = [(2 * time * weight + total) // (2 * total) for weight in weights]
+        while True:
+            source = min(range(len(weights)), key=lambda number: (2 * taken[number] + 1) * strides[number])
+            if sum(taken) == index:
+                return source, taken[source]
+            taken[source] += 1
+
+    def locate(self, index: int, seed: int = 0) -> tuple[int, int]:
+        """Return (number of the source, index within it) for position `index`.
+
+        A source is walked in a permutation; when it is used up it begins again, in another permutation.
+        Raises ValueError for an empty source.
+        """
+        source, count = self.pick(index)
+        length = len(self.parts[source][1])
+        if not length:
+            raise ValueError(f"part {source} of the mixture is empty: give it rows or take it out of the mixture")
+        epoch, position = divmod(count, length)
+        return source, permuted(position, length, key=(seed, source, epoch))
+
+    def group(self, index: int, seed: int = 0) -> Group:
+        """Return the group at position `index`."""
+        source, position = self.locate(index, seed)
+        return self.parts[source][1][position]
+
+    @cached_property
+    def _whole_weights(self) -> tuple[int, ...]:
+        weights = [Fraction(str(weight)) for weight, _ in self.parts]  # 0.1 is meant as a tenth, so that ties are ties
+        unit = math.lcm(*(weight.denominator for weight in weights))
+        return tuple(int(weight * unit) for weight in weights)
+
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        """Half the time between two groups of a source, in a unit common to all."""
+        common = math.lcm(*self._whole_weights)
+        return tuple(common // weight for weight in self._whole_weights)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The first `length` groups of a mixture, as a map-style dataset."""
+
+    mixture: Mixture
+    seed: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Group:
+        return self.mixture.group(index, self.seed)
+
+
+def permuted(position: int, length: int, key: tuple[int, ...]) -> int:
+    """Return where a keyed permutation of 0..length-1 sends `position`; needs no memory, however long the range.
+
+    A Feistel network permutes the next power of four; values that fall outside the range are sent through again.
+    """
+    half_bits = max(1, ((length - 1).bit_length() + 1) // 2)
+    half_mask = (1 << half_bits) - 1
+    while True:
+        left, right = position >> half_bits, position & half_mask
+        for number in range(6):
+            left, right = right, left ^ (_mix(*key, number, right) & half_mask)
+        position = (left << half_bits) | right
+        if position < length:
+            return position
+
+
+def _mix(*numbers: int) -> int:
+    """Return 64 bits that depend on all the numbers (the finaliser of splitmix64, once a number)."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state + number * 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state

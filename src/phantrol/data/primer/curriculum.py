@@ -1,0 +1,97 @@
+"""The knobs of Primer: how many objects, which tasks, how many questions a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from phantrol.data.primer.splits import Split, find_split
+from phantrol.data.primer.tasks import FAMILIES, TASKS, tasks_for
+
+MOST_OBJECTS = 6
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """What is asked of Primer. None means: as the split has it.
+
+    tasks         weights by task; a task left out is not asked. Default: every task the split and the numbers allow
+    questions     most questions about one picture, the caption not counted
+    captions      whether each picture gets a caption besides its questions
+    min_objects, max_objects  objects in a picture, at most 6
+    wordings      how many wordings of each template, None for all
+
+    Raises ValueError for an unknown task or family, a weight that is not positive, or numbers out of range.
+    """
+
+    tasks: Mapping[str, float] | tuple[tuple[str, float], ...] | None = None
+    questions: int = 6
+    captions: bool = True
+    min_objects: int | None = None
+    max_objects: int | None = None
+    wordings: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tasks is not None:
+            tasks = dict(self.tasks)
+            unknown = sorted(set(tasks) - set(TASKS))
+            if unknown or not tasks:
+                got = ", ".join(unknown) or "none"
+                raise ValueError(f"unknown Primer tasks: {got}; use some of {', '.join(TASKS)}")
+            low = [name for name, weight in tasks.items() if not weight > 0]
+            if low:
+                raise ValueError(
+                    f"the weights of Primer tasks must be above 0, got {tasks[low[0]]} for {low[0]}: leave it out"
+                )
+            object.__setattr__(self, "tasks", tuple(tasks.items()))
+        if self.questions < 1:
+            raise ValueError(f"questions must be at least 1, got {self.questions}")
+        if self.wordings is not None and self.wordings < 1:
+            raise ValueError(f"wordings must be at least 1 or None for all, got {self.wordings}")
+
+
+@dataclass(frozen=True)
+class Syllabus:
+    """A curriculum worked out for one split: numbers of objects, and weights by family and by task."""
+
+    numbers: tuple[int, int]
+    families: dict[str, float]
+    tasks: dict[str, float]
+    leads: dict[str, dict[str, float]]
+
+
+@lru_cache(maxsize=256)
+def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
+    """Raises ValueError for an unknown split, and for tasks that the split or the numbers of objects do not allow."""
+    split = find_split(split_name)
+    numbers = _numbers(curriculum, split)
+    possible = tasks_for(split, numbers)
+    if curriculum.tasks is None:
+        weights = {name: TASKS[name].weight for name in possible if curriculum.captions or name != "captions"}
+    else:
+        weights = dict(curriculum.tasks)
+        wrong = [name for name in weights if name not in possible]
+        if wrong:
+            raise ValueError(
+                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects has no task {', '.join(wrong)}; "
+                f"it has {', '.join(possible)}"
+            )
+    leads = {
+        family: {name: weight for name, weight in weights.items() if TASKS[name].family == family}
+        for family in FAMILIES
+    }
+    leads = {family: names for family, names in leads.items() if names}
+    return Syllabus(numbers, {family: sum(names.values()) for family, names in leads.items()}, weights, leads)
+
+
+def _numbers(curriculum: Curriculum, split: Split) -> tuple[int, int]:
+    low = split.objects[0] if curriculum.min_objects is None else curriculum.min_objects
+    high = max(low, split.objects[1]) if curriculum.max_objects is None else curriculum.max_objects
+    if curriculum.min_objects is None:
+        low = min(low, high)
+    if not 1 <= low <= high <= MOST_OBJECTS:
+        raise ValueError(
+            f"objects in a picture must be 1 <= min_objects <= max_objects <= {MOST_OBJECTS}, got {low} to {high}"
+        )
+    return low, high

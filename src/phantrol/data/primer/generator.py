@@ -1,0 +1,139 @@
+"""Primer's pure function: (split, family, index) -> a picture, the truth about it, questions and answers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from PIL import Image
+
+from phantrol.data.messages import Rejected
+from phantrol.data.primer import text_only
+from phantrol.data.primer.asking import Draft, Sitting, reject
+from phantrol.data.primer.curriculum import Curriculum, Syllabus, work_out
+from phantrol.data.primer.drawing import draw
+from phantrol.data.primer.scene import Scene, compose
+from phantrol.data.primer.shape_tasks import plan_counts
+from phantrol.data.primer.splits import SPLITS, Split
+from phantrol.data.primer.tasks import TASKS
+from phantrol.data.primer.wordings import WORDINGS, choose_wording
+
+VERSION = 1  # raise it whenever any sample changes
+SMALLEST_PX, LARGEST_PX = 64, 224
+ASKED_TWICE = 2  # most questions of one task about one picture
+DEFAULT = Curriculum()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question about a picture. `pool` are the answers that are equally likely to one who reads only the question."""
+
+    task: str
+    question: str
+    answer: str
+    rejected: tuple[Rejected, ...]
+    pool: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, the truth about it, and what is asked; text-only samples have neither picture nor scene."""
+
+    picture: Image.Image | None
+    scene: Scene | None
+    turns: tuple[Turn, ...]
+
+
+def sample(split: str, family: str, index: int, size_px: int = 64, curriculum: Curriculum = DEFAULT) -> Sample:
+    """Return sample number `index`: the same in every process, for ever while VERSION stays.
+
+    The first question is one of the family's and the scene was built for its answer; the others are of any task.
+
+    Raises ValueError for an unknown split or family, a family that the curriculum leaves out, or a size out of range.
+    """
+    check_size(size_px)
+    syllabus = work_out(curriculum, split)
+    if family not in syllabus.leads:
+        raise ValueError(f"Primer split {split} asks no family {family!r} here: use one of {', '.join(syllabus.leads)}")
+    seed = blake2b(f"{VERSION}/{split}/{family}/{index}".encode(), digest_size=16).digest()
+    rng = random.Random(int.from_bytes(seed, "big"))
+    if family == "text_only":
+        return Sample(None, None, _ask_texts(rng, SPLITS[split], curriculum))
+    sitting, lead = _build(rng, SPLITS[split], syllabus, family, curriculum.wordings)
+    turns = _ask_all(sitting, lead, syllabus, curriculum)
+    return Sample(draw(sitting.scene, size_px), sitting.scene, turns)
+
+
+def check_size(size_px: int) -> None:
+    if not SMALLEST_PX <= size_px <= LARGEST_PX:
+        raise ValueError(
+            f"size_px must be {SMALLEST_PX} to {LARGEST_PX}, got {size_px}: smaller shapes are not legible"
+        )
+
+
+def _build(
+    rng: random.Random, split: Split, syllabus: Syllabus, family: str, wordings: int | None
+) -> tuple[Sitting, tuple[str, Draft]]:
+    """Draw the lead question's scene, and the question itself."""
+    names = syllabus.leads[family]
+    name = rng.choices(tuple(names), tuple(names.values()))[0]
+    task = TASKS[name]
+    kind = rng.choice([kind for kind in task.kinds if kind in split.scene_kinds])
+    low, high = syllabus.numbers
+    while True:  # nearly always once: some scenes lack the margin that a question needs
+        if task.counts:
+            contents, counted = plan_counts(rng, split, low, high)
+            focus, free = None, False
+        else:
+            fewest, most = max(low, task.numbers[0]), min(high, task.numbers[1])
+            contents, focus = task.plans[kind](rng, split, rng.randint(fewest, most))
+            counted, free = {}, (fewest, most) == (low, high)
+        scene, _ = compose(rng, kind, contents, split.style, task.axis)
+        sitting = Sitting(rng, split, scene, syllabus.numbers, wordings, focus, counted, free)
+        draft = task.ask(sitting)
+        if draft is not None:
+            return sitting, (name, draft)
+
+
+def _ask_all(sitting: Sitting, lead: tuple[str, Draft], syllabus: Syllabus, curriculum: Curriculum) -> tuple[Turn, ...]:
+    """Return the lead question, more questions of tasks drawn by weight, and the caption."""
+    rng, number = sitting.rng, len(sitting.scene.things)
+    turns = [_turn(sitting, *lead)]
+    left = {
+        name: weight
+        for name, weight in syllabus.tasks.items()
+        if sitting.scene.kind in TASKS[name].kinds
+        and TASKS[name].numbers[0] <= number <= TASKS[name].numbers[1]
+        and name != "captions"
+    }
+    while left and len(turns) < curriculum.questions:
+        name = rng.choices(tuple(left), tuple(left.values()))[0]
+        done = len(sitting.asked.get(name, ()))
+        draft = TASKS[name].ask(sitting) if done < ASKED_TWICE else None
+        if draft is None:
+            del left[name]
+        else:
+            turns.append(_turn(sitting, name, draft))
+    if curriculum.captions and "captions" not in sitting.asked:
+        turns.append(_turn(sitting, "captions", TASKS["captions"].ask(sitting)))
+    return tuple(turns)
+
+
+def _turn(sitting: Sitting, task: str, draft: Draft) -> Turn:
+    rng = sitting.rng
+    sitting.asked.setdefault(task, []).append(draft.key)
+    wording = choose_wording(rng, WORDINGS[draft.template], sitting.split.held_out_wording, sitting.wordings)
+    question = draft.prefix + wording.format(**draft.slots)
+    return Turn(task, question, draft.answer, reject(rng, draft), draft.pool)
+
+
+def _ask_texts(rng: random.Random, split: Split, curriculum: Curriculum) -> tuple[Turn, ...]:
+    turns: dict[str, Turn] = {}
+    while len(turns) < curriculum.questions:
+        draft = text_only.draw_text_question(rng)
+        wordings = text_only.WORDINGS[draft.template]
+        question = choose_wording(rng, wordings, split.held_out_wording, curriculum.wordings).format(**draft.slots)
+        question = question[0].upper() + question[1:]
+        turns[question] = Turn("text_only", question, draft.answer, reject(rng, draft), draft.pool)
+    return tuple(turns.values())

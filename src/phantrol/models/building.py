@@ -1,0 +1,169 @@
+"""`build` makes a new model from two parts, `load` opens one that was saved; both return (model, processor)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+
+from phantrol.models.configuration import PhantrolConfig
+from phantrol.models.image_processing import PhantrolImageProcessor
+from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
+from phantrol.models.processing import PhantrolProcessor
+from phantrol.modifiers.base import config_to_dict
+
+Part = str | Path | PretrainedConfig
+WHOLE = ("config.json", "processor_config.json", "tokenizer.json")  # a saved model has these, and its weights
+
+
+def build(
+    text: Part,
+    vision: Part,
+    modifiers: Sequence[Any] = (),
+    tokenizer: Any = None,
+    image_px: int | None = None,
+    unshuffle: int = 1,
+    projector_norm: bool = True,
+    image_token: str = "<image>",
+    image_prefix: str = "",
+    image_suffix: str = "",
+    dtype: torch.dtype = torch.float32,
+    **image_options: Any,
+) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
+    """Return a new vision-language model and its processor.
+
+    text, vision   each a pretrained folder or hub id, whose weights are loaded, or a configuration, drawn at random
+    modifiers      what to graft on the decoder: [TrolConfig(...), PhantomConfig(...)]
+    tokenizer      of the decoder; may be left out if `text` is a folder or hub id that has one
+    image_px       tile side in pixels; by default the vision tower's own
+    image_options  max_tiles, thumbnail, image_mean, image_std of PhantrolImageProcessor
+    Raises ValueError if the parts do not fit together, naming what does not.
+    """
+    text_config, vision_config = (_configuration(part) for part in (text, vision))
+    vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
+    image_px = image_px or getattr(vision_config, "image_size", None)
+    if not isinstance(image_px, int):
+        raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
+    tokenizer = _tokenizer(tokenizer, text, image_token)
+    image_grid = measure_grid(vision_config, image_px)
+    processor = PhantrolProcessor(
+        PhantrolImageProcessor(image_px=image_px, **image_options),
+        tokenizer,
+        image_grid=image_grid,
+        unshuffle=unshuffle,
+        image_token=image_token,
+        image_prefix=image_prefix,
+        image_suffix=image_suffix,
+    )
+    text_config.vocab_size = max(text_config.vocab_size, len(tokenizer))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text_config, name, getattr(tokenizer, name))
+    text_config.modifiers = [config_to_dict(config) for config in modifiers]
+    config = PhantrolConfig(
+        text_config,
+        vision_config,
+        image_token_id=processor.image_token_id,
+        image_px=image_px,
+        image_grid=image_grid,
+        unshuffle=unshuffle,
+        projector_norm=projector_norm,
+    )
+    model = PhantrolForConditionalGeneration(config).to(dtype)
+    _load_part(model.language_model, text, AutoModelForCausalLM, dtype)
+    _load_part(model.vision_tower, vision, AutoModel, dtype)
+    model.generation_config.eos_token_id = processor.end_of_turn_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    return model.eval(), processor
+
+
+def load(folder: str | Path, **kwargs: Any) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
+    """Return a model that was saved with its processor, ready to answer.
+
+    folder  what `save_pretrained` of both wrote, or a hub id;  kwargs  as for `from_pretrained` (dtype, device_map ...)
+    Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over.
+    """
+    path = Path(folder)
+    if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):
+        check_folder(path)
+    try:
+        processor = PhantrolProcessor.from_pretrained(folder)
+        model, report = PhantrolForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **kwargs)
+    except ValueError:
+        raise
+    except Exception as error:  # safetensors, tokenizers and json each have their own kind
+        raise ValueError(f"{folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+    wrong = {key: sorted(report[key])[:3] for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[key]}
+    if wrong:
+        raise ValueError(f"{folder} does not fit its config.json: {wrong}; save the model again, or copy it again")
+    return model.eval(), processor
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError if `folder` is no whole saved model, naming what is missing, empty or no JSON."""
+    if not folder.is_dir():
+        raise ValueError(f"no model folder {folder}: expected one that `phantrol train` or save_pretrained wrote")
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weights = sorted(set(_read_json(index)["weight_map"].values()))
+    for name in (*WHOLE, *(weights or ["model.safetensors"])):
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{folder} is not a whole model: {name} is missing; expected {', '.join(WHOLE)} and weights")
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} is empty: copy it again")
+        if name.endswith(".json"):
+            _read_json(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is broken: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _configuration(part: Part) -> PretrainedConfig:
+    return part if isinstance(part, PretrainedConfig) else AutoConfig.from_pretrained(part)
+
+
+def _tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
+    if tokenizer is None:
+        if isinstance(text, PretrainedConfig):
+            raise ValueError("a decoder from a configuration brings no tokenizer: pass tokenizer=...")
+        tokenizer = AutoTokenizer.from_pretrained(text)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
+    if image_token not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [*tokenizer.additional_special_tokens, image_token]})
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_part(module: Any, part: Part, auto_class: Any, dtype: torch.dtype) -> None:
+    """Copy pretrained weights into a part of the new model; rows for added tokens keep their start values."""
+    if isinstance(part, PretrainedConfig):
+        return
+    source = auto_class.from_pretrained(part, dtype=dtype)
+    source = getattr(source, "vision_model", source)
+    weights, target = source.state_dict(), module.state_dict()
+    for name, tensor in weights.items():
+        if name not in target:
+            raise ValueError(f"{part} has a tensor {name} that the new model lacks")
+        room = target[name]
+        if room.shape == tensor.shape:
+            room.copy_(tensor)
+        elif room.shape[1:] == tensor.shape[1:] and room.shape[0] > tensor.shape[0]:
+            room[: len(tensor)].copy_(tensor)
+        else:
+            raise ValueError(f"{name}: {part} has shape {tuple(tensor.shape)}, the new model {tuple(room.shape)}")

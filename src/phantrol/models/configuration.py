@@ -1,0 +1,97 @@
+"""The configurations: PhantrolConfig of the whole model, StemVisionConfig of a small vision tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.configuration_utils import PretrainedConfig
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
+
+from phantrol.auto import register_models
+
+
+class PhantrolConfig(PretrainedConfig):
+    """Configuration of `PhantrolForConditionalGeneration`.
+
+    text_config     of any Hugging Face causal decoder; its `modifiers` say what is grafted on it
+    vision_config   of any Hugging Face vision tower
+    image_token_id  the token that stands for one image feature
+    image_px        width and height of a tile, in pixels
+    image_grid      patches along one side of a tile, as the vision tower gives them
+    unshuffle       s: neighbouring s x s patches become one token
+    projector_norm  a LayerNorm before the projector's two linear layers
+    """
+
+    model_type = "phantrol"
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: PretrainedConfig | dict[str, Any] | None = None,
+        vision_config: PretrainedConfig | dict[str, Any] | None = None,
+        image_token_id: int = 0,
+        image_px: int = 224,
+        image_grid: int = 14,
+        unshuffle: int = 1,
+        projector_norm: bool = True,
+        **kwargs: Any,
+    ):
+        register_models()
+        self.text_config = _as_config(text_config, default="llama")
+        self.vision_config = _as_config(vision_config, default="siglip_vision_model")
+        self.image_token_id = image_token_id
+        self.image_px, self.image_grid, self.unshuffle = image_px, image_grid, unshuffle
+        self.projector_norm = projector_norm
+        # what `generate` looks for on the top configuration
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(name, getattr(self.text_config, name, None))
+        kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
+        super().__init__(**kwargs)
+
+    @property
+    def modifiers(self) -> list[dict[str, Any]]:
+        """What is grafted on the decoder: [{"name": ..., **options}]."""
+        return list(getattr(self.text_config, "modifiers", None) or [])
+
+
+class StemVisionConfig(SiglipVisionConfig):
+    """As SiglipVisionConfig, with a convolution stem; `patch_size` is a power of two: the stem halves the sides so often.
+
+    stem_channels  channels after the first halving; doubled at each further one, up to the hidden size
+    """
+
+    model_type = "stem_vision"
+    base_config_key = "vision_config"
+
+    def __init__(self, stem_channels: int = 32, vision_use_head: bool = False, **kwargs: Any):
+        register_models()
+        self.stem_channels = stem_channels
+        super().__init__(vision_use_head=vision_use_head, **kwargs)
+        if self.patch_size & (self.patch_size - 1) or self.patch_size < 2:
+            raise ValueError(f"patch_size is {self.patch_size}: the stem halves the sides, so expected a power of two")
+
+
+def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:
+    """Return how many tokens an image of `num_tiles` tiles takes. The processor and the model both ask this function.
+
+    geometry  anything with `image_grid` and `unshuffle`: a PhantrolConfig or a PhantrolProcessor
+    Raises ValueError if the grid cannot be unshuffled.
+    """
+    if geometry.image_grid % geometry.unshuffle:
+        raise ValueError(
+            f"a grid of {geometry.image_grid} x {geometry.image_grid} patches cannot be unshuffled by "
+            f"{geometry.unshuffle}: expected a factor that divides {geometry.image_grid}"
+        )
+    return num_tiles * (geometry.image_grid // geometry.unshuffle) ** 2
+
+
+def _as_config(config: PretrainedConfig | dict[str, Any] | None, default: str) -> PretrainedConfig:
+    if isinstance(config, PretrainedConfig):
+        return config
+    options = dict(config or {})
+    return AutoConfig.for_model(options.pop("model_type", default), **options)
+
+
+AutoConfig.register("phantrol", PhantrolConfig, exist_ok=True)
+AutoConfig.register("stem_vision", StemVisionConfig, exist_ok=True)

@@ -1,0 +1,113 @@
+"""Pictures to tiles of normalised pixels, with Pillow and torch alone.
+
+T tiles of a picture, S tile side in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+
+from phantrol.ops.images import best_tile_grid, tile_slices
+
+MAX_PIXELS = 64_000_000  # of one picture: 192 MB once decoded
+
+
+def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return a picture in RGB, turned as its EXIF data says.
+
+    source  a file, the bytes of one, or a picture that Pillow has opened
+    Raises ValueError, naming the file: missing, empty, truncated, not a picture, or more than `max_pixels` pixels,
+    which is checked before anything is decoded.
+    """
+    name = "the picture" if isinstance(source, bytes | Image.Image) else f"picture {source}"
+    if isinstance(source, Image.Image):
+        return _decode(source, name, max_pixels)
+    if not isinstance(source, bytes):
+        path = Path(source)
+        if not path.is_file():
+            raise ValueError(f"{name}: no such file")
+        source = path.read_bytes()
+    if not source:
+        raise ValueError(f"{name} is empty: 0 bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            picture = Image.open(io.BytesIO(source))
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture: expected PNG, JPEG, WebP or another format that Pillow reads") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large: {error}; at most {max_pixels:,} pixels are decoded") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} is broken: {error}") from None
+    return _decode(picture, name, max_pixels)
+
+
+def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{name} is too large: {width} x {height} = {width * height:,} pixels, expected at most {max_pixels:,}; "
+            "make it smaller"
+        )
+    if width * height == 0:
+        raise ValueError(f"{name} has no pixels: {width} x {height}")
+    try:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes here: truncated or corrupt data shows now
+        raise ValueError(f"{name} is broken: {error}") from None
+
+
+class PhantrolImageProcessor(BaseImageProcessor):
+    """Cut each picture into tiles of the vision tower's size and normalise them.
+
+    image_px    S, width and height of a tile
+    max_tiles   1: the whole picture becomes one square tile; more: as many tiles as suit its aspect ratio
+    thumbnail   one more tile that shows the whole picture, where there are several
+    image_mean, image_std  per channel, of pixels in [0, 1]
+    """
+
+    model_input_names = ["pixel_values"]
+
+    def __init__(
+        self,
+        image_px: int = 224,
+        max_tiles: int = 1,
+        thumbnail: bool = True,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        max_pixels: int = MAX_PIXELS,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.image_px, self.max_tiles, self.thumbnail = image_px, max_tiles, thumbnail
+        self.image_mean, self.image_std, self.max_pixels = list(image_mean), list(image_std), max_pixels
+
+    def __call__(self, images: Sequence[Any], **kwargs: Any) -> BatchFeature:
+        """Return `pixel_values` [T of all pictures, 3, S, S] and `num_tiles`, one count a picture.
+
+        images  pictures, files or bytes. Raises ValueError as `load_picture` does.
+        """
+        tiles = [self.tiles(load_picture(image, self.max_pixels)) for image in images]
+        return BatchFeature({"pixel_values": torch.cat(tiles), "num_tiles": [len(group) for group in tiles]})
+
+    def tiles(self, picture: Image.Image) -> Tensor:
+        """Return the normalised tiles of one RGB picture: [T, 3, S, S]."""
+        side = self.image_px
+        columns, rows = best_tile_grid(*picture.size, side, self.max_tiles)
+        resized = picture.resize((columns * side, rows * side), Image.Resampling.BICUBIC)
+        tiles = [resized.crop(box) for box in tile_slices(columns, rows, side)]
+        if self.thumbnail and len(tiles) > 1:
+            tiles.append(picture.resize((side, side), Image.Resampling.BICUBIC))
+        pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
+        return (pixels / 255 - mean) / std

@@ -1,0 +1,191 @@
+"""PhantrolForConditionalGeneration: pictures and text in, text out.
+
+B rows, N tokens of a row, D hidden size of the decoder, V vocabulary, I tiles of all pictures, S tile side in pixels,
+P patches of a tile and Dv their size, s unshuffle factor, L = P / s² image tokens of a tile, M labelled tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
+
+from phantrol.models.configuration import PhantrolConfig, num_image_tokens
+from phantrol.modifiers.graft import GraftedGeneration, graft, modifier_configs
+from phantrol.ops.images import join_patches, pixel_unshuffle, scatter_features
+from phantrol.ops.logprobs import token_logprobs
+
+
+@dataclasses.dataclass
+class PhantrolOutput(ModelOutput):
+    """What the model returns.
+
+    loss            []         mean cross entropy of the labelled tokens, when labels are given
+    logits          [B, N, V]  when no labels are given: with them, only what they need is computed
+    token_logprobs  [M]        log p of each labelled token, row by row; what every loss of phantrol is made of
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    token_logprobs: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class Projector(nn.Module):
+    """[I, L, s²·Dv] → [I, L, D]: optional LayerNorm, linear, GELU, linear."""
+
+    def __init__(self, config: PhantrolConfig, vision_size: int):
+        super().__init__()
+        size_in, size_out = vision_size * config.unshuffle**2, config.text_config.hidden_size
+        self.norm = nn.LayerNorm(size_in) if config.projector_norm else nn.Identity()
+        self.linear_1, self.linear_2 = nn.Linear(size_in, size_out), nn.Linear(size_out, size_out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear_2(nn.functional.gelu(self.linear_1(self.norm(features))))
+
+
+class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, GenerationMixin):
+    """A vision tower, a projector and a grafted decoder, all of them Hugging Face's own classes."""
+
+    config_class = PhantrolConfig
+    base_model_prefix = "language_model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def __init__(self, config: PhantrolConfig):
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.projector = Projector(config, vision_size(config.vision_config))
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        graft(self.language_model, modifier_configs(config.text_config))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """[I, 3, S, S] normalised pixels → [I, L, D] features in the space of the decoder's embeddings."""
+        pixels = pixel_values.to(self.dtype)
+        patches = join_patches(self.vision_tower(pixels).last_hidden_state, self.config.image_grid**2)  # [I, P, Dv]
+        features = self.projector(pixel_unshuffle(patches, self.config.unshuffle))
+        assert features.shape[1] == num_image_tokens(self.config)
+        return features
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> PhantrolOutput:
+        """
+        input_ids     [B, N]        with `image_token_id` where an image feature goes
+        pixel_values  [I, 3, S, S]  tiles of all pictures of all rows, in reading order
+        labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
+
+        Raises ValueError if image tokens and pictures do not match.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            is_image = input_ids == self.config.image_token_id
+            inputs_embeds = scatter_features(inputs_embeds, is_image, self.get_image_features(pixel_values))
+        if labels is not None:
+            kwargs.setdefault("prompt_mask", labels == -100)
+        outputs = self.get_decoder()(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        head, hidden = output_head(self.language_model), outputs.last_hidden_state
+        loss = logits = logprobs = None
+        if labels is not None:
+            labelled = labels[:, 1:] != -100
+            logprobs = token_logprobs(hidden[:, :-1][labelled], head, labels[:, 1:][labelled])
+            loss = -logprobs.mean()
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = head(hidden[:, kept])
+        return PhantrolOutput(
+            loss, logits, logprobs, outputs.past_key_values, outputs.hidden_states, outputs.attentions
+        )
+
+
+class _GivenHidden(nn.Module):
+    def forward(self, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+def output_head(language_model: nn.Module) -> Any:
+    """Return hidden states → logits, exactly as this family does it, soft caps and scalings included.
+
+    A view of the causal language model that shares its parameters, with a decoder that hands its input through: so no
+    family's head is written again here.
+    """
+    view = copy.copy(language_model)
+    view._modules = {**language_model._modules, language_model.base_model_prefix: _GivenHidden()}
+
+    def head(hidden: Tensor) -> Tensor:
+        rows = hidden if hidden.ndim == 3 else hidden[None]
+        logits = type(view).forward(view, inputs_embeds=rows, use_cache=False).logits
+        return logits if hidden.ndim == 3 else logits[0]
+
+    return head
+
+
+def vision_size(vision_config: Any) -> int:
+    """Return the channels of a vision tower's last hidden state.
+
+    Raises ValueError if the configuration does not say.
+    """
+    for name in ("hidden_size", "hidden_sizes", "embed_dim"):
+        size = getattr(vision_config, name, None)
+        if size:
+            return size if isinstance(size, int) else size[-1]
+    raise ValueError(f"{type(vision_config).__name__} has no hidden_size: expected the configuration of a vision tower")
+
+
+@torch.no_grad()
+def measure_grid(vision_config: Any, image_px: int) -> int:
+    """Return how many patches lie along one side of a tile, by running the vision tower on shapes alone.
+
+    Raises ValueError if the tower takes no pictures of this size, or its patches form no square.
+    """
+    with torch.device("meta"):
+        tower = AutoModel.from_config(vision_config).eval()
+        try:
+            states = tower(torch.empty(1, 3, image_px, image_px)).last_hidden_state
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{type(tower).__name__} takes no pictures of {image_px} px: {error}") from None
+    if states.ndim == 4:
+        return states.shape[-1]
+    return int(states.shape[1] ** 0.5)  # class and register tokens are fewer than one more row of patches

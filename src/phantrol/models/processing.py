@@ -1,0 +1,277 @@
+"""PhantrolProcessor: a conversation with pictures becomes token ids, a mask of what the model must say, and tiles.
+
+Whatever a user types is text: the string of the image token, or of any other special token, inside a question is spelled
+out in ordinary tokens. Only the chat template and real pictures make special tokens.
+
+B rows, N tokens, T tiles of all pictures, S tile side in pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from phantrol.models.configuration import num_image_tokens
+
+Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """One conversation.
+
+    input_ids     N token ids
+    answer_mask   N flags: True on tokens that the model must say, its text and its end of turn
+    pixel_values  [T, 3, S, S], or None without pictures
+    """
+
+    input_ids: list[int]
+    answer_mask: list[bool]
+    pixel_values: Tensor | None = None
+
+
+class PhantrolProcessor(ProcessorMixin):
+    """An image processor and a tokenizer that agree with the model on how many tokens a picture takes.
+
+    image_grid, unshuffle       as in PhantrolConfig
+    image_token                 a special token of the tokenizer, one for each image feature
+    image_prefix, image_suffix  special tokens or text around the features of one picture
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        image_grid: int = 14,
+        unshuffle: int = 1,
+        image_token: str = "<image>",
+        image_prefix: str = "",
+        image_suffix: str = "",
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ):
+        self.image_grid, self.unshuffle, self.image_token = image_grid, unshuffle, image_token
+        self.image_prefix, self.image_suffix = image_prefix, image_suffix
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        if self.image_token_id in (None, tokenizer.unk_token_id):
+            raise ValueError(f"the tokenizer has no token {image_token!r}: add it as a special token")
+
+    def encode(self, chat: Chat, add_generation_prompt: bool = False) -> Encoding:
+        """Return the ids, the answer mask and the tiles of one conversation.
+
+        chat  messages with content as text or as parts {"type": "text", "text"} and {"type": "image", "image"}
+        Raises ValueError for a message without text or pictures, an unknown part, or a picture that cannot be read.
+        """
+        chat, texts, pictures = _number_parts(chat)
+        seal = _Seal(texts)
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": m["role"], "content": "".join(seal(*part) for part in m["content"])} for m in chat],
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        tiles = self.image_processor(pictures) if pictures else None
+        ids: list[int] = []
+        answers: list[bool] = []
+        last_role = None
+        for kind, content in seal.split(rendered):
+            if kind == "template":
+                piece = self._ids(content, special=True)
+                flags = [False] * len(piece)
+                if last_role == "assistant" and piece and piece[0] in self.tokenizer.all_special_ids:
+                    flags[0] = True  # the end of the assistant's turn is the assistant's to say
+            elif kind == "image":
+                piece = self._image_ids(int(tiles["num_tiles"][int(content)]))
+                flags = [False] * len(piece)
+            else:
+                role, text = texts[int(content)]
+                piece = self._ids(text, special=False)
+                flags = [role == "assistant"] * len(piece)
+            last_role = texts[int(content)][0] if kind == "text" else None
+            ids += piece
+            answers += flags
+        return Encoding(ids, answers, None if tiles is None else tiles["pixel_values"])
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """The token that ends the assistant's turn, which generation stops at.
+
+        Raises ValueError if the chat template ends a turn with no special token: a model could never learn to stop.
+        """
+        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+        encoding = self.encode(chat)
+        last = max(index for index, flag in enumerate(encoding.answer_mask) if flag)
+        if encoding.input_ids[last] not in self.tokenizer.all_special_ids:
+            raise ValueError("the chat template does not end an assistant's turn with a special token: add one")
+        return encoding.input_ids[last]
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: Any = None,
+        padding: bool | str = False,
+        padding_side: str = "left",
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare prompts that are already rendered, with `image_token` once for each picture.
+
+        text    one prompt or several;  images  the pictures of all prompts, flat or one list a prompt
+        → input_ids, attention_mask [B, N], pixel_values [T, 3, S, S]
+        Raises ValueError if a prompt holds more or fewer placeholders than pictures. For text that a user typed take
+        `apply_chat_template`, where a typed placeholder is text.
+        """
+        prompts = [text] if isinstance(text, str) else list(text or [])
+        counts = [prompt.count(self.image_token) for prompt in prompts]
+        pictures = _flat(images)
+        nested = images if images is not None and _is_list_of_lists(images) else None
+        given = [len(group) for group in nested] if nested is not None else None
+        if sum(counts) != len(pictures) or (given is not None and given != counts):
+            raise ValueError(
+                f"{given or len(pictures)} pictures for {counts} placeholders {self.image_token!r} in "
+                f"{len(prompts)} prompts: expected one placeholder for each picture"
+            )
+        tiles = self.image_processor(pictures) if pictures else None
+        sizes = iter([] if tiles is None else tiles["num_tiles"])
+        encodings = []
+        for prompt in prompts:
+            ids: list[int] = []
+            for index, piece in enumerate(prompt.split(self.image_token)):
+                ids += self._image_ids(int(next(sizes))) if index else []
+                ids += self._ids(piece, special=True)
+            encodings.append(Encoding(ids, [False] * len(ids)))
+        return self._batch(encodings, tiles, padding, padding_side, return_tensors)
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        add_generation_prompt: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = True,
+        return_tensors: str | None = None,
+        padding: bool | str = True,
+        padding_side: str = "left",
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers: conversation(s) → text, or with `tokenize=True` the model's inputs. See `encode`."""
+        batched = bool(conversation) and not isinstance(conversation[0], Mapping)
+        chats = list(conversation) if batched else [conversation]
+        if not tokenize:
+            rendered = [self._render(chat, add_generation_prompt) for chat in chats]
+            return rendered if batched else rendered[0]
+        encodings = [self.encode(chat, add_generation_prompt) for chat in chats]
+        pixels = [e.pixel_values for e in encodings if e.pixel_values is not None]
+        tiles = {"pixel_values": torch.cat(pixels)} if pixels else None
+        batch = self._batch(encodings, tiles, padding, padding_side, return_tensors)
+        return batch if return_dict else batch["input_ids"]
+
+    def decode(self, ids: Any, **kwargs: Any) -> str:
+        """Return the text of an answer, without special tokens and the space before its first word."""
+        return self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}).strip()
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        if not text:
+            return []
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+
+    def _image_ids(self, num_tiles: int) -> list[int]:
+        features = [self.image_token_id] * num_image_tokens(self, num_tiles)
+        return self._ids(self.image_prefix, special=True) + features + self._ids(self.image_suffix, special=True)
+
+    def _render(self, chat: Chat, add_generation_prompt: bool) -> str:
+        chat, texts, _ = _number_parts(chat)
+        shown = {"image": lambda _: self.image_token, "text": lambda index: texts[index][1]}
+        messages = [
+            {"role": m["role"], "content": "".join(shown[kind](index) for kind, index in m["content"])} for m in chat
+        ]
+        return self.tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def _batch(
+        self,
+        encodings: list[Encoding],
+        tiles: Mapping[str, Any] | None,
+        padding: bool | str,
+        padding_side: str,
+        return_tensors: str | None,
+    ) -> BatchFeature:
+        rows = {"input_ids": [encoding.input_ids for encoding in encodings]}
+        batch = self.tokenizer.pad(rows, padding=padding or False, padding_side=padding_side, return_tensors=return_tensors)
+        if tiles is not None:
+            batch["pixel_values"] = tiles["pixel_values"]
+        return BatchFeature(dict(batch))
+
+
+def _number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
+    """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures."""
+    messages, texts, pictures = [], [], []
+    for message in chat:
+        role, content = message["role"], message.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
+        numbered = []
+        for part in parts:
+            if part.get("type") == "text":
+                numbered.append(("text", len(texts)))
+                texts.append((role, part["text"]))
+            elif part.get("type") == "image":
+                numbered.append(("image", len(pictures)))
+                pictures.append(_picture_of(part))
+            else:
+                raise ValueError(f"unknown part of type {part.get('type')!r}: expected 'text' or 'image'")
+        if role == "user" and not any(texts[index][1].strip() for kind, index in numbered if kind == "text"):
+            raise ValueError("a question without text: type what you want to know about the picture")
+        messages.append({"role": role, "content": numbered})
+    return messages, texts, pictures
+
+
+def _picture_of(part: Mapping[str, Any]) -> Any:
+    for key in ("image", "path"):
+        if part.get(key) is not None:
+            return part[key]
+    raise ValueError(f"an image part with {sorted(part)}: expected {{'type': 'image', 'image': a picture or a file}}")
+
+
+class _Seal:
+    """Marks ("text", 3) as a string that occurs in no text of the chat, so that a rendered template can be cut there."""
+
+    def __init__(self, texts: list[tuple[str, str]]):
+        everything = "".join(text for _, text in texts)
+        self.mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in everything)
+
+    def __call__(self, kind: str, index: int) -> str:
+        return f"{self.mark}{kind}:{index}{self.mark}"
+
+    def split(self, rendered: str) -> list[tuple[str, str]]:
+        pieces = re.split(f"{self.mark}(text|image):([0-9]+){self.mark}", rendered)
+        found = [("template", pieces[0])]
+        for kind, index, after in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+            found += [(kind, index), ("template", after)]
+        return found
+
+
+def _is_list_of_lists(images: Any) -> bool:
+    return isinstance(images, list | tuple) and bool(images) and all(isinstance(group, list | tuple) for group in images)
+
+
+def _flat(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    if not isinstance(images, list | tuple):
+        return [images]
+    return [picture for group in images for picture in group] if _is_list_of_lists(images) else list(images)

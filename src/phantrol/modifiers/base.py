@@ -1,0 +1,104 @@
+"""What a modifier is, and how a decoder layer takes one on.
+
+A modifier never copies a decoder. Grafting swaps the class of each decoder layer for one that puts the modifier's mixin
+before the layer's own class, and adds the modifier's parameters to the existing module: `LlamaDecoderLayer` becomes
+`TraversedLlamaDecoderLayer(Traversed, LlamaDecoderLayer)`. So every key of the backbone keeps its name, and PEFT, gradient
+checkpointing, `torch.compile` and FSDP see ordinary modules. `print(model)` shows what was done.
+
+A file in this folder is complete with a frozen dataclass of options, a mixin, a `LayerModifier` and the constant MODIFIER.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from torch import nn
+
+from phantrol.find import find, name_of
+
+ALL = "all"
+
+
+class LayerModifier:
+    """One modifier with its options, for a decoder of `num_layers` layers. Subclasses override what they need."""
+
+    Config: ClassVar[type]  # a frozen dataclass; its field `layers`, if it has one, is "all" or a tuple of layer indices
+    mixin: ClassVar[type]  # goes before the layer's own class
+    depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
+    prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
+
+    def __init__(self, config: Any, num_layers: int):
+        self.config, self.num_layers = config, num_layers
+        layers = getattr(config, "layers", ALL)
+        self.layers = tuple(range(num_layers)) if layers == ALL else tuple(sorted(set(layers)))
+        if not self.layers or self.layers[0] < 0 or self.layers[-1] >= num_layers:
+            raise ValueError(
+                f"{type(config).__name__}.layers is {layers}: expected 'all' or indices from 0 to {num_layers - 1}, "
+                f"since the decoder has {num_layers} layers"
+            )
+
+    def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
+        """Add parameters to one decoder layer, initialised, in the dtype and on the device of the layer."""
+
+    def passes(self, layer_idx: int) -> int:
+        """Return how many times this layer runs; each pass owns a key and value slot of the cache."""
+        return 1
+
+    def memories(self, layer_idx: int) -> tuple[str, ...]:
+        """Return the names of what each pass of this layer keeps of the anchor, besides keys and values."""
+        return ()
+
+    def prepare(self, decoder: nn.Module) -> None:
+        """Do what must be done before a forward pass of the decoder, for example choose the attention function."""
+
+
+def modifier_of(config: Any, num_layers: int) -> LayerModifier:
+    """Return the modifier that `config` holds the options of: the MODIFIER of the file that defines its class.
+
+    Raises ValueError if that file defines none.
+    """
+    modifier = getattr(sys.modules[type(config).__module__], "MODIFIER", None)
+    if modifier is None or not isinstance(config, modifier.Config):
+        raise ValueError(f"{config!r} is no modifier's configuration: expected, for example, TrolConfig() or PhantomConfig()")
+    return modifier(config, num_layers)
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Return {"name": ..., **options}, the form that config.json holds."""
+    return {"name": name_of("modifiers", type(config)), **dataclasses.asdict(config)}
+
+
+def config_from_dict(options: Mapping[str, Any]) -> Any:
+    """Return the options that `config_to_dict` wrote.
+
+    Raises ValueError if the name or one of the options is unknown.
+    """
+    name, options = options["name"], {key: value for key, value in options.items() if key != "name"}
+    config_class = find("modifiers", name).Config
+    known = [field.name for field in dataclasses.fields(config_class)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"modifier {name!r} has no option {', '.join(unknown)}: known are {', '.join(known)}")
+    # JSON has no tuples, and a frozen configuration compares by value
+    return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+
+
+@lru_cache(maxsize=None)
+def mixed_class(mixin: type, base: type) -> type:
+    """Return the class (mixin, base), made once per pair, so that grafted layers of one kind share one class."""
+    return type(mixin.__name__ + base.__name__, (mixin, base), {"__module__": base.__module__})
+
+
+def mix_in(module: nn.Module, mixin: type) -> None:
+    """Put `mixin` before the class of an existing module, which keeps its parameters."""
+    module.__class__ = mixed_class(mixin, type(module))
+
+
+def mark_initialized(module: nn.Module) -> None:
+    """Tell transformers that these parameters hold their start values, so that no later `post_init` redraws them."""
+    for part in module.modules():
+        part._is_hf_initialized = True

@@ -1,0 +1,225 @@
+"""`graft(model, modifiers)`: any Hugging Face causal decoder, text-only or inside our model, learns to look twice.
+
+B batch, N tokens of this forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
+
+from phantrol.modifiers.base import (
+    LayerModifier,
+    config_from_dict,
+    config_to_dict,
+    mix_in,
+    mixed_class,
+    modifier_of,
+)
+from phantrol.modifiers.sequence import SequenceState, SequenceStep, end_prompt, find_anchor, sequence_state
+
+
+class GraftedLayer:
+    """Innermost mixin of each decoder layer: ends the keyword `sequence`, which the layer's own class does not know."""
+
+    def forward(self, *args: Any, sequence: SequenceStep | None = None, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
+
+
+class GraftedDecoder:
+    """Mixed in before a decoder: works out what its layers must know about their sequences, and passes it to them."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | dict | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        prompt_length: int | None = None,
+        prompt_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the decoder's own forward pass, and:
+
+        prompt_length  how many tokens of a row, padding included, are its prompt (`generate` passes it)
+        prompt_mask    [B, N] True on tokens of the prompt, where they lie otherwise, as in training
+        Both matter to modifiers that treat prompt and answer differently. Without either, a token that comes alone
+        after others is of an answer, and all others are of a prompt.
+        """
+        for modifier in self.modifiers:
+            modifier.prepare(self)
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if self.training and self.gradient_checkpointing:
+            use_cache, past_key_values = False, None  # as the layers' own checkpointing does
+        state = None
+        if past_key_values is not None:
+            state = sequence_state(past_key_values, self.modifiers, self.config.num_hidden_layers)
+        if position_ids is None and isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
+            # padding before a row must not turn its rotary angles: count real tokens only
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        prompt_only = any(modifier.prompt_only for modifier in self.modifiers)
+        prompt = (prompt_length, prompt_mask) if prompt_only else None
+        step = _step(state, past_key_values, tokens, attention_mask, prompt)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            sequence=step,
+            **kwargs,
+        )
+
+
+class GraftedGeneration:
+    """Mixed in before a model that generates: tells its decoder where the prompt ends."""
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        prompt = next(
+            (given for given in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), inputs) if given is not None), None
+        )
+        if prompt is not None:
+            kwargs.setdefault("prompt_length", prompt.shape[1])
+        return super().generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, prompt_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        return inputs if prompt_length is None else {**inputs, "prompt_length": prompt_length}
+
+
+def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
+    """Put modifiers on every decoder layer of `model`, in place, and return it.
+
+    model      a Hugging Face causal language model (`AutoModelForCausalLM`), or a decoder alone
+    modifiers  configurations, for example [TrolConfig(), PhantomConfig()], in any order
+    Raises ValueError if the model is grafted already, or a configuration does not fit it.
+    """
+    decoder = model.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    if layers is None:
+        raise ValueError(f"{type(decoder).__name__} has no `layers`: expected a Hugging Face decoder with a list of layers")
+    if isinstance(decoder, GraftedDecoder):
+        raise ValueError("the model is grafted already: graft a fresh one, with all modifiers in one list")
+    if not modifiers:
+        return model
+    text_config = decoder.config
+    grafts = sorted((modifier_of(config, len(layers)) for config in modifiers), key=lambda modifier: modifier.depth)
+    for layer_idx, layer in enumerate(layers):
+        plain = type(layer).__name__
+        mix_in(layer, GraftedLayer)
+        for modifier in reversed(grafts):
+            if layer_idx in modifier.layers:
+                modifier.attach(layer, layer_idx, text_config)
+                mix_in(layer, modifier.mixin)
+        for part in (model, decoder):  # sharding and device maps look layers up by class name
+            known = list(part._no_split_modules or [])
+            if plain in known and type(layer).__name__ not in known:
+                part._no_split_modules = [*known, type(layer).__name__]
+    decoder.modifiers = grafts
+    text_config.modifiers = [config_to_dict(config) for config in modifiers]
+    mix_in(decoder, GraftedDecoder)
+    if decoder is not model and isinstance(model, PreTrainedModel) and model.can_generate():
+        mix_in(model, GraftedGeneration)
+    return model
+
+
+def load_grafted(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """Load a grafted causal language model that `save_pretrained` wrote. `kwargs` as for `from_pretrained`.
+
+    Raises ValueError if the folder holds no grafted model, or if a tensor is missing or left over.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if not getattr(config, "modifiers", None):
+        raise ValueError(f"{folder} names no modifiers in its config.json: load it with AutoModelForCausalLM")
+    base = AutoModelForCausalLM._model_mapping[type(config)]
+    model, report = _graft_at_birth(base).from_pretrained(folder, config=config, output_loading_info=True, **kwargs)
+    wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys") if report[key]}
+    if wrong:
+        raise ValueError(f"{folder} does not fit its config.json: {wrong}; save it again with save_pretrained")
+    return model
+
+
+def modifier_configs(config: Any) -> list[Any]:
+    """Return the configurations of the modifiers that a text configuration names."""
+    return [config_from_dict(options) for options in getattr(config, "modifiers", None) or []]
+
+
+def _graft_at_birth(base: type) -> type:
+    """A class whose instances are grafted as they are made, so that `from_pretrained` finds every parameter."""
+
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        base.__init__(self, config, *args, **kwargs)
+        graft(self, modifier_configs(config))
+        self.__class__ = mixed_class(GraftedGeneration, base)
+
+    return type(base.__name__, (base,), {"__init__": __init__, "__module__": base.__module__})
+
+
+def _step(
+    state: SequenceState | None,
+    cache: Cache | None,
+    tokens: Tensor,
+    attention_mask: Tensor | dict | None,
+    prompt: tuple[int | None, Tensor | None] | None,
+) -> SequenceStep:
+    """`prompt` is (prompt_length, prompt_mask), or None if no modifier treats prompt and answer differently."""
+    rows, num_tokens = tokens.shape[:2]
+    if state is not None and num_tokens == 1 and state.anchors_complete and (prompt is None or state.prompt_ended):
+        # the common step of decoding asks the device nothing
+        return SequenceStep(state=state, prompt=prompt is None)
+    past_tokens = 0 if cache is None else int(cache.get_seq_length())
+    index = here = None
+    if state is None or not state.anchors_complete:
+        anchor = find_anchor(attention_mask, num_tokens, past_tokens, rows, tokens.device)
+        index, here = anchor - past_tokens, (anchor >= past_tokens) & (anchor < past_tokens + num_tokens)
+        index = index.clamp(0, num_tokens - 1)
+        if state is not None:
+            state.anchors_complete = attention_mask is None or bool((anchor < past_tokens + num_tokens).all())
+    is_prompt = True if prompt is None else _is_prompt(past_tokens, num_tokens, tokens.device, *prompt)
+    if state is not None and prompt is not None:
+        _follow_prompt(cache, state, is_prompt, num_tokens)
+    return SequenceStep(state=state, anchor_index=index, anchor_in_chunk=here, prompt=is_prompt)
+
+
+def _is_prompt(
+    past_tokens: int, num_tokens: int, device: torch.device, prompt_length: int | None, prompt_mask: Tensor | None
+) -> bool | Tensor:
+    if prompt_mask is not None:
+        return prompt_mask.to(torch.bool)
+    if prompt_length is None:
+        return num_tokens > 1 or past_tokens == 0
+    if past_tokens + num_tokens <= prompt_length:
+        return True
+    if past_tokens >= prompt_length:
+        return False
+    return (torch.arange(past_tokens, past_tokens + num_tokens, device=device) < prompt_length)[None]
+
+
+def _follow_prompt(cache: Cache, state: SequenceState, is_prompt: bool | Tensor, num_tokens: int) -> None:
+    if is_prompt is False and not state.prompt_ended:
+        end_prompt(cache, state)
+    elif is_prompt is not False and state.prompt_ended:
+        raise ValueError(
+            f"{num_tokens} tokens of a prompt after an answer: what the prompt's later passes need was dropped when the "
+            "answer began; begin with an empty cache, or pass prompt_length if these tokens are of the answer"
+        )
+
+
+def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:
+    """Return the modifiers of a grafted decoder, or an empty list."""
+    return getattr(model.get_decoder(), "modifiers", [])

@@ -1,0 +1,236 @@
+"""Phantom: enlarge the head dimension inside attention by what the anchor's heads say (arXiv:2409.14713).
+
+B batch, N new tokens, T cached tokens, d head size, H query heads, K key/value heads. The anchor is the first real token
+of each row. Keys and values are enlarged once, when a token enters the cache, and stay so: [k | η·y_k] and [v | y_v].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
+from phantrol.modifiers.sequence import SequenceStep
+from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, merge_halves
+
+PREFIX = "phantom_"  # of the attention function that wraps another one
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomConfig:
+    """Options of the phantom dimension.
+
+    layers     "all", or the indices of the layers that have it
+    eta        η, the size of the phantom term at the start: 1e-4 in the released code
+    train_eta  η is one trainable number per layer; released: fixed
+    logits     "exact": queries and keys are enlarged too; the cache takes twice the plain one
+               "drop": only values are, which leaves out a term of size η² in the logits, below float32 at the released
+               η = 1e-4; the cache takes 1.5 times the plain one
+    init       "identity": the phantom term is 0 at the start and the backbone as it was, with gradients that are not 0
+               "random": normal weights, as released
+    """
+
+    layers: Literal["all"] | tuple[int, ...] = ALL
+    eta: float = 1.0
+    train_eta: bool = False
+    logits: Literal["exact", "drop"] = "exact"
+    init: Literal["identity", "random"] = "identity"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("logits", ("exact", "drop")), ("init", ("identity", "random"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"PhantomConfig.{name} is {getattr(self, name)!r}: expected {' or '.join(allowed)}")
+
+
+class AnchorAttention(nn.Module):
+    """states [B, H, N, d] → y [B, H, N, d], what the heads of the anchor say to each head of each token.
+
+    Four linear maps of head size without bias, shared by all heads.                            [Phantom, eq. 1]
+    """
+
+    def __init__(self, head_dim: int, zero_output: bool, **factory: Any):
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(head_dim, head_dim, bias=False, **factory) for _ in range(4)
+        )
+        if zero_output:  # then y = gelu(0) = 0, where the slope of gelu is 1/2: nothing said, but able to learn
+            nn.init.zeros_(self.o_proj.weight)
+
+    def forward(self, states: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        return attend_anchor_heads(states, *memory, self.q_proj.weight, self.o_proj.weight)
+
+    def remember(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        return anchor_memory(anchor, self.k_proj.weight, self.v_proj.weight)
+
+
+class PhantomDimension(nn.Module):
+    """The parameters that one attention module gains: three anchor attentions, two gates, and η if it is trained."""
+
+    def __init__(self, config: PhantomConfig, head_dim: int, **factory: Any):
+        super().__init__()
+        identity = config.init == "identity"
+        self.value = AnchorAttention(head_dim, zero_output=identity, **factory)
+        if config.logits == "exact":
+            # of a product of two zeros neither factor would ever learn: only the query's half starts at zero
+            self.query = AnchorAttention(head_dim, zero_output=identity, **factory)
+            self.key = AnchorAttention(head_dim, zero_output=False, **factory)
+        self.gate_1, self.gate_2 = nn.Linear(head_dim, 1, **factory), nn.Linear(head_dim, 1, **factory)
+        self.exact = config.logits == "exact"
+        if config.train_eta:
+            self.eta = nn.Parameter(torch.full((1,), config.eta, **factory))
+        else:
+            self.eta = config.eta
+
+
+class EnlargedCache:
+    """Stands before the cache of one layer's pass and enlarges the keys and values of tokens as they enter it.
+
+    The states of the anchor are kept in the cache beside them; without a cache, all tokens are at hand and so is it.
+    """
+
+    def __init__(self, phantom: PhantomDimension, cache: Any, layer_idx: int, step: SequenceStep):
+        self._phantom, self._cache, self._layer_idx, self._step = phantom, cache, layer_idx, step
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """[B, K, N, d] each → keys [B, K, T, 2d] (or d), values [B, K, T, 2d]."""
+        value_states = torch.cat([value_states, self.attend("value", value_states)], dim=-1)
+        if self._phantom.exact:
+            key_states = torch.cat([key_states, self._phantom.eta * self.attend("key", key_states)], dim=-1)
+        if self._cache is None:
+            return key_states, value_states
+        return self._cache.update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def enlarge_query(self, query: Tensor) -> Tensor:
+        """[B, H, N, d] → [B, H, N, 2d] (or d)."""
+        if not self._phantom.exact:
+            return query
+        return torch.cat([query, self._phantom.eta * self.attend("query", query)], dim=-1)
+
+    def attend(self, kind: str, states: Tensor) -> Tensor:
+        """Return y of the queries, keys or values: [B, heads, N, d] → [B, heads, N, d]."""
+        attention = getattr(self._phantom, kind)
+        step, kept = self._step, None
+        if self._cache is not None:
+            kept = self._cache.layers[step.state.slots[step.pass_index, self._layer_idx, kind]]
+        if step.anchor_index is None:
+            return attention(states, (kept.keys.squeeze(2), kept.values.squeeze(2)))
+        rows = torch.arange(states.shape[0], device=states.device)
+        memory = attention.remember(states[rows, :, step.anchor_index])
+        if kept is not None:
+            if kept.is_initialized:  # an earlier chunk has met the anchors of some rows
+                earlier = (kept.keys.squeeze(2), kept.values.squeeze(2))
+                here = step.anchor_in_chunk[:, None, None]
+                memory = tuple(torch.where(here, new, old) for new, old in zip(memory, earlier, strict=True))
+            kept.keep(*(part.unsqueeze(2) for part in memory))
+        return attention(states, memory)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
+def phantom_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    backend: str,
+    phantom: EnlargedCache | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend over enlarged heads with any backend, and merge the two halves.                   [Phantom, eq. 2 and 3]
+
+    query        [B, H, N, d]   key, value  [B, K, T, 2d], already enlarged
+    attention →  [B, N, H, d]
+
+        P = softmax((Q·Kᵀ + η²·y_Q·y_Kᵀ)·scale + mask),  h1 = P·V,  h2 = h1 + η·P·y_V,  w = σ(g1(h1) - g2(h2))
+        out = w·h1 + (1 - w)·h2
+
+    The scale is the backbone's own, 1/√d for most: the paper's λ = √2 undoes the doubled size.
+    Without `phantom` (a layer that has none, or another model with the same configuration) this is the backend itself.
+    """
+    base = ALL_ATTENTION_FUNCTIONS.get(backend) or sys.modules[_family(module)].eager_attention_forward
+    if phantom is None:
+        return base(module, query, key, value, attention_mask, **kwargs)
+    halves, weights = base(module, phantom.enlarge_query(query), key, value, attention_mask, **kwargs)
+    dimension = module.phantom
+    first, term = halves.chunk(2, dim=-1)
+    term = dimension.eta * term
+    return merge_halves(first, term, dimension.gate_1(first), dimension.gate_2(first + term)), weights
+
+
+def use_phantom_attention(config: Any) -> None:
+    """Wrap whichever attention function the decoder is set to; also after `set_attn_implementation`."""
+    backend = config._attn_implementation or "eager"
+    if backend.startswith(PREFIX):
+        return
+    name = PREFIX + backend
+    if name not in ALL_ATTENTION_FUNCTIONS:
+
+        def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+            return phantom_attention(*args, backend=backend, **kwargs)
+
+        AttentionInterface.register(name, wrapped)
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[backend])
+    config._attn_implementation = name
+
+
+def _family(module: nn.Module) -> str:
+    """The module of the model family that an attention class comes from, where its eager attention stands."""
+    for base in type(module).__mro__:
+        if hasattr(sys.modules[base.__module__], "eager_attention_forward"):
+            return base.__module__
+    raise ValueError(
+        f"Phantom cannot enlarge {type(module).__name__}: expected an attention class that goes through transformers' "
+        "AttentionInterface and has a head_dim; TroL alone can be grafted on any decoder layer"
+    )
+
+
+class Enlarged:
+    """Mixed in before a decoder layer: its attention sees enlarged queries, keys and values."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        past_key_values: Any = None,
+        sequence: SequenceStep | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        attention, step = self.self_attn, sequence or SequenceStep()
+        if step.anchor_index is None and past_key_values is None:
+            first = torch.zeros(hidden_states.shape[0], dtype=torch.long, device=hidden_states.device)
+            step = dataclasses.replace(step, anchor_index=first)
+        cache = EnlargedCache(attention.phantom, past_key_values, attention.layer_idx, step)
+        return super().forward(hidden_states, *args, past_key_values=cache, sequence=step, phantom=cache, **kwargs)
+
+
+class Phantom(LayerModifier):
+    Config, mixin = PhantomConfig, Enlarged
+
+    def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
+        like = next(layer.self_attn.parameters())
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        _family(layer.self_attn)
+        head_dim = layer.self_attn.head_dim
+        layer.self_attn.phantom = PhantomDimension(self.config, head_dim, device=like.device, dtype=dtype)
+        mark_initialized(layer.self_attn.phantom)
+
+    def memories(self, layer_idx: int) -> tuple[str, ...]:
+        if layer_idx not in self.layers:
+            return ()
+        return ("value", "query", "key") if self.config.logits == "exact" else ("value",)
+
+    def prepare(self, decoder: nn.Module) -> None:
+        use_phantom_attention(decoder.config)
+
+
+MODIFIER = Phantom

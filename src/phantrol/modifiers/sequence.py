@@ -1,0 +1,170 @@
+"""What is known about a sequence, and where: on its cache, never on a module.
+
+Two requests that take turns on one model, beams that change places, and a prompt that comes in chunks stay apart because
+everything that a modifier must remember between two forward passes lies in layers of the cache itself. A cache of a
+grafted decoder has, after its own L layers, one more layer per (pass, decoder layer) and per memory of the anchor.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from phantrol.modifiers.base import LayerModifier
+
+KEYS_AND_VALUES = "keys and values"
+STATE_KEY = (0, -1, "state")
+
+
+class AnchorLayer(DynamicLayer):
+    """A cache layer that keeps one thing of the anchor, [B, A, 1, d], and takes part in beams and row selection."""
+
+    is_compileable = True
+    supports_early_init = False
+
+    def keep(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def get_seq_length(self) -> int:
+        return 1 if self.is_initialized else 0
+
+    def crop(self, *args: Any) -> None:
+        """Taking back tokens never takes back the first one."""
+
+
+class SequenceState(AnchorLayer):
+    """A cache layer without tensors: where the other extra layers are, and what has already been seen.
+
+    It is a layer so that `cache.reset()` reaches it. Also found as `cache.sequence_state`.
+    """
+
+    def __init__(self, slots: dict[tuple[int, int, str], int], first_pass_slots: int, fresh_layers: list[Any]):
+        super().__init__()
+        self.slots = slots  # (pass, decoder layer, what) → index into cache.layers
+        self.first_pass_slots = first_pass_slots  # cache.layers up to here serve the first pass
+        self.fresh_layers = fresh_layers  # an empty copy of each layer that the cache began with
+        self.reset()
+
+    def reset(self) -> None:
+        self.begun = False  # the extra layers stand ready
+        self.anchors_complete = False  # the anchor of every row has been seen
+        self.prompt_ended = False  # a token of an answer has been seen
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceStep:
+    """What one forward pass knows about its sequences; each decoder layer gets it as the keyword `sequence`.
+
+    anchor_index     [B]  where in this chunk the anchor of each row is; None once all anchors have been seen
+    anchor_in_chunk  [B]  False where the anchor lies in an earlier or a later chunk
+    prompt           True or False for all tokens, or [B, N] with True on tokens of the prompt
+    """
+
+    state: SequenceState | None = None
+    anchor_index: Tensor | None = None
+    anchor_in_chunk: Tensor | None = None
+    prompt: bool | Tensor = True
+    pass_index: int = 0
+
+    def at_pass(self, pass_index: int) -> SequenceStep:
+        return dataclasses.replace(self, pass_index=pass_index)
+
+
+class PassCache:
+    """A view of a cache for a later pass of a layer: layer i means the slot of (pass, i)."""
+
+    def __init__(self, cache: Cache, step: SequenceStep):
+        self._cache, self._step = cache, step
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        slot = self._step.state.slots[self._step.pass_index, layer_idx, KEYS_AND_VALUES]
+        return self._cache.update(key_states, value_states, slot, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
+def sequence_state(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
+    """Return the state of the sequences in `cache`; at their beginning, give the cache the layers that it needs.
+
+    Raises ValueError if the cache was filled without the modifiers: what they should have remembered is lost.
+    """
+    length = cache.get_seq_length()  # of a static cache a tensor, which must not be read at each step
+    state = getattr(cache, "sequence_state", None)
+    if state is None:
+        if int(length) > 0:
+            raise ValueError(
+                f"the cache holds {int(length)} tokens that were not computed by this grafted model: "
+                "expected an empty cache, or one that this model filled"
+            )
+        state = cache.sequence_state = _lay_out(cache, modifiers, num_layers)
+    if not state.begun or (isinstance(length, int) and length == 0):
+        _begin(cache, state)
+    return state
+
+
+def end_prompt(cache: Cache, state: SequenceState) -> None:
+    """Forget what only the prompt's own later passes needed."""
+    del cache.layers[state.first_pass_slots :]
+    state.prompt_ended = True
+
+
+def find_anchor(
+    attention_mask: Tensor | dict | None, num_tokens: int, past_tokens: int, rows: int, device: torch.device
+) -> Tensor:
+    """Return where the first real token of each row is, counted from the start of the row: [B].
+
+    attention_mask  [B, past + N] with 1 on real tokens, or [B, 1, N, T] as attention takes it, or None; past + N where
+                    a row has no real token yet
+    """
+    if attention_mask is None:
+        return torch.zeros(rows, dtype=torch.long, device=device)
+    if isinstance(attention_mask, dict):  # one mask per kind of attention: all agree on what is padding
+        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
+        return find_anchor(attention_mask, num_tokens, past_tokens, rows, device)
+    if attention_mask.ndim == 4:
+        # every real token attends to itself, also under a sliding window: read the diagonal of this chunk
+        last = attention_mask.shape[-1]
+        start = min(past_tokens, last - num_tokens)
+        own = attention_mask[:, 0, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
+        real, offset = (own if own.dtype == torch.bool else own >= 0), past_tokens
+    else:
+        real, offset = attention_mask[:, : past_tokens + num_tokens] != 0, 0
+    first = real.to(torch.int32).argmax(dim=-1) + offset
+    return torch.where(real.any(dim=-1), first, past_tokens + num_tokens).expand(rows)
+
+
+def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
+    if cache.layer_class_to_replicate is not None:  # a cache that grows by itself: fix its own layers first
+        while len(cache.layers) < num_layers:
+            cache.layers.append(cache.layer_class_to_replicate())
+    passes = [max(modifier.passes(i) for modifier in modifiers) for i in range(num_layers)]
+    memories = [[name for modifier in modifiers for name in modifier.memories(i)] for i in range(num_layers)]
+    slots: dict[tuple[int, int, str], int] = {}
+    for pass_index in range(max(passes)):
+        running = [i for i in range(num_layers) if pass_index < passes[i]]
+        keys = [(pass_index, i, KEYS_AND_VALUES) for i in running]
+        keys += [(pass_index, i, name) for i in running for name in memories[i]]
+        keys += [STATE_KEY] if pass_index == 0 else []
+        for key in keys:
+            slots[key] = len(slots)
+    fresh = [copy.deepcopy(layer) for layer in cache.layers]
+    return SequenceState(slots, first_pass_slots=slots[STATE_KEY] + 1, fresh_layers=fresh)
+
+
+def _begin(cache: Cache, state: SequenceState) -> None:
+    for layer in cache.layers[len(state.fresh_layers) :]:
+        layer.reset()
+    for pass_index, layer_idx, what in list(state.slots)[len(cache.layers) :]:
+        if what == KEYS_AND_VALUES:
+            cache.layers.append(copy.deepcopy(state.fresh_layers[layer_idx]))
+        else:
+            cache.layers.append(state if (pass_index, layer_idx, what) == STATE_KEY else AnchorLayer())
+    state.reset()
+    state.begun = True

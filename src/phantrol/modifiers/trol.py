@@ -1,0 +1,124 @@
+"""TroL: a decoder layer runs again on its own output, and each token mixes the passes (arXiv:2406.12246).
+
+B batch, N tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
+from phantrol.modifiers.sequence import PassCache, SequenceStep
+from phantrol.ops.traversal import mix_passes, traversal_ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class TrolConfig:
+    """Options of layer traversal.
+
+    layers      "all", or the indices of the layers that traverse
+    passes      how many times such a layer runs: 2 in the paper; with more, each pass decides whether to go on
+    tokens      "all": prompt and answer traverse, in training and inference alike, with a cache for every pass
+                "prompt": only the prompt does, as released; the cache then holds the first pass alone
+    gate_bias   b at the start, where w = σ(2b): -4 gives 3e-4, near enough to the backbone and still trainable. An
+                untrained backbone breaks at w = 0.5 [TroL, table 7]. IDENTITY_BIAS leaves the backbone exactly as it was
+    share_gate  one gate for all layers, as the released loader ends up with
+    """
+
+    layers: Literal["all"] | tuple[int, ...] = ALL
+    passes: int = 2
+    tokens: Literal["all", "prompt"] = "all"
+    gate_bias: float = -4.0
+    share_gate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.passes < 2:
+            raise ValueError(f"TrolConfig.passes is {self.passes}: expected 2 or more, since one pass is the backbone")
+        if self.tokens not in ("all", "prompt"):
+            raise ValueError(f"TrolConfig.tokens is {self.tokens!r}: expected 'all' or 'prompt'")
+
+
+IDENTITY_BIAS = -40.0  # σ(2·-40) = 2e-35: below the last bit of any float that a token is made of
+
+
+class TraversalGate(nn.Linear):
+    """hidden states [B, N, D] → ratio w [B, N, 1]: one fully connected layer, read on the output of the first pass."""
+
+    def __init__(self, hidden_size: int, bias: float, **factory: Any):
+        super().__init__(hidden_size, 1, **factory)
+        nn.init.zeros_(self.weight)
+        nn.init.constant_(self.bias, bias)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return traversal_ratio(hidden_states, self.weight, self.bias)
+
+
+class Traversed:
+    """Mixed in before a decoder layer L: y = (1 - w)·L(x) + w·L(L(x)), w = gate(L(x)).        [TroL, section 3]
+
+    With P passes h1 = L(x), h2 = L(h1), ... the rule folds: y = (1 - w1)·h1 + w1·((1 - w2)·h2 + w2·(...)), w_p = gate(h_p).
+
+    Differs: the released code traverses whenever more than one token comes at once, so its output depends on how a
+    prompt is cut into chunks. Here each pass owns its keys and values, and `tokens` says who traverses.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        past_key_values: Any = None,
+        sequence: SequenceStep | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        step = sequence or SequenceStep()
+        output = super().forward(hidden_states, *args, past_key_values=past_key_values, sequence=step, **kwargs)
+        first, *rest = output if isinstance(output, tuple) else (output,)
+        prompt = True if self.traversal_tokens == "all" else step.prompt
+        if prompt is False:
+            return output
+        passes, ratios = [first], []
+        for pass_index in range(1, self.traversal_passes):
+            step = step.at_pass(pass_index)
+            cache = None if past_key_values is None else PassCache(past_key_values, step)
+            output = super().forward(passes[-1], *args, past_key_values=cache, sequence=step, **kwargs)
+            ratio = self.traversal_gate(passes[-1])
+            ratios.append(ratio if prompt is True else ratio * prompt[..., None])
+            passes.append(output[0] if isinstance(output, tuple) else output)
+        mixed = passes.pop()
+        for earlier, ratio in zip(reversed(passes), reversed(ratios), strict=True):
+            mixed = mix_passes(earlier, mixed, ratio)
+        return (mixed, *rest) if rest else mixed
+
+
+class Trol(LayerModifier):
+    Config, mixin, depth = TrolConfig, Traversed, 0
+
+    def __init__(self, config: TrolConfig, num_layers: int):
+        super().__init__(config, num_layers)
+        self.prompt_only = config.tokens == "prompt"
+        self._shared_gate: TraversalGate | None = None
+
+    def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
+        layer.traversal_passes, layer.traversal_tokens = self.config.passes, self.config.tokens
+        if self._shared_gate is not None:
+            # held without registering it again: the first layer owns the gate, and a checkpoint names it once
+            layer.__dict__["traversal_gate"] = self._shared_gate
+            return
+        like = next(layer.parameters())
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        layer.traversal_gate = TraversalGate(
+            text_config.hidden_size, self.config.gate_bias, device=like.device, dtype=dtype
+        )
+        mark_initialized(layer.traversal_gate)
+        if self.config.share_gate:
+            self._shared_gate = layer.traversal_gate
+
+    def passes(self, layer_idx: int) -> int:
+        return self.config.passes if layer_idx in self.layers else 1
+
+
+MODIFIER = Trol

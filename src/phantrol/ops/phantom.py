@@ -1,0 +1,52 @@
+"""The phantom dimension: each head of a token looks at the heads of the anchor (Phantom, arXiv:2409.14713).
+
+B batch, N tokens, d head size, H heads of the states at hand (query heads, or key/value heads before they are repeated),
+A heads of the anchor. The anchor is the first real token of a row, the paper's <sos>.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def anchor_memory(anchor: Tensor, key_weight: Tensor, value_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what other tokens need of the anchor: gelu(s·Wkᵀ) and gelu(s·Wvᵀ).              [Phantom, eq. 1]
+
+    anchor  [B, A, d]  states of the anchor, one row per head; key_weight, value_weight  [d, d]
+    →       keys [B, A, d], values [B, A, d]
+    """
+    return F.gelu(F.linear(anchor, key_weight)), F.gelu(F.linear(anchor, value_weight))
+
+
+def attend_anchor_heads(
+    states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor, output_weight: Tensor
+) -> Tensor:
+    """Return y = gelu(Wo · Σ_a softmax_a(gelu(Wq x)·k_a / √d) v_a).                           [Phantom, eq. 1]
+
+    states        [B, H, N, d]  queries, keys or values of the tokens, keys after rotation
+    keys, values  [B, A, d]     from `anchor_memory`
+    →             [B, H, N, d]
+
+    The softmax runs over the anchor's heads, not over tokens: so the released code does, and the paper does not say.
+    Differs: works on key/value heads before they are repeated; repeating the anchor's heads repeats equal terms on
+    both sides of the softmax's fraction, so the result is the same and the work is H/Hkv times less.
+    """
+    batch, heads, tokens, size = states.shape
+    queries = F.gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
+    scores = torch.matmul(queries, keys.transpose(1, 2)) * size**-0.5  # [B, H·N, A]
+    shares = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    return F.gelu(F.linear(torch.matmul(shares, values), output_weight)).reshape(batch, heads, tokens, size)
+
+
+def merge_halves(first: Tensor, term: Tensor, first_score: Tensor, second_score: Tensor) -> Tensor:
+    """Return w·h1 + (1 - w)·h2 = h1 + (1 - w)·term, with w = σ(g1(h1) - g2(h2)).              [Phantom, eq. 3]
+
+    first, term                [..., d]  h1 = P·V and η·P·y_V, so that h2 = h1 + term
+    first_score, second_score  [..., 1]  g1(h1) and g2(h2), one score per token and head
+    →                          [..., d]
+
+    Differs: the released code divides exponentials, which overflow; the sigmoid is the same function and does not.
+    """
+    return first + torch.sigmoid(second_score - first_score) * term

@@ -1,0 +1,33 @@
+"""Layer traversal: run a decoder layer again on its own output and mix the results (TroL, arXiv:2406.12246).
+
+B batch, N tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def traversal_ratio(first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return w = σ(2·(first·weightᵀ + bias)), how much of the next pass a token takes.     [TroL, section 3]
+
+    first   [B, N, D]  output of the pass before
+    weight  [1, D]     bias  [1]
+    →       [B, N, 1]  w in (0, 1), in float32 or better
+
+    The paper does not name the squashing function; the released code has (tanh(z) + 1) / 2, which is σ(2z).
+    Differs: the released code computes this in float16; a ratio close to 0 or 1 deserves float32.
+    """
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    return torch.sigmoid(2 * F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype)))
+
+
+def mix_passes(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
+    """Return (1 - w)·first + w·second, in the dtype of `first`.                             [TroL, section 3]
+
+    first, second  [B, N, D]  outputs of the first and of the second pass
+    ratio          [B, N, 1]  w in (0, 1), one scalar per token
+    """
+    return torch.lerp(first, second, ratio.to(first.dtype).expand_as(first))

@@ -1,0 +1,1 @@
+"""Floor 4: recipes, and the trainer that runs them."""

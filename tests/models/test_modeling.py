@@ -1,0 +1,196 @@
+"""Pixels to loss: the model on any tower and decoder, saved, loaded and generating."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, pipeline
+
+import phantrol
+from phantrol.models.building import build, load
+from phantrol.models.configuration import num_image_tokens
+from phantrol.models.modeling import output_head
+from phantrol.models.stem_vision import StemVisionModel
+
+TOWERS = {
+    "clip": dict(model_type="clip_vision_model", hidden_size=16, image_size=32, patch_size=4, unshuffle=2),
+    "siglip": dict(model_type="siglip_vision_model", hidden_size=16, image_size=32, patch_size=8),
+    "dinov2 with registers": dict(
+        model_type="dinov2_with_registers", hidden_size=16, image_size=28, patch_size=7, unshuffle=2
+    ),
+    "resnet": dict(model_type="resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], image_px=32),
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_any_vision_tower(tower, parts, picture, chat):
+    text, _, tokenizer = parts
+    options = dict(TOWERS[tower])
+    ours = {key: options.pop(key) for key in ("unshuffle", "image_px") if key in options}
+    small = dict(num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    vision = AutoConfig.for_model(options.pop("model_type"), **(options if tower == "resnet" else {**small, **options}))
+    model, processor = build(text, vision, [phantrol.TrolConfig()], tokenizer=tokenizer, **ours)
+    batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+    image_tokens = int((batch["input_ids"] == model.config.image_token_id).sum())
+    assert image_tokens == num_image_tokens(processor) == num_image_tokens(model.config)
+    assert torch.isfinite(model(**batch).logits).all()
+
+
+def test_picture_changes_the_answer(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    seen = [
+        model(**processor.apply_chat_template(chat(image, "What?"), tokenize=True, return_tensors="pt")).logits
+        for image in (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.point(lambda value: 255 - value))
+    ]
+    assert torch.allclose(seen[0], seen[1])  # one colour looks alike from any side
+    assert (seen[0] - seen[2]).abs().max() > 1e-3
+
+
+def test_labels_give_the_loss_of_the_logits(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    encoding = processor.encode(chat(picture, "What?", answer="red green"))
+    ids = torch.tensor([encoding.input_ids])
+    labels = ids.masked_fill(~torch.tensor([encoding.answer_mask]), -100)
+    inputs = dict(input_ids=ids, pixel_values=encoding.pixel_values)
+    output, logits = model(**inputs, labels=labels), model(**inputs).logits
+    by_hand = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, by_hand)
+    assert output.logits is None
+    assert output.token_logprobs.shape == (sum(encoding.answer_mask),)
+    output.loss.backward()
+    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert silent == []
+
+
+@pytest.mark.parametrize("family", ["llama", "granite", "gemma2", "cohere"])
+def test_output_head_is_the_family_s_own(family):
+    torch.manual_seed(0)
+    options = dict(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    special = {"granite": dict(logits_scaling=3.0), "gemma2": dict(final_logit_softcapping=0.05, head_dim=8)}
+    config = AutoConfig.for_model(family, **options, num_key_value_heads=1, pad_token_id=0, **special.get(family, {}))
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(8)[None]
+    hidden = model.get_decoder()(ids).last_hidden_state
+    torch.testing.assert_close(output_head(model)(hidden), model(ids).logits, rtol=0, atol=0)
+    if family in special:  # the control: the bare linear layer is another function
+        assert (model.lm_head(hidden) - model(ids).logits).abs().max() > 1e-3
+
+
+def test_more_or_fewer_features_than_image_tokens(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+    with pytest.raises(ValueError, match=r"16 image tokens in the text, but the pictures give 2 tiles x 16 = 32"):
+        model(**{**batch, "pixel_values": batch["pixel_values"].repeat(2, 1, 1, 1)})
+
+
+def test_left_padded_batch_equals_each_row_alone(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    model.double()
+    chats = [chat(picture, "What color is the circle?"), chat("red?"), chat(picture, "A", picture, "or B?")]
+    batch = processor.apply_chat_template(chats, tokenize=True, return_tensors="pt")
+    together = model(**batch).logits
+    for row, one in enumerate(chats):
+        alone = model(**processor.apply_chat_template(one, tokenize=True, return_tensors="pt")).logits[0]
+        real = batch["attention_mask"][row] == 1
+        torch.testing.assert_close(together[row, real], alone, rtol=0, atol=1e-10)
+    control = model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])}).logits
+    assert (control[1] - together[1]).abs().max() > 1e-3
+
+
+def test_generation_with_and_without_a_cache(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    batch = processor.apply_chat_template(
+        [chat(picture, "What color?"), chat("red?")], tokenize=True, add_generation_prompt=True, return_tensors="pt"
+    )
+    kwargs = dict(**batch, max_new_tokens=6, do_sample=False, eos_token_id=-1)
+    cached = model.generate(**kwargs)
+    assert torch.equal(cached, model.generate(**kwargs, use_cache=False))
+    beams = model.generate(**kwargs, num_beams=3)
+    assert torch.equal(beams, model.generate(**kwargs, num_beams=3, use_cache=False))
+
+
+def test_saved_and_loaded_bit_for_bit(model_and_processor, picture, chat, tmp_path):
+    model, processor = model_and_processor
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+    ours, ours_processor = load(tmp_path)
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    for other in (ours, theirs):
+        assert torch.equal(other(**batch).logits, model(**batch).logits)
+        assert other.state_dict().keys() == model.state_dict().keys()
+    assert ours.config.modifiers == model.config.modifiers
+    again = AutoProcessor.from_pretrained(tmp_path)
+    for other in (ours_processor, again):
+        same = other.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+        assert all(torch.equal(same[key], batch[key]) for key in batch)
+
+
+def test_pipeline(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    answer = pipeline("image-text-to-text", model=model, processor=processor)
+    said = answer(text=chat(picture, "What?"), max_new_tokens=3, generate_kwargs={"do_sample": False})
+    assert said[0]["generated_text"][-1]["role"] == "assistant"
+
+
+def test_build_from_two_pretrained_parts(parts, tmp_path):
+    text, vision, tokenizer = parts
+    torch.manual_seed(1)
+    text.vocab_size = len(tokenizer)
+    decoder = AutoModelForCausalLM.from_config(text)
+    decoder.save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    tower = StemVisionModel(vision)
+    tower.save_pretrained(tmp_path / "vision")
+    model, processor = build(str(tmp_path / "text"), str(tmp_path / "vision"), [phantrol.TrolConfig()])
+    for name, tensor in decoder.state_dict().items():
+        assert torch.equal(model.language_model.state_dict()[name], tensor), name
+    for name, tensor in tower.state_dict().items():
+        assert torch.equal(model.vision_tower.state_dict()[name], tensor), name
+    assert model.generation_config.eos_token_id == processor.end_of_turn_id
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), r"config.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model.safetensors is missing"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), r"model.safetensors is empty"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), r"cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config.json is broken"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[]"), r"cannot be loaded|broken"),
+    ],
+)
+def test_a_broken_folder_is_named(model_and_processor, tmp_path, break_it, complaint):
+    model, processor = model_and_processor
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    break_it(tmp_path)
+    with pytest.raises(ValueError, match=complaint):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["lose", "add"])
+def test_tensors_missing_or_left_over_are_named(model_and_processor, tmp_path, change):
+    model, processor = model_and_processor
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gate = next(name for name in weights if name.endswith("traversal_gate.weight"))
+    if change == "lose":
+        del weights[gate]
+    else:
+        weights["stray"] = torch.zeros(1)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing_keys.*traversal_gate" if change == "lose" else r"unexpected.*stray"):
+        load(tmp_path)
+
+
+def test_config_survives_json(model_and_processor, tmp_path):
+    model, _ = model_and_processor
+    model.config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert [modifier["name"] for modifier in saved["text_config"]["modifiers"]] == ["trol", "phantom"]
+    assert AutoConfig.from_pretrained(tmp_path).modifiers == model.config.modifiers
