@@ -66,6 +66,7 @@ def tiny_decoder_fixture() -> Callable[..., PreTrainedModel]:
     return tiny_decoder
 
 
-@pytest.fixture(scope="session")
-def families() -> list[str]:
-    return list(FAMILIES)
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family of decoders in turn."""
+    return request.param

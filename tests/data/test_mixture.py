@@ -73,6 +73,12 @@ def test_a_finite_source_gives_every_group_once_an_epoch_in_another_order_each_t
     assert [mix.group(i, seed=4) for i in range(28)] != list(itertools.chain(*epochs))
 
 
+def test_a_source_that_is_never_used_up_is_walked_in_its_own_order():
+    long, short = range(100_000_000), range(99_999_999)
+    assert [Mixture(((1, long),)).group(i, seed=3) for i in range(20)] == list(range(20))
+    assert [Mixture(((1, short),)).group(i, seed=3) for i in range(20)] != list(range(20))
+
+
 def test_groups_are_a_pure_function_of_the_position():
     mix = mixture((0.7, 0.3), length=13)
     groups = Groups(mix, seed=5, length=40)

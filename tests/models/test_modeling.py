@@ -119,8 +119,11 @@ def test_saved_and_loaded_bit_for_bit(model_and_processor, picture, chat, tmp_pa
     ours, ours_processor = load(tmp_path)
     theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
     for other in (ours, theirs):
-        assert torch.equal(other(**batch).logits, model(**batch).logits)
-        assert other.state_dict().keys() == model.state_dict().keys()
+        saved, loaded = model.state_dict(), other.state_dict()
+        assert saved.keys() == loaded.keys()
+        assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+        # the same numbers elsewhere in memory may be summed in another order
+        torch.testing.assert_close(other(**batch).logits, model(**batch).logits, rtol=1e-5, atol=1e-5)
     assert ours.config.modifiers == model.config.modifiers
     again = AutoProcessor.from_pretrained(tmp_path)
     for other in (ours_processor, again):

@@ -16,6 +16,7 @@ from phantrol.data.messages import Example
 
 Group = tuple[Example, ...]  # the examples that share one picture
 
+NEVER_USED_UP = 100_000_000  # groups; a source at least this long draws them as it goes, in an order of its own
 _MASK = (1 << 64) - 1
 
 
@@ -57,13 +58,15 @@ class Mixture:
     def locate(self, index: int, seed: int = 0) -> tuple[int, int]:
         """Return (number of the source, index within it) for position `index`.
 
-        A source is walked in a permutation; when it is used up it begins again, in another permutation.
-        Raises ValueError for an empty source.
+        A source is walked in a permutation; when it is used up it begins again, in another permutation. One that is
+        never used up is walked in its own order, which its author has made even. Raises ValueError for an empty source.
         """
         source, count = self.pick(index)
         length = len(self.parts[source][1])
         if not length:
             raise ValueError(f"part {source} of the mixture is empty: give it rows or take it out of the mixture")
+        if length >= NEVER_USED_UP:
+            return source, count
         epoch, position = divmod(count, length)
         return source, permuted(position, length, key=(seed, source, epoch))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
-from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 
 from phantrol.auto import register_models
 
@@ -55,21 +54,42 @@ class PhantrolConfig(PretrainedConfig):
         return list(getattr(self.text_config, "modifiers", None) or [])
 
 
-class StemVisionConfig(SiglipVisionConfig):
-    """As SiglipVisionConfig, with a convolution stem; `patch_size` is a power of two: the stem halves the sides so often.
+class StemVisionConfig(PretrainedConfig):
+    """Configuration of `StemVisionModel`: SigLIP's fields under SigLIP's names, and
 
+    patch_size     a power of two, in pixels: the convolution stem halves the sides that often
     stem_channels  channels after the first halving; doubled at each further one, up to the hidden size
     """
 
     model_type = "stem_vision"
     base_config_key = "vision_config"
 
-    def __init__(self, stem_channels: int = 32, vision_use_head: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        hidden_size: int = 128,
+        intermediate_size: int = 256,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 4,
+        image_size: int = 64,
+        patch_size: int = 16,
+        stem_channels: int = 32,
+        num_channels: int = 3,
+        hidden_act: str = "gelu",
+        layer_norm_eps: float = 1e-6,
+        attention_dropout: float = 0.0,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ):
         register_models()
-        self.stem_channels = stem_channels
-        super().__init__(vision_use_head=vision_use_head, **kwargs)
-        if self.patch_size & (self.patch_size - 1) or self.patch_size < 2:
-            raise ValueError(f"patch_size is {self.patch_size}: the stem halves the sides, so expected a power of two")
+        self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
+        self.num_hidden_layers, self.num_attention_heads = num_hidden_layers, num_attention_heads
+        self.image_size, self.patch_size, self.num_channels = image_size, patch_size, num_channels
+        self.stem_channels, self.hidden_act, self.layer_norm_eps = stem_channels, hidden_act, layer_norm_eps
+        self.attention_dropout, self.initializer_range = attention_dropout, initializer_range
+        self.vision_use_head = False
+        if patch_size & (patch_size - 1) or patch_size < 2:
+            raise ValueError(f"patch_size is {patch_size}: the stem halves the sides, so expected a power of two")
+        super().__init__(**kwargs)
 
 
 def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:

@@ -16,7 +16,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from phantrol.models.configuration import PhantrolConfig
 from phantrol.ops.images import best_tile_grid, tile_slices
 
 MAX_PIXELS = 64_000_000  # of one picture: 192 MB once decoded
@@ -111,3 +113,6 @@ class PhantrolImageProcessor(BaseImageProcessor):
         pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
         return (pixels / 255 - mean) / std
+
+
+AutoImageProcessor.register(PhantrolConfig, slow_image_processor_class=PhantrolImageProcessor, exist_ok=True)

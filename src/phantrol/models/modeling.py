@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
@@ -189,3 +189,6 @@ def measure_grid(vision_config: Any, image_px: int) -> int:
     if states.ndim == 4:
         return states.shape[-1]
     return int(states.shape[1] ** 0.5)  # class and register tokens are fewer than one more row of patches
+
+
+AutoModelForImageTextToText.register(PhantrolConfig, PhantrolForConditionalGeneration, exist_ok=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from phantrol.models.configuration import num_image_tokens
+from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 
 Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
 
@@ -275,3 +276,6 @@ def _flat(images: Any) -> list[Any]:
     if not isinstance(images, list | tuple):
         return [images]
     return [picture for group in images for picture in group] if _is_list_of_lists(images) else list(images)
+
+
+AutoProcessor.register(PhantrolConfig, PhantrolProcessor, exist_ok=True)

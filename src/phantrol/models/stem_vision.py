@@ -9,7 +9,7 @@ I tiles, S tile side in pixels, P = (S / patch_size)² patches, D hidden size.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from transformers import SiglipVisionModel
+from transformers import AutoModel, SiglipVisionModel
 
 from phantrol.models.configuration import StemVisionConfig
 
@@ -40,3 +40,6 @@ class StemVisionModel(SiglipVisionModel):
         embeddings = getattr(self, "vision_model", self).embeddings
         embeddings.patch_embedding = ConvolutionStem(config)
         self.post_init()
+
+
+AutoModel.register(StemVisionConfig, StemVisionModel, exist_ok=True)

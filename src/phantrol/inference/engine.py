@@ -1,0 +1,224 @@
+"""The engine: conversations in, answers out. It knows no file formats and no prompts; the processor does.
+
+B rows, N tokens of a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Generator, Sequence
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from phantrol.models.processing import Chat, Encoding
+
+SORTED_BATCHES = 16  # so many batches are sorted by length at a time: little padding, and few pictures in memory at once
+CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the model said.
+
+    num_new_tokens  the end of turn included
+    finish_reason   "stop": the model ended its turn; "length": it was cut off at `max_new_tokens`
+    """
+
+    text: str
+    num_prompt_tokens: int
+    num_new_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine:
+    """A model and its processor, ready to answer. Greedy by default.
+
+    A chat is a list of {"role", "content"} with content as text, or as parts {"type": "text", "text"} and
+    {"type": "image", "image": a picture or a file}. `options` are those of `generate`: do_sample, temperature, top_p,
+    stop_strings ... The model is put into eval mode, and stays where it is.
+
+    Every method raises ValueError for a chat that the processor refuses, for `max_new_tokens` below 1, and if prompt
+    and answer are longer than what the model can read.
+    """
+
+    def __init__(self, model: Any, processor: Any):
+        self.model, self.processor = model.eval(), processor
+        end = model.generation_config.eos_token_id
+        ends = [processor.end_of_turn_id] if end is None else end
+        self._end_ids = [ends] if isinstance(ends, int) else list(ends)
+
+    @property
+    def name(self) -> str:
+        """Where the model came from: a folder, a hub id, or "" if it was built here."""
+        return getattr(self.model.config, "_name_or_path", "")
+
+    def answer(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Answer:
+        """Return what the model says next in one chat."""
+        return self._generate([self._encode(chat, max_new_tokens)], max_new_tokens, options)[0]
+
+    def answer_batch(
+        self, chats: Sequence[Chat], max_new_tokens: int = 64, batch_size: int = 32, **options: Any
+    ) -> list[Answer]:
+        """Return the answers in the order of the chats; each is the one that the chat gets alone."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: expected 1 or more chats")
+        answers: dict[int, Answer] = {}
+        window = batch_size * SORTED_BATCHES
+        for start in range(0, len(chats), window):
+            prompts = {
+                index: self._encode(chats[index], max_new_tokens)
+                for index in range(start, min(start + window, len(chats)))
+            }
+            order = sorted(prompts, key=lambda index: len(prompts[index].input_ids))
+            for low in range(0, len(order), batch_size):
+                batch = order[low : low + batch_size]
+                answers |= zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens, options), strict=True)
+        return [answers[index] for index in range(len(chats))]
+
+    def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
+        """Yield the answer in pieces as they come; joined, they are the text of `answer`. The generator returns the Answer.
+
+        A faulty chat raises here and now, not at the first piece. An error of the model raises where the next piece was
+        awaited. Whoever closes the generator stops the model.
+        """
+        return self._stream(self._encode(chat, max_new_tokens), max_new_tokens, options)
+
+    def _stream(self, prompt: Encoding, max_new_tokens: int, options: dict[str, Any]) -> Generator[str, None, Answer]:
+        tokens, stop = _TokenQueue(), _StopWhenAsked()
+
+        def work() -> None:
+            try:
+                answer = self._generate([prompt], max_new_tokens, options, streamer=tokens, stop=stop)[0]
+                tokens.queue.put(answer)
+            except BaseException as error:  # whatever it is, it belongs to the reader of the stream
+                tokens.queue.put(error)
+
+        thread = threading.Thread(target=work, name="phantrol-stream", daemon=True)
+        thread.start()
+        ids: list[int] = []
+        said = ""
+        try:
+            while not isinstance(got := tokens.queue.get(), Answer):
+                if isinstance(got, BaseException):
+                    raise got
+                ids += got
+                # what is already certain: not the bytes of a character whose other bytes are still to come
+                text = self._decode(ids).rstrip(CUT_CHARACTER)
+                if len(text) > len(said) and text.startswith(said):
+                    yield text[len(said) :]
+                    said = text
+            if got.text != said:
+                yield got.text[len(said) :]
+            return got
+        finally:
+            stop.asked.set()
+            thread.join()
+
+    def _encode(self, chat: Chat, max_new_tokens: int) -> Encoding:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}: expected 1 or more")
+        if not chat:
+            raise ValueError("the chat is empty: expected at least one message")
+        prompt = self.processor.encode(chat, add_generation_prompt=True)
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and len(prompt.input_ids) + max_new_tokens > limit:
+            raise ValueError(
+                f"the prompt has {len(prompt.input_ids)} tokens and max_new_tokens is {max_new_tokens}, but the model reads "
+                f"at most {limit}: shorten the chat, show fewer pictures, or ask for fewer tokens"
+            )
+        return prompt
+
+    def _generate(
+        self,
+        prompts: Sequence[Encoding],
+        max_new_tokens: int,
+        options: dict[str, Any],
+        streamer: BaseStreamer | None = None,
+        stop: StoppingCriteria | None = None,
+    ) -> list[Answer]:
+        inputs = self._pad_left(prompts)
+        options = {"do_sample": False, **options}
+        if "stop_strings" in options:
+            options.setdefault("tokenizer", self.processor.tokenizer)
+        self.model.eval()
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self._end_ids,
+                pad_token_id=self._pad_id,
+                streamer=streamer,
+                stopping_criteria=None if stop is None else StoppingCriteriaList([stop]),
+                **options,
+            )
+        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [
+            self._answer(row, len(prompt.input_ids), max_new_tokens, padded="stop_strings" in options)
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+
+    def _answer(self, ids: list[int], num_prompt_tokens: int, max_new_tokens: int, padded: bool) -> Answer:
+        end = next((index for index, token in enumerate(ids) if token in self._end_ids), None)
+        if end is not None:
+            ids = ids[: end + 1]
+        elif padded:  # a row that a stop string ended before the others of its batch
+            while ids and ids[-1] == self._pad_id:
+                ids = ids[:-1]
+        reason = "stop" if end is not None or len(ids) < max_new_tokens else "length"
+        return Answer(self._decode(ids), num_prompt_tokens, len(ids), reason)
+
+    def _decode(self, ids: list[int]) -> str:
+        # tidying up spaces would change text that a stream has already sent
+        return self.processor.decode(ids, clean_up_tokenization_spaces=False)
+
+    @property
+    def _pad_id(self) -> int:
+        pad_id = self.processor.tokenizer.pad_token_id
+        return self._end_ids[0] if pad_id is None else pad_id
+
+    def _pad_left(self, prompts: Sequence[Encoding]) -> dict[str, Tensor]:
+        """input_ids, attention_mask [B, N] and pixel_values of all rows in order, on the device of the model."""
+        longest = max(len(prompt.input_ids) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), self._pad_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt.input_ids) :] = torch.tensor(prompt.input_ids)
+            mask[row, longest - len(prompt.input_ids) :] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        pixels = [prompt.pixel_values for prompt in prompts if prompt.pixel_values is not None]
+        if pixels:
+            inputs["pixel_values"] = torch.cat(pixels)
+        return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+
+
+class _TokenQueue(BaseStreamer):
+    """Takes what `generate` reports, first the prompt and then token after token, and queues the new tokens.
+
+    transformers' own text streamers decode line by line, so what they send is not always what the whole answer decodes to.
+    """
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[Any] = SimpleQueue()
+        self._prompt_seen = False
+
+    def put(self, value: Tensor) -> None:
+        if self._prompt_seen:
+            self.queue.put(value.reshape(-1).tolist())
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """The Answer that follows is the end."""
+
+
+class _StopWhenAsked(StoppingCriteria):
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((input_ids.shape[0],), self.asked.is_set(), dtype=torch.bool, device=input_ids.device)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from phantrol.inference.engine import Engine
+
+
+def test_a_batch_gives_each_chat_the_answer_that_it_gets_alone(engine, chats):
+    alone = [engine.answer(chat, max_new_tokens=12) for chat in chats]
+    assert len({answer.text for answer in alone}) > len(chats) // 2  # the model listens: the answers differ
+    for batch_size in (1, 3, 32):
+        assert engine.answer_batch(chats, max_new_tokens=12, batch_size=batch_size) == alone
+
+
+def test_padding_that_is_not_masked_would_be_seen(engine, chats, monkeypatch):
+    alone = [engine.answer(chat, max_new_tokens=12) for chat in chats]
+    pad = engine._pad_left
+    monkeypatch.setattr(engine, "_pad_left", lambda prompts: pad(prompts) | {"attention_mask": None})
+    assert engine.answer_batch(chats, max_new_tokens=12) != alone
+
+
+def test_answers_depend_on_the_picture(engine, chats):
+    chat = chats[0]
+    other = [{"role": "user", "content": [chats[5][0]["content"][0], chat[0]["content"][1]]}]
+    assert engine.answer(chat).text != engine.answer(other).text
+
+
+def test_the_answer_is_what_the_model_itself_says_step_by_step(engine, chats):
+    """Without generate, without a cache: the most likely token, again and again."""
+    for chat in chats[:4]:
+        prompt = engine.processor.encode(chat, add_generation_prompt=True)
+        ids = list(prompt.input_ids)
+        with torch.inference_mode():
+            for _ in range(8):
+                ids.append(int(engine.model(torch.tensor([ids]), prompt.pixel_values).logits[0, -1].argmax()))
+                if ids[-1] == engine.processor.end_of_turn_id:
+                    break
+        answer = engine.answer(chat, max_new_tokens=8)
+        assert answer.text == engine.processor.decode(ids[len(prompt.input_ids) :])
+        assert (answer.num_prompt_tokens, answer.num_new_tokens) == (len(prompt.input_ids), len(ids) - len(prompt.input_ids))
+
+
+def test_finish_reasons(engine, build_engine, chats):
+    cut = engine.answer(chats[0], max_new_tokens=6)
+    assert (cut.finish_reason, cut.num_new_tokens) == ("length", 6)
+    # the third token of that answer becomes the end of turn
+    prompt = engine.processor.encode(chats[0], add_generation_prompt=True)
+    inputs = {"input_ids": torch.tensor([prompt.input_ids]), "pixel_values": prompt.pixel_values}
+    ids = engine.model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, len(prompt.input_ids) :].tolist()
+    ending = build_engine()
+    ending.model.generation_config.eos_token_id = [ids[2], 5]
+    ending = Engine(ending.model, ending.processor)
+    expected = ending.answer(chats[0], max_new_tokens=6)
+    assert expected.finish_reason == "stop"
+    assert expected.num_new_tokens == ids.index(ids[2]) + 1
+    # in a batch where others go on for longer
+    batch = ending.answer_batch(chats, max_new_tokens=6)
+    assert batch[0] == expected
+    assert any(answer.finish_reason == "length" for answer in batch)
+
+
+def test_a_stop_string_ends_one_row_and_not_its_neighbours(engine, chats):
+    alone = [engine.answer(chat, max_new_tokens=10) for chat in chats]
+    first = next(answer for answer in alone if len(answer.text) > 6)
+    stop = first.text[2:5]
+    stopped = [engine.answer(chat, max_new_tokens=10, stop_strings=[stop]) for chat in chats]
+    assert stopped[alone.index(first)].num_new_tokens < 10
+    assert stopped[alone.index(first)].finish_reason == "stop"
+    assert {answer.num_new_tokens for answer in stopped} != {10}
+    assert engine.answer_batch(chats, max_new_tokens=10, stop_strings=[stop]) == stopped
+
+
+def test_the_model_is_put_into_eval_mode_and_keeps_no_gradients(build_engine, chats):
+    engine = build_engine(attention_dropout=0.9)
+    engine.model.train()
+    first = engine.answer(chats[0])
+    assert not engine.model.training
+    assert engine.answer(chats[0]) == first
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in engine.model.parameters())
+
+
+def test_sampling_is_an_option(engine, chats):
+    texts = set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        texts.add(engine.answer(chats[0], max_new_tokens=8, do_sample=True, temperature=5.0).text)
+    assert len(texts) > 1
+
+
+def test_no_chats_no_answers(engine):
+    assert engine.answer_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda engine, chat: engine.answer(chat, max_new_tokens=0), "max_new_tokens is 0"),
+        (lambda engine, chat: engine.answer_batch([chat], batch_size=0), "batch_size is 0"),
+        (lambda engine, chat: engine.answer([]), "chat is empty"),
+        (lambda engine, chat: engine.answer_batch([chat, [{"role": "user", "content": " "}]]), "without text"),
+        (lambda engine, chat: engine.answer(chat, max_new_tokens=5000), "reads at most 2048"),
+        (lambda engine, chat: engine.stream([]), "chat is empty"),  # already before the first piece is asked for
+    ],
+)
+def test_faulty_requests_say_what_is_wrong(engine, chats, call, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        call(engine, chats[0])
