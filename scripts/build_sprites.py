@@ -16,8 +16,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageFont
-from PIL import ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from phantrol.data.primer.sprites import CELL_PX, COLUMNS, SHEETS, sheet_path
 from phantrol.data.primer.vocabulary import SPRITES_BY_KIND

@@ -11,7 +11,9 @@ WEIGHTS = [(1.0,), (1, 1), (0.7, 0.2, 0.1), (5, 3, 3, 0.01), (1 / 3, 1 / 7, 0.12
 
 
 def mixture(weights, length=1000) -> Mixture:
-    return Mixture(tuple((weight, range(number * 10_000, number * 10_000 + length)) for number, weight in enumerate(weights)))
+    return Mixture(
+        tuple((weight, range(number * 10_000, number * 10_000 + length)) for number, weight in enumerate(weights))
+    )
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

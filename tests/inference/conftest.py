@@ -27,13 +27,14 @@ def _build_engine(seed: int = 0, **text_options) -> Engine:
         hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
     )
     vision.vision_use_head = False
-    tokenizer = train_tokenizer(["What color is the circle?", "a large red circle é 漢字 and a small blue star"] * 4, 300)
+    # many made-up words, so that what random weights say is mostly words and not bytes
+    words = [a + b + c for a in "bdfgklmn" for b in ("a", "e", "i", "o", "oo") for c in "lmnprst"]
+    tokenizer = train_tokenizer([" ".join(words), "What color is the circle?", "é 漢字"] * 4, 700)
     modifiers = [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")]
     model, processor = phantrol.build(text, vision, modifiers, tokenizer=tokenizer)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:  # scaled weights; norms stay
-                parameter.mul_(8 if "language_model" in name else 4)
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
     return Engine(model, processor)
 
 

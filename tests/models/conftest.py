@@ -32,13 +32,7 @@ def parts(tokenizer):
         tie_word_embeddings=True,
     )
     vision = StemVisionConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-        stem_channels=8,
+        image_size=32, stem=[[8, 3, 2, 1], [16, 3, 2, 1], [32, 3, 2, 1]], num_hidden_layers=1, num_attention_heads=2
     )
     return text, vision, copy.deepcopy(tokenizer)
 

@@ -5,15 +5,17 @@ B rows, N tokens of the longest row, T tiles, M labelled tokens, S sequences, P 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from phantrol.data.messages import Example
+from phantrol.data.messages import Example, Message, Picture
 from phantrol.data.mixture import Group
 from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, pack, plain_row, visible
 
@@ -25,16 +27,19 @@ _KINDS = {"incorrect": 0, "ambiguous": 1}
 class Collator:
     """Turns groups of examples into a batch.
 
-    processor  has `encode(chat)`, `tokenizer` and `image_token_id`
-    pairs      encode the rejected answers too (a loss that needs no pairs does without)
-    pack       let the sequences of a group share one row; False for attention that takes no additive mask
-    dtype      of the additive mask: the dtype of the model
+    processor      a PhantrolProcessor
+    pairs          encode the rejected answers too (a loss that needs no pairs does without)
+    pack           let the sequences of a group share one row; False for attention that takes no additive mask
+    dtype          of the additive mask: the dtype of the model
+    window_tokens  the sliding window of the decoder, if it has one. An additive mask switches the window off, so a
+                   batch with a sequence longer than that is not packed
     """
 
     processor: Any
     pairs: bool = True
     pack: bool = True
     dtype: torch.dtype = torch.float32
+    window_tokens: int | None = None
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
         """Return the batch:
@@ -46,16 +51,22 @@ class Collator:
         chosen, rejected, rejected_kind  [P]  sequence numbers of each pair; kind 0 incorrect, 1 ambiguous
         num_sequences, num_pictures, example_ids
 
-        In an example with pairs only the last answer is compared. Earlier answers of the chosen side are to be imitated
-        still: they are a sequence of their own. Raises ValueError, with the example's id, where nothing is to be learnt.
+        In an example with pairs only the last answer is compared. Earlier answers of the chosen side are to be
+        imitated still: they are a sequence of their own. Raises ValueError, with the example's id, where nothing is to
+        be learnt.
         """
-        numbers, pairs, rows = count(), [], []
-        for group in groups:
-            lines = [line for example in group for line in self._lines(example, numbers, pairs)]
-            rows += pack(lines, self.processor.image_token_id) if self.pack else map(plain_row, lines)
-        batch = self._tensors(rows)
+        numbers, pairs = count(), []
+        encoders = [_GroupEncoder(self.processor) for _ in groups]
+        lines = [
+            [line for example in group for line in self._lines(example, encoder, numbers, pairs)]
+            for group, encoder in zip(groups, encoders, strict=True)
+        ]
+        longest = max(len(line.input_ids) for group in lines for line in group)
+        may_pack = self.pack and longest <= (self.window_tokens or longest)
+        image_token_id = self.processor.image_token_id
+        rows = [row for group in lines for row in (pack(group, image_token_id) if may_pack else map(plain_row, group))]
         chosen, rejected, kinds = zip(*pairs, strict=True) if pairs else ((), (), ())
-        return batch | {
+        return self._tensors(rows) | {
             "chosen": torch.tensor(chosen, dtype=torch.long),
             "rejected": torch.tensor(rejected, dtype=torch.long),
             "rejected_kind": torch.tensor(kinds, dtype=torch.long),
@@ -64,33 +75,21 @@ class Collator:
             "example_ids": [example.id for group in groups for example in group],
         }
 
-    def _lines(self, example: Example, numbers: count, pairs: list[tuple[int, int, int]]) -> list[Line]:
+    def _lines(
+        self, example: Example, encoder: _GroupEncoder, numbers: count, pairs: list[tuple[int, int, int]]
+    ) -> list[Line]:
         """Return the chosen line of an example and its rejected ones; adds to `pairs`."""
-        chat = [message.as_chat() for message in example.messages]
         rejected = example.rejected if self.pairs else ()
         several_answers = sum(message.role == "assistant" for message in example.messages) > 1
         last = next(numbers)
         earlier = next(numbers) if rejected and several_answers else last
-        lines = [self._line(example, chat, last, earlier)]
+        lines = [_line(example, encoder(example.messages), last, earlier)]
         for answer in rejected:
             number = next(numbers)
             pairs.append((last, number, _KINDS[answer.kind]))
-            swapped = [*chat[:-1], chat[-1] | {"content": [{"type": "text", "text": answer.text}]}]
-            lines.append(self._line(example, swapped, number, NOT_PREDICTED))
+            swapped = (*example.messages[:-1], Message("assistant", (answer.text,)))
+            lines.append(_line(replace(example, messages=swapped), encoder(swapped), number, NOT_PREDICTED))
         return lines
-
-    def _line(self, example: Example, chat: list[dict[str, Any]], last: int, earlier: int) -> Line:
-        """Return a chat as tokens; those of its last answer belong to sequence `last`, other answers to `earlier`."""
-        encoding = self.processor.encode(chat)
-        if not any(encoding.answer_mask[1:]):
-            raise ValueError(f"example {example.id}: got no token for the model to say, expected an answer with text")
-        sequence_ids = [earlier if answer else NOT_PREDICTED for answer in encoding.answer_mask]
-        position = len(sequence_ids) - 1 - encoding.answer_mask[::-1].index(True)
-        while position >= 0 and encoding.answer_mask[position]:
-            sequence_ids[position] = last
-            position -= 1
-        num_pictures = sum(part["type"] == "image" for message in chat for part in message["content"])
-        return Line(list(encoding.input_ids), sequence_ids, encoding.pixel_values, num_pictures)
 
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer
@@ -109,6 +108,42 @@ class Collator:
         }
         pictures = [row.line.pixel_values for row in rows if row.line.pixel_values is not None]
         return tensors | ({"pixel_values": torch.cat(pictures)} if pictures else {})
+
+
+class _GroupEncoder:
+    """Encodes the conversations of one group. They share a picture, which is opened and cut into tiles once."""
+
+    def __init__(self, processor: Any):
+        self.processor, self.image_processor = copy.copy(processor), processor.image_processor
+        self.processor.image_processor = self._tiles
+        self.tiles: dict[tuple[int | Path, ...], Any] = {}
+
+    def __call__(self, messages: Sequence[Message]) -> Any:
+        return self.processor.encode([{"role": m.role, "content": [_part(part) for part in m.parts]} for m in messages])
+
+    def _tiles(self, pictures: Sequence[Picture]) -> Any:
+        key = tuple(picture if isinstance(picture, Path) else id(picture) for picture in pictures)
+        if key not in self.tiles:
+            self.tiles[key] = self.image_processor(pictures)
+        return self.tiles[key]
+
+
+def _part(part: str | Picture) -> dict[str, Any]:
+    """Return a part as chat templates take it; unlike in `Message.as_chat` a file stays unopened."""
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+
+
+def _line(example: Example, encoding: Any, last: int, earlier: int) -> Line:
+    """Return an encoding as a line: the tokens of its last answer belong to sequence `last`, others to `earlier`."""
+    if not any(encoding.answer_mask[1:]):
+        raise ValueError(f"example {example.id}: got no token for the model to say, expected an answer with text")
+    sequence_ids = [earlier if answer else NOT_PREDICTED for answer in encoding.answer_mask]
+    position = len(sequence_ids) - 1 - encoding.answer_mask[::-1].index(True)
+    while position >= 0 and encoding.answer_mask[position]:
+        sequence_ids[position] = last
+        position -= 1
+    num_pictures = sum(len(message.pictures) for message in example.messages)
+    return Line(list(encoding.input_ids), sequence_ids, encoding.pixel_values, num_pictures)
 
 
 def _padded(rows: Sequence[Sequence[int]], num_tokens: int, value: int) -> Tensor:

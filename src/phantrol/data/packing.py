@@ -1,7 +1,7 @@
 """Packing: several sequences about one picture share one row, which computes their common prefix once.
 
-A row is [prefix][suffix 1][suffix 2]...; a suffix sees the prefix and itself, and its positions continue from the prefix.
-So every token has the very context and position that it has in a row of its own, and the losses are equal.
+A row is [prefix][suffix 1][suffix 2]...; a suffix sees the prefix and itself, and its positions continue from the
+prefix. So every token has the very context and position that it has in a row of its own, and the losses are equal.
 
 N tokens of a row, B rows.
 """

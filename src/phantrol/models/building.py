@@ -28,6 +28,8 @@ def build(
     image_px: int | None = None,
     unshuffle: int = 1,
     projector_norm: bool = True,
+    match_embeddings: bool = False,
+    feature_positions: bool = False,
     image_token: str = "<image>",
     image_prefix: str = "",
     image_suffix: str = "",
@@ -40,6 +42,8 @@ def build(
     modifiers      what to graft on the decoder: [TrolConfig(...), PhantomConfig(...)]
     tokenizer      of the decoder; may be left out if `text` is a folder or hub id that has one
     image_px       tile side in pixels; by default the vision tower's own
+    match_embeddings   bring image features to the root mean square of the decoder's word embeddings
+    feature_positions  add learnt embeddings of row and column to the features of a tile
     image_options  max_tiles, thumbnail, image_mean, image_std of PhantrolImageProcessor
     Raises ValueError if the parts do not fit together, naming what does not.
     """
@@ -71,6 +75,8 @@ def build(
         image_grid=image_grid,
         unshuffle=unshuffle,
         projector_norm=projector_norm,
+        feature_rms=_embedding_rms(text, text_config) if match_embeddings else None,
+        feature_positions=feature_positions,
     )
     model = PhantrolForConditionalGeneration(config).to(dtype)
     _load_part(model.language_model, text, AutoModelForCausalLM, dtype)
@@ -148,6 +154,13 @@ def _tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _embedding_rms(text: Part, text_config: PretrainedConfig) -> float:
+    if isinstance(text, PretrainedConfig):
+        return float(text_config.initializer_range)  # of the normal draw that the embeddings come from
+    weight = AutoModelForCausalLM.from_pretrained(text).get_input_embeddings().weight
+    return float(weight.detach().float().square().mean().sqrt())
 
 
 def _load_part(module: Any, part: Part, auto_class: Any, dtype: torch.dtype) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
@@ -20,6 +21,8 @@ class PhantrolConfig(PretrainedConfig):
     image_grid      patches along one side of a tile, as the vision tower gives them
     unshuffle       s: neighbouring s x s patches become one token
     projector_norm  a LayerNorm before the projector's two linear layers
+    feature_rms     root mean square that image features are brought to, best that of the word embeddings; None: as they come
+    feature_positions  learnt embeddings of row and column are added to the features of a tile
     """
 
     model_type = "phantrol"
@@ -34,6 +37,8 @@ class PhantrolConfig(PretrainedConfig):
         image_grid: int = 14,
         unshuffle: int = 1,
         projector_norm: bool = True,
+        feature_rms: float | None = None,
+        feature_positions: bool = False,
         **kwargs: Any,
     ):
         register_models()
@@ -41,7 +46,7 @@ class PhantrolConfig(PretrainedConfig):
         self.vision_config = _as_config(vision_config, default="siglip_vision_model")
         self.image_token_id = image_token_id
         self.image_px, self.image_grid, self.unshuffle = image_px, image_grid, unshuffle
-        self.projector_norm = projector_norm
+        self.projector_norm, self.feature_rms, self.feature_positions = projector_norm, feature_rms, feature_positions
         # what `generate` looks for on the top configuration
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
@@ -55,10 +60,9 @@ class PhantrolConfig(PretrainedConfig):
 
 
 class StemVisionConfig(PretrainedConfig):
-    """Configuration of `StemVisionModel`: SigLIP's fields under SigLIP's names, and
+    """Configuration of `StemVisionModel`: convolutions first, then any number of SigLIP's blocks, under SigLIP's names.
 
-    patch_size     a power of two, in pixels: the convolution stem halves the sides that often
-    stem_channels  channels after the first halving; doubled at each further one, up to the hidden size
+    stem  one [channels, kernel, stride, padding] per convolution, in pixels; the last has the hidden size's channels
     """
 
     model_type = "stem_vision"
@@ -66,13 +70,11 @@ class StemVisionConfig(PretrainedConfig):
 
     def __init__(
         self,
-        hidden_size: int = 128,
-        intermediate_size: int = 256,
-        num_hidden_layers: int = 2,
-        num_attention_heads: int = 4,
         image_size: int = 64,
-        patch_size: int = 16,
-        stem_channels: int = 32,
+        stem: Sequence[Sequence[int]] = ((32, 3, 2, 1), (64, 3, 2, 1), (128, 3, 2, 1), (128, 3, 2, 1)),
+        num_hidden_layers: int = 0,
+        num_attention_heads: int = 4,
+        intermediate_size: int = 256,
         num_channels: int = 3,
         hidden_act: str = "gelu",
         layer_norm_eps: float = 1e-6,
@@ -81,15 +83,21 @@ class StemVisionConfig(PretrainedConfig):
         **kwargs: Any,
     ):
         register_models()
-        self.hidden_size, self.intermediate_size = hidden_size, intermediate_size
+        self.image_size, self.num_channels, self.stem = image_size, num_channels, [list(layer) for layer in stem]
+        kwargs.pop("hidden_size", None)  # what the stem says
+        self.hidden_size, self.intermediate_size = self.stem[-1][0], intermediate_size
         self.num_hidden_layers, self.num_attention_heads = num_hidden_layers, num_attention_heads
-        self.image_size, self.patch_size, self.num_channels = image_size, patch_size, num_channels
-        self.stem_channels, self.hidden_act, self.layer_norm_eps = stem_channels, hidden_act, layer_norm_eps
-        self.attention_dropout, self.initializer_range = attention_dropout, initializer_range
-        self.vision_use_head = False
-        if patch_size & (patch_size - 1) or patch_size < 2:
-            raise ValueError(f"patch_size is {patch_size}: the stem halves the sides, so expected a power of two")
+        self.hidden_act, self.layer_norm_eps, self.attention_dropout = hidden_act, layer_norm_eps, attention_dropout
+        self.initializer_range = initializer_range
         super().__init__(**kwargs)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a tile, as the stem's convolutions leave them."""
+        side = self.image_size
+        for _, kernel, stride, padding in self.stem:
+            side = (side + 2 * padding - kernel) // stride + 1
+        return side
 
 
 def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:

@@ -29,27 +29,42 @@ class PhantrolOutput(ModelOutput):
     loss            []         mean cross entropy of the labelled tokens, when labels are given
     logits          [B, N, V]  when no labels are given: with them, only what they need is computed
     token_logprobs  [M]        log p of each labelled token, row by row; what every loss of phantrol is made of
+    image_features  [I, L, D]  when pictures come without text: the decoder is not run
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     token_logprobs: Tensor | None = None
+    image_features: Tensor | None = None
     past_key_values: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
 class Projector(nn.Module):
-    """[I, L, s²·Dv] → [I, L, D]: optional LayerNorm, linear, GELU, linear."""
+    """[I, L, s²·Dv] → [I, L, D]: optional LayerNorm, linear, GELU, linear, and optionally a given size."""
 
     def __init__(self, config: PhantrolConfig, vision_size: int):
         super().__init__()
         size_in, size_out = vision_size * config.unshuffle**2, config.text_config.hidden_size
         self.norm = nn.LayerNorm(size_in) if config.projector_norm else nn.Identity()
         self.linear_1, self.linear_2 = nn.Linear(size_in, size_out), nn.Linear(size_out, size_out)
+        self.rms = config.feature_rms
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.linear_2(nn.functional.gelu(self.linear_1(self.norm(features))))
+        features = self.linear_2(nn.functional.gelu(self.linear_1(self.norm(features))))
+        return features if self.rms is None else self.rms * nn.functional.rms_norm(features, features.shape[-1:])
+
+
+class GridPositions(nn.Module):
+    """Where on its tile a feature lies: [I, L, D] plus a learnt embedding of its row and one of its column."""
+
+    def __init__(self, side: int, size: int, rms: float):
+        super().__init__()
+        self.rows, self.columns = (nn.Parameter(rms * torch.randn(side, size)) for _ in range(2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + (self.rows[:, None] + self.columns[None]).flatten(0, 1)
 
 
 class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, GenerationMixin):
@@ -67,6 +82,11 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.projector = Projector(config, vision_size(config.vision_config))
+        if config.feature_positions:
+            side = config.image_grid // config.unshuffle
+            self.positions = GridPositions(side, config.text_config.hidden_size, (config.feature_rms or 1.0) / 2)
+        else:
+            self.positions = nn.Identity()
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         graft(self.language_model, modifier_configs(config.text_config))
         self.post_init()
@@ -84,7 +104,7 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         return self.language_model.get_decoder()
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """[I, 3, S, S] normalised pixels → [I, L, D] features in the space of the decoder's embeddings."""
+        """[I, 3, S, S] normalised pixels → [I, L, D] features in the space of the decoder's embeddings, not yet placed."""
         pixels = pixel_values.to(self.dtype)
         patches = join_patches(self.vision_tower(pixels).last_hidden_state, self.config.image_grid**2)  # [I, P, Dv]
         features = self.projector(pixel_unshuffle(patches, self.config.unshuffle))
@@ -111,11 +131,14 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
 
         Raises ValueError if image tokens and pictures do not match.
         """
+        features = None if pixel_values is None else self.get_image_features(pixel_values)
+        if input_ids is None and inputs_embeds is None:
+            return PhantrolOutput(image_features=features)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if pixel_values is not None:
+        if features is not None:
             is_image = input_ids == self.config.image_token_id
-            inputs_embeds = scatter_features(inputs_embeds, is_image, self.get_image_features(pixel_values))
+            inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
         if labels is not None:
             kwargs.setdefault("prompt_mask", labels == -100)
         outputs = self.get_decoder()(
@@ -136,7 +159,12 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = head(hidden[:, kept])
         return PhantrolOutput(
-            loss, logits, logprobs, outputs.past_key_values, outputs.hidden_states, outputs.attentions
+            loss=loss,
+            logits=logits,
+            token_logprobs=logprobs,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
 

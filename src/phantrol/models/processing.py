@@ -21,6 +21,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 
+MAX_REMEMBERED = 4096  # texts and shapes of conversations whose tokens are kept: questions repeat
 Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
 
 
@@ -62,6 +63,9 @@ class PhantrolProcessor(ProcessorMixin):
         self.image_prefix, self.image_suffix = image_prefix, image_suffix
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self._renderings: dict[Any, list[tuple[str, str]]] = {}
+        self._token_ids: dict[tuple[str, bool], list[int]] = {}
         if self.image_token_id in (None, tokenizer.unk_token_id):
             raise ValueError(f"the tokenizer has no token {image_token!r}: add it as a special token")
 
@@ -71,26 +75,29 @@ class PhantrolProcessor(ProcessorMixin):
         chat  messages with content as text or as parts {"type": "text", "text"} and {"type": "image", "image"}
         Raises ValueError for a message without text or pictures, an unknown part, or a picture that cannot be read.
         """
-        chat, texts, pictures = _number_parts(chat)
-        seal = _Seal(texts)
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": m["role"], "content": "".join(seal(*part) for part in m["content"])} for m in chat],
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
-        tiles = self.image_processor(pictures) if pictures else None
+        return self.encode_group([chat], add_generation_prompt)[0]
+
+    def encode_group(self, chats: Sequence[Chat], add_generation_prompt: bool = False) -> list[Encoding]:
+        """Encode several conversations; a picture that they share (the same object) is cut into tiles once."""
+        tiles: dict[int, Tensor] = {}
+        return [self._encode(chat, add_generation_prompt, tiles) for chat in chats]
+
+    def _encode(self, chat: Chat, add_generation_prompt: bool, tiles: dict[int, Tensor]) -> Encoding:
+        messages, texts, pictures = _number_parts(chat)
+        for picture in pictures:
+            if id(picture) not in tiles:
+                tiles[id(picture)] = self.image_processor([picture])["pixel_values"]
         ids: list[int] = []
         answers: list[bool] = []
         last_role = None
-        for kind, content in seal.split(rendered):
+        for kind, content in self._rendered(messages, texts, add_generation_prompt):
             if kind == "template":
                 piece = self._ids(content, special=True)
                 flags = [False] * len(piece)
-                if last_role == "assistant" and piece and piece[0] in self.tokenizer.all_special_ids:
+                if last_role == "assistant" and piece and piece[0] in self._special_ids:
                     flags[0] = True  # the end of the assistant's turn is the assistant's to say
             elif kind == "image":
-                piece = self._image_ids(int(tiles["num_tiles"][int(content)]))
+                piece = self._image_ids(len(tiles[id(pictures[int(content)])]))
                 flags = [False] * len(piece)
             else:
                 role, text = texts[int(content)]
@@ -99,7 +106,27 @@ class PhantrolProcessor(ProcessorMixin):
             last_role = texts[int(content)][0] if kind == "text" else None
             ids += piece
             answers += flags
-        return Encoding(ids, answers, None if tiles is None else tiles["pixel_values"])
+        cut = [tiles[id(picture)] for picture in pictures]
+        return Encoding(ids, answers, None if not cut else cut[0] if len(cut) == 1 else torch.cat(cut))
+
+    def _rendered(
+        self, messages: list[dict[str, Any]], texts: list[tuple[str, str]], add_generation_prompt: bool
+    ) -> list[tuple[str, str]]:
+        """The chat template, rendered around sealed parts and cut at them. What it gives depends on the shape of the
+        conversation alone, so it is rendered once for each shape."""
+        seal = _Seal(texts)
+        shape = (repr(messages), seal.mark, add_generation_prompt, self.chat_template)
+        if shape not in self._renderings:
+            rendered = self.tokenizer.apply_chat_template(
+                [{"role": m["role"], "content": "".join(seal(*part) for part in m["content"])} for m in messages],
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+            if len(self._renderings) >= MAX_REMEMBERED:
+                self._renderings.clear()
+            self._renderings[shape] = seal.split(rendered)
+        return self._renderings[shape]
 
     @property
     def end_of_turn_id(self) -> int:
@@ -185,7 +212,13 @@ class PhantrolProcessor(ProcessorMixin):
     def _ids(self, text: str, special: bool) -> list[int]:
         if not text:
             return []
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+        key = (text, special)
+        if key not in self._token_ids:
+            if len(self._token_ids) >= MAX_REMEMBERED:
+                self._token_ids.clear()
+            tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)
+            self._token_ids[key] = tokens["input_ids"]
+        return self._token_ids[key]
 
     def _image_ids(self, num_tiles: int) -> list[int]:
         features = [self.image_token_id] * num_image_tokens(self, num_tiles)

@@ -1,45 +1,61 @@
 """A small vision tower with a convolution stem, for models that start from nothing.
 
-At a few million parameters a stem of overlapping 3 x 3 convolutions learns shapes several times faster than plain patches.
-The blocks behind it are SigLIP's.
+At a few million parameters a stem of overlapping convolutions learns shapes several times faster than plain patches.
 
-I tiles, S tile side in pixels, P = (S / patch_size)² patches, D hidden size.
+I tiles, S tile side in pixels, g patches along a side, P = g², D hidden size.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
-from transformers import AutoModel, SiglipVisionModel
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from phantrol.models.configuration import StemVisionConfig
 
-
-class ConvolutionStem(nn.Sequential):
-    """[I, 3, S, S] → [I, D, S / patch_size, S / patch_size]."""
-
-    def __init__(self, config: StemVisionConfig):
-        halvings = config.patch_size.bit_length() - 1
-        widths = [min(config.stem_channels * 2**i, config.hidden_size) for i in range(halvings)]
-        layers: list[nn.Module] = []
-        for size_in, size_out in zip([config.num_channels, *widths], widths, strict=False):
-            layers += [nn.Conv2d(size_in, size_out, 3, stride=2, padding=1), nn.GroupNorm(1, size_out), nn.GELU()]
-        super().__init__(*layers, nn.Conv2d(widths[-1], config.hidden_size, 1))
-
-    @property
-    def weight(self) -> Tensor:  # the embeddings ask their patch embedding for its dtype
-        return self[0].weight
+GROUPS = 8  # of the stem's normalisation
 
 
-class StemVisionModel(SiglipVisionModel):
-    """Pixels [I, 3, S, S] → last_hidden_state [I, P, D]."""
+class StemVisionModel(PreTrainedModel):
+    """Convolutions, then SigLIP's blocks if the configuration asks for any: pixels [I, 3, S, S] → [I, P, D]."""
 
     config_class = StemVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["SiglipEncoderLayer"]
 
     def __init__(self, config: StemVisionConfig):
         super().__init__(config)
-        embeddings = getattr(self, "vision_model", self).embeddings
-        embeddings.patch_embedding = ConvolutionStem(config)
+        layers: list[nn.Module] = []
+        channels = config.num_channels
+        for size, kernel, stride, padding in config.stem:
+            convolution = nn.Conv2d(channels, size, kernel, stride, padding, bias=False)
+            # the library's draw, 0.02 for all, fades the pixels away over several layers
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            convolution._is_hf_initialized = True
+            layers += [convolution, nn.GroupNorm(GROUPS if size % GROUPS == 0 else 1, size), nn.GELU()]
+            channels = size
+        self.stem = nn.Sequential(*layers)
+        if config.num_hidden_layers:
+            self.positions = nn.Parameter(0.02 * torch.randn(config.grid**2, config.hidden_size))
+        self.layers = nn.ModuleList(SiglipEncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
+
+    def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutput:
+        """[I, 3, S, S] → last_hidden_state [I, P, D], row by row."""
+        states = self.stem(pixel_values).flatten(2).transpose(1, 2)
+        if self.layers:
+            states = states + self.positions
+        for layer in self.layers:
+            states = layer(states, attention_mask=None)
+        return BaseModelOutput(last_hidden_state=self.norm(states))
 
 
 AutoModel.register(StemVisionConfig, StemVisionModel, exist_ok=True)

@@ -26,7 +26,9 @@ def token_logprobs(
     again from its hidden states. Gradients are exact.
     """
     if hidden.shape[0] != targets.shape[0]:
-        raise ValueError(f"got {hidden.shape[0]} hidden states and {targets.shape[0]} targets, expected as many of each")
+        raise ValueError(
+            f"got {hidden.shape[0]} hidden states and {targets.shape[0]} targets, expected as many of each"
+        )
     if hidden.shape[0] <= chunk_tokens:
         return _chunk_logprobs(hidden, lm_head, targets)
     chunks = [
@@ -46,7 +48,7 @@ def sequence_sums(token_values: Tensor, sequence_ids: Tensor, num_sequences: int
 
 
 def sequence_means(token_values: Tensor, sequence_ids: Tensor, num_sequences: int) -> Tensor:
-    """Return the mean of the values of each sequence, `[S]`; 0 for a sequence without tokens. Shapes: `sequence_sums`."""
+    """Return the mean of the values of each sequence, `[S]`; 0 for one without tokens. Shapes as in `sequence_sums`."""
     lengths = sequence_sums(torch.ones_like(token_values), sequence_ids, num_sequences)
     return sequence_sums(token_values, sequence_ids, num_sequences) / lengths.clamp(min=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from phantrol.data.messages import Rejected
 from phantrol.data.primer.scene import Scene, Thing
@@ -30,15 +31,10 @@ class Sitting:
     scene: Scene
     numbers: tuple[int, int]
     wordings: int | None = None
-    focus: object = None
+    focus: Any = None
     counted: dict[str, tuple[int, str]] = field(default_factory=dict)
     free_number: bool = True
     asked: dict[str, list] = field(default_factory=dict)
-
-    def fresh(self, task: str, keys: list) -> list:
-        """Return the keys the task has not asked about yet."""
-        done = self.asked.get(task)
-        return [key for key in keys if key not in done] if done else keys
 
 
 @dataclass(frozen=True)

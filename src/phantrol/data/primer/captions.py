@@ -31,7 +31,7 @@ def _alter_one(sitting: Sitting) -> tuple[Thing, ...]:
     """Return the things with exactly one attribute of one of them changed."""
     things = sitting.scene.things
     i = sitting.rng.randrange(len(things))
-    return things[:i] + (_alter(sitting, things[i]),) + things[i + 1 :]
+    return (*things[:i], _alter(sitting, things[i]), *things[i + 1 :])
 
 
 def _alter(sitting: Sitting, thing: Thing) -> Thing:

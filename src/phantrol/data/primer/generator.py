@@ -27,7 +27,7 @@ DEFAULT = Curriculum()
 
 @dataclass(frozen=True)
 class Turn:
-    """One question about a picture. `pool` are the answers that are equally likely to one who reads only the question."""
+    """One question and its answer; to one who reads only the question, the answers in `pool` are equally likely."""
 
     task: str
     question: str

@@ -12,7 +12,7 @@ INNER: dict[str, tuple[Ask, ...]] = {"shapes": (ask_shape, ask_colour), "sprites
 
 
 def ask_multiple_choice(sitting: Sitting) -> Draft | None:
-    """Draw the letter evenly; the other options come from the pool of the question, one that is near if there is one."""
+    """Draw the letter evenly. The other options come from the question's pool, one of them near if there is one."""
     rng = sitting.rng
     if sitting.asked.get("multiple_choice"):
         return None

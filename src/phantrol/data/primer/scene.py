@@ -19,7 +19,7 @@ SHRINK_OF_MANY = 0.72
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: a coloured shape, or a sprite (then colour and size are None). It fills a box of ±radius around (x, y)."""
+    """One object in the box of ±radius around (x, y): a coloured shape, or a sprite without colour and size."""
 
     name: str
     colour: str | None

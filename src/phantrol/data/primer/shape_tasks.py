@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from phantrol.data.primer.asking import Draft, Sitting, unique
+from phantrol.data.primer.scene import Thing
 from phantrol.data.primer.splits import Split
 from phantrol.data.primer.vocabulary import COLOURS, PLURALS, SHAPES, SIZES, Pair, with_article
 
@@ -77,7 +78,7 @@ def plan_counts(rng: random.Random, split: Split, low: int, high: int) -> tuple[
 
 
 def ask_shape(sitting: Sitting) -> Draft | None:
-    thing = _target(sitting, "shape", "colour")
+    thing = _target(sitting, ("shape",), "colour")
     if thing is None:
         return None
     pool = tuple(shape for shape in SHAPES if (thing.colour, shape) in sitting.split.mentioned)
@@ -86,7 +87,7 @@ def ask_shape(sitting: Sitting) -> Draft | None:
 
 
 def ask_colour(sitting: Sitting) -> Draft | None:
-    thing = _target(sitting, "colour", "name")
+    thing = _target(sitting, ("colour_one", "colour_several"), "name")
     if thing is None:
         return None
     pool = tuple(colour for colour in COLOURS if (colour, thing.name) in sitting.split.mentioned)
@@ -95,8 +96,9 @@ def ask_colour(sitting: Sitting) -> Draft | None:
 
 
 def ask_size(sitting: Sitting) -> Draft | None:
-    things = [thing for thing in unique(sitting.scene.things, "noun") if thing.pair in sitting.split.pairs]
-    things = sitting.fresh("size", things)
+    done = sitting.asked.get("size", ())
+    things = unique(sitting.scene.things, "noun")
+    things = [thing for thing in things if thing.pair in sitting.split.pairs and thing not in done]
     if not things:
         return None
     thing = sitting.rng.choice(things)
@@ -149,12 +151,12 @@ def ask_count_by_shape(sitting: Sitting) -> Draft | None:
     return _draft_count("count_by_shape", {"shapes": PLURALS[shape]}, number, 0, sitting.numbers[1])
 
 
-def _target(sitting: Sitting, task: str, unique_in: str):
+def _target(sitting: Sitting, tasks: tuple[str, ...], unique_in: str) -> Thing | None:
     """Return a thing that the attribute of the question singles out: the planned one, or any not asked about."""
     things = unique(sitting.scene.things, unique_in)
     if not sitting.asked and sitting.focus is not None:
         return next(thing for thing in things if thing.pair == sitting.focus)
-    done = sitting.asked.get(task, ())
+    done = [pair for task in tasks for pair in sitting.asked.get(task, ())]
     things = [thing for thing in things if thing.pair in sitting.split.pairs and thing.pair not in done]
     return sitting.rng.choice(things) if things else None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from phantrol.data.primer.asking import Draft
 from phantrol.data.primer.vocabulary import COLOURS, KIND_OF, NAMED_KINDS, with_article
+from phantrol.data.primer.wordings import Wordings
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -22,17 +23,44 @@ NAMES = ("Tom", "Ann", "Bob", "Eve", "Max", "Kim")
 NUMBERS = tuple(str(i) for i in range(19))
 
 # template -> (wordings of training, wordings of test_para)
-WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "plus": (("What is {a} plus {b}?", "How many are {a} and {b}?", "{a} plus {b} is what number?"), ("What number is {a} plus {b}?",)),
-    "after": (("What comes after {a}?", "Which comes after {a}?", "Name what comes after {a}."), ("After {a} comes what?",)),
-    "before": (("What comes before {a}?", "Which comes before {a}?", "Name what comes before {a}."), ("Before {a} comes what?",)),
-    "opposite": (("What is the opposite of {a}?", "Name the opposite of {a}."), ("The opposite of {a} is what?",)),
-    "larger": (("Which number is {side}, {a} or {b}?", "What is {side}, {a} or {b}?"), ("Name the {side} number, {a} or {b}.",)),
-    "order": (("{facts} Who is {side}?", "{facts} Which of them is {side}?"), ("{facts} Name who is {side}.",)),
-    "may": (("{a} can be {b} or {c}. What can {a} be?", "{a} is {b} or {c}. What is {a}?"), ("{a} can be {b} or {c}. What is {a}?",)),
-    "maybe": (("{a} may have {b}. Does {a} have {b}?", "{a} may see {b}. Does {a} see {b}?"), ("Does {a} have {b}? {a} may have {b}.",)),
-    "kind": (("What kind of thing is {a}?", "Which kind of thing is {a}?"), ("Name the kind of thing {a} is.",)),
-}  # fmt: skip
+WORDINGS: dict[str, tuple[Wordings, Wordings]] = {
+    "plus": (
+        ("What is {a} plus {b}?", "How many are {a} and {b}?", "Which number is {a} plus {b}?"),
+        ("What number is {a} plus {b}?",),
+    ),
+    "after": (
+        ("What comes after {a}?", "Which comes after {a}?", "Name what comes after {a}."),
+        ("After {a}, what comes?",),
+    ),
+    "before": (
+        ("What comes before {a}?", "Which comes before {a}?", "Name what comes before {a}."),
+        ("Before {a}, what comes?",),
+    ),
+    "opposite": (
+        ("What is the opposite of {a}?", "Name the opposite of {a}."),
+        ("Which is the opposite of {a}?",),
+    ),
+    "larger": (
+        ("Which number is {side}, {a} or {b}?", "What is {side}, {a} or {b}?"),
+        ("Name which number is {side}, {a} or {b}.",),
+    ),
+    "order": (
+        ("{facts} Who is {side}?", "{facts} Which of them is {side}?"),
+        ("{facts} Name who is {side}.",),
+    ),
+    "may": (
+        ("{a} can be {b} or {c}. What can {a} be?", "{a} is {b} or {c}. What is {a}?"),
+        ("{a} can be {b} or {c}. What is {a}?",),
+    ),
+    "maybe": (
+        ("{a} may have {b}. Does {a} have {b}?", "{a} may see {b}. Does {a} see {b}?"),
+        ("Does {a} have {b}? {a} may have {b}.",),
+    ),
+    "kind": (
+        ("What kind of thing is {a}?", "Which kind of thing is {a}?"),
+        ("Name the kind of thing of {a}.",),
+    ),
+}
 
 
 def draw_text_question(rng: random.Random) -> Draft:

@@ -1,0 +1,166 @@
+"""The command line: one verb each for what one does with a model. Heavy imports stand inside the verbs.
+
+A mistake of the user's is one line that names it, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# a torch that is too eager for cores slows itself down; these must be set before torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+app = typer.Typer(
+    name="phantrol",
+    help="Small vision-language models that look twice: TroL and Phantom on any Hugging Face decoder.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. stages.0.lr=1e-4")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phantrol list recipes`, or a .py file")]
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="where model, scores.json and report.html go")] = Path("runs/demo"),
+    limit: Annotated[int, typer.Option(min=2, help="held-out questions per task")] = 200,
+    seed: Annotated[int, typer.Option(help="of weights, data and evaluation")] = 0,
+) -> None:
+    """Watch a tiny model learn to see: train, evaluate, ask, and write a report. Minutes on a CPU, no download."""
+    from phantrol.demo import run_demo
+
+    run_demo(out, overrides or [], limit=limit, seed=seed)
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="the folder of the run; by default runs/RECIPE")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last whole checkpoint in --out")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be trained, take one step, write nothing")] = False,
+) -> None:
+    """Train a recipe, stage after stage."""
+    from phantrol.training.dry_run import dry_run as try_one_step
+    from phantrol.training.recipe import load_recipe
+    from phantrol.training.run import run
+
+    resolved = load_recipe(recipe, overrides or [])
+    if dry_run:
+        try_one_step(resolved)
+        return
+    final = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume)
+    typer.echo(f"The model is in {final}. Next: phantrol eval {final} primer")
+
+
+@app.command("eval")
+def evaluate(
+    model: Model,
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="a name from `phantrol list benchmarks`, or a .py file")],
+    split: Annotated[str, typer.Option(help="val, test_comp, test_style, test_para or test_hard of primer")] = "val",
+    limit: Annotated[int, typer.Option(min=2, help="questions per task")] = 200,
+    seed: Annotated[int, typer.Option(help="of the shuffled images")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 64,
+    json: Annotated[Path | None, typer.Option(help="write the scores here")] = None,
+) -> None:
+    """Score a model beside itself with shuffled images and beside the text-only prior."""
+    from phantrol.evals.runner import run_benchmark
+
+    run_benchmark(model, benchmark, split=split, limit=limit, seed=seed, batch_size=batch_size, json_path=json)
+
+
+@app.command()
+def ask(
+    model: Model,
+    images_and_question: Annotated[list[str], typer.Argument(metavar="[IMAGE]... QUESTION")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="length of the answer, in tokens")] = 128,
+) -> None:
+    """Ask a model about pictures, or without one."""
+    from phantrol.inference.engine import Engine
+    from phantrol.models.building import load
+    from phantrol.models.image_processing import load_picture
+
+    *images, question = images_and_question
+    if not question.strip():
+        raise ValueError("a question without text: type what you want to know about the picture")
+    pictures = [{"type": "image", "image": load_picture(image)} for image in images]
+    chat = [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
+    for piece in Engine(*load(model)).stream(chat, max_new_tokens=max_new_tokens):
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+@app.command()
+def describe(
+    thing: Annotated[str, typer.Argument(metavar="RECIPE|MODEL")],
+    overrides: Overrides = None,
+) -> None:
+    """Show what a recipe will do, or what a saved model is made of."""
+    from phantrol.describing import describe_thing
+
+    describe_thing(thing, overrides or [])
+
+
+@app.command("list")
+def list_names(kind: Annotated[str, typer.Argument(metavar="KIND")] = "all") -> None:
+    """List modifiers, losses, sources, benchmarks or recipes."""
+    from phantrol.find import KINDS, names
+
+    kinds = list(KINDS) if kind == "all" else [kind]
+    for each in kinds:
+        found = ", ".join(names(each))
+        typer.echo(f"{each}: {found}" if kind == "all" else found.replace(", ", "\n"))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what machine, versions and known traps are here, and the remedy. Exit code 1 if something must be mended."""
+    from phantrol.doctor import examine, show
+
+    if not show(examine()):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; turn what a user can cause into one line on the standard error and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as end:
+        code = end.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped", 130)
+    except BrokenPipeError:
+        code = 0
+    except OSError as error:
+        reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
+        if error.errno not in reasons:
+            raise
+        _complain(f"{reasons[error.errno]}: {error.filename or error}; nothing half-written was kept")
+    except ValueError as error:
+        _complain(str(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own complaints: an unknown verb, flag or value
+            raise
+        _complain(f"{error.format_message()} Try: phantrol --help")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int = 2) -> None:
+    print(f"phantrol: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

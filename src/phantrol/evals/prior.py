@@ -1,0 +1,50 @@
+"""The text-only prior: how far one gets by knowing the training texts and never looking at a picture or a model."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from phantrol.evals.benchmark import Row, question_text
+
+Mask = Callable[[str], str]  # question → its form, as `Benchmark.mask`
+
+
+class TextPrior:
+    """Tables of the most frequent answer: of the question as it stands; else of its masked form; else of its task."""
+
+    def __init__(self, rows: Iterable[Row], mask: Mask):
+        self._mask = mask
+        self._tables: list[dict[tuple[str, str], Counter[str]]] = [defaultdict(Counter) for _ in range(3)]
+        for row in rows:
+            for table, key in zip(self._tables, self._keys(row), strict=True):
+                table[key][row.answer] += 1
+
+    def answer(self, row: Row) -> str:
+        """Return the prior's answer, or "" if it has learnt nothing about this task."""
+        for table, key in zip(self._tables, self._keys(row), strict=True):
+            if key in table:
+                counts = table[key]
+                return max(sorted(counts), key=counts.__getitem__)  # of equally frequent ones the first in the alphabet
+        return ""
+
+    def _keys(self, row: Row) -> tuple[tuple[str, str], ...]:
+        question = question_text(row)
+        return (row.task, question), (row.task, self._mask(question)), (row.task, "")
+
+
+def answer_by_halves(rows: Sequence[Row], mask: Mask, seed: int = 0) -> list[str]:
+    """Return the prior's answers where there are no training texts: each random half of the rows learns from the other.
+
+    Leaving out one row at a time would be worse than it looks: where answers are balanced, the rest always favours a
+    wrong one.
+    """
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    halves = order[::2], order[1::2]
+    answers: dict[int, str] = {}
+    for learn, ask in (halves, halves[::-1]):
+        prior = TextPrior((rows[index] for index in learn), mask)
+        answers |= {index: prior.answer(rows[index]) for index in ask}
+    return [answers[index] for index in range(len(rows))]

@@ -1,0 +1,82 @@
+"""Asks a benchmark's questions, three ways, and reports: the model, the model with shuffled images, the text-only prior.
+
+A score means little alone. What shuffled images still earn was not seen; what the prior earns was not even asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from phantrol.evals.benchmark import Benchmark, Row, question_text
+from phantrol.evals.prior import TextPrior, answer_by_halves
+from phantrol.evals.report import Report, Sample
+from phantrol.evals.shuffling import shuffle_pictures
+
+
+class AnswersBatches(Protocol):
+    """What is asked of an engine; `phantrol.Engine` is one."""
+
+    def answer_batch(self, chats: Sequence[Any], max_new_tokens: int, batch_size: int) -> Sequence[Any]:
+        """Return answers with a `.text`, in the order of the chats."""
+
+
+def evaluate(
+    engine: AnswersBatches,
+    benchmark: Benchmark,
+    split: str = "val",
+    limit: int | None = 200,
+    seed: int = 0,
+    batch_size: int = 100,
+    tell: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Return the report of one benchmark.
+
+    limit  most rows of each task, None for all
+    tell   called after each task with (questions answered, questions in all)
+    Raises ValueError if the split has no rows, or too few different pictures to shuffle.
+    """
+    name = name_of(benchmark)
+    rows = benchmark.rows(split, limit, seed)
+    if not rows:
+        raise ValueError(f"benchmark {name} has no rows in split {split!r} with limit {limit}")
+    shuffled = shuffle_pictures(rows, seed)
+    samples: dict[int, Sample] = {}
+    for task in dict.fromkeys(row.task for row in rows):
+        ours = [index for index, row in enumerate(rows) if row.task == task]
+        blind = [index for index in ours if shuffled[index] != rows[index].chat]  # others have nothing to shuffle
+        chats = [rows[index].chat for index in ours] + [shuffled[index] for index in blind]
+        said = [answer.text for answer in engine.answer_batch(chats, benchmark.tokens_for(task), batch_size)]
+        with_own = dict(zip(ours, said[: len(ours)], strict=True))
+        with_other = with_own | dict(zip(blind, said[len(ours) :], strict=True))
+        for index in ours:
+            samples[index] = _sample(rows[index], {"model": with_own[index], "shuffled": with_other[index]})
+        if tell is not None:
+            tell(len(samples), len(rows))
+    priors = _prior_answers(benchmark, rows)
+    scored = []
+    for index, (row, prior) in enumerate(zip(rows, priors, strict=True)):
+        texts = samples[index].texts | {"prior": prior}
+        scores = {column: benchmark.scores(row, text) for column, text in texts.items()}
+        scored.append(dataclasses.replace(samples[index], texts=texts, scores=scores))
+    return Report(name, split, getattr(engine, "name", ""), seed, tuple(scored))
+
+
+def name_of(benchmark: Benchmark) -> str:
+    """Return the name by which `find` finds this benchmark."""
+    from phantrol import find
+
+    return find.name_of("benchmarks", type(benchmark))
+
+
+def _sample(row: Row, texts: dict[str, str]) -> Sample:
+    return Sample(row.id, row.task, question_text(row), row.answer, texts, {})
+
+
+def _prior_answers(benchmark: Benchmark, rows: Sequence[Row]) -> Iterable[str]:
+    learnt = benchmark.prior_rows()
+    if learnt is None:
+        return answer_by_halves(rows, benchmark.mask)
+    prior = TextPrior(learnt, benchmark.mask)
+    return [prior.answer(row) for row in rows]

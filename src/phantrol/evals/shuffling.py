@@ -1,0 +1,78 @@
+"""Shuffled images: every row keeps its question and gets pictures of other rows of its task."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from phantrol.evals.benchmark import Row
+
+Chat = list[dict[str, Any]]
+
+
+def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
+    """Return the chats of the rows, pictures rolled among the rows of the same task so that no row keeps its own.
+
+    Where a task has too few different pictures, those of all tasks are rolled. Rows without pictures stay as they are.
+    Raises ValueError if even all rows together have too few different pictures.
+    """
+    chats = [row.chat for row in rows]
+    tasks = dict.fromkeys(row.task for row in rows)
+    everyone = [index for index, row in enumerate(rows) if _pictures(row.chat)]
+    for task in tasks:
+        ours = [index for index in everyone if rows[index].task == task]
+        given = _roll(rows, ours, seed) or _roll(rows, everyone, seed)
+        if ours and not given:
+            raise ValueError(
+                f"the {len(everyone)} rows with pictures have too few different ones to shuffle them: "
+                "ask more rows, with a higher limit"
+            )
+        for index in ours:
+            chats[index] = _with_pictures(rows[index].chat, given[index])
+    return chats
+
+
+def _roll(rows: Sequence[Row], indices: Sequence[int], seed: int) -> dict[int, list[Any]]:
+    """Return new pictures for the rows at `indices`: the smallest roll that gives no row one of its own, or {}."""
+    slots = [(index, picture, _key(picture)) for index in indices for picture in _pictures(rows[index].chat)]
+    random.Random(seed).shuffle(slots)  # a benchmark may list its answers in turns, and a roll would keep step
+    own: dict[int, set[str]] = {}
+    for index, _, key in slots:
+        own.setdefault(index, set()).add(key)
+    for shift in range(1, len(slots)):
+        rolled = slots[shift:] + slots[:shift]
+        if all(new[2] not in own[slot[0]] for slot, new in zip(slots, rolled, strict=True)):
+            given: dict[int, list[Any]] = {}
+            for slot, new in zip(slots, rolled, strict=True):
+                given.setdefault(slot[0], []).append(new[1])
+            return given
+    return {}
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    return [] if isinstance(message["content"], str) else message["content"]
+
+
+def _pictures(chat: Chat) -> list[Any]:
+    return [part.get("image", part.get("path")) for m in chat for part in _parts(m) if part["type"] == "image"]
+
+
+def _with_pictures(chat: Chat, pictures: Sequence[Any]) -> Chat:
+    left = iter(pictures)
+    swapped = []
+    for message in chat:
+        parts = [{"type": "image", "image": next(left)} if p["type"] == "image" else p for p in _parts(message)]
+        swapped.append({**message, "content": parts or message["content"]})
+    return swapped
+
+
+def _key(picture: Any) -> str:
+    """Two pictures with the same key look the same."""
+    if isinstance(picture, Image.Image):
+        return hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes()).hexdigest()
+    return hashlib.sha256(picture).hexdigest() if isinstance(picture, bytes) else str(Path(picture))

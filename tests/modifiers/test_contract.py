@@ -1,0 +1,309 @@
+"""What every modifier owes every decoder: the logits depend on the tokens alone, not on how they are fed.
+
+Each comparison is a function that returns the largest difference of logits between two ways to feed the same tokens.
+It must be below 1e-10 for each set of modifiers on each family, and the very same comparison must exceed 1e-3 once the
+mechanism that it watches is broken (`BREAKS` below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers.models.llama.modeling_llama as modeling_llama
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import Cache
+
+import phantrol.modifiers.graft as graft_module
+from phantrol.modifiers.phantom import EnlargedCache
+from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
+
+PROMPT, TOTAL, PADS, NUM_LAYERS = 8, 11, 5, 3
+ONE_BY_ONE = (PROMPT, 9, 10, TOTAL)
+EXACT, BROKEN = 1e-10, 1e-3
+pytestmark = pytest.mark.usefixtures("no_grad")
+
+
+@pytest.fixture
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+def largest(*pairs: tuple[Tensor, Tensor]) -> float:
+    return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+def padded_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row 0 behind padding and row 1 without, [2, PADS + N], and their mask."""
+    rows = torch.stack([torch.cat([ids.new_zeros(PADS), ids[0]]), torch.cat([ids[1], ids[1, :PADS]])])
+    mask = torch.ones_like(rows)
+    mask[0, :PADS] = 0
+    return rows, mask
+
+
+def cached(case: Any) -> float:
+    return largest((case.feed(case.ids, ONE_BY_ONE), case.full(case.ids)))
+
+
+def chunked(case: Any) -> float:
+    full, whole_prompt = case.full(case.ids), case.full(case.ids, prompt=TOTAL)
+    return largest(
+        (case.feed(case.ids, (3, 7, *ONE_BY_ONE), prompt=PROMPT), full),  # the prompt ends with a chunk of one token
+        (case.feed(case.ids, (1, 5, 10, TOTAL), prompt=PROMPT), full),  # it begins so, and ends inside a chunk
+        (case.feed(case.ids, (4, 7, 9, TOTAL), DynamicCache()), whole_prompt),  # a cache that does not know the model
+    )
+
+
+def behind_padding(case: Any) -> float:
+    rows, mask = padded_rows(case.ids)
+    alone = case.full(case.ids[:1], prompt=TOTAL)
+    padded = case.full(rows, mask, prompt=TOTAL + PADS)
+    return largest((padded[:1, PADS:], alone), (padded[1:], case.full(rows[1:], prompt=TOTAL + PADS)))
+
+
+def chunked_behind_padding(case: Any) -> float:
+    rows, mask = padded_rows(case.ids)
+    prompt = PADS + PROMPT
+    fed = case.feed(rows, (2, 4, 9, prompt, prompt + 1, TOTAL + PADS), mask=mask, prompt=prompt)
+    return largest((fed[:1, PADS:], case.full(case.ids[:1])), (fed[1:], case.full(rows[1:], prompt=prompt)))
+
+
+def in_one_batch(case: Any) -> float:
+    """Three rows of unequal length in one batch, prompt and answer, against each row alone."""
+    lengths = (PROMPT, 5, 2)
+    source = case.ids.flatten()
+    rows = [source[start : start + length + 3] for start, length in zip((0, 5, 11), lengths, strict=True)]
+    batch = torch.stack([torch.cat([row.new_zeros(TOTAL - len(row)), row]) for row in rows])
+    together = case.feed(batch, ONE_BY_ONE, mask=(batch != 0).long(), prompt=PROMPT)
+    return largest(
+        *((together[i, -len(row) :], case.full(row[None], prompt=len(row) - 3)[0]) for i, row in enumerate(rows))
+    )
+
+
+def interleaved(case: Any) -> float:
+    """Two requests that take turns on one model, in their prompts and in their answers."""
+    requests, caches = case.ids[:, None], [DynamicCache(config=case.model.config) for _ in case.ids]
+    ends, logits = (3, *ONE_BY_ONE), ([], [])
+    for start, end in zip((0, *ends), ends, strict=False):
+        for request, cache, out in zip(requests, caches, logits, strict=True):
+            out.append(case.step(request[:, start:end], cache, prompt=PROMPT))
+    return largest(*((torch.cat(out, 1), case.full(request)) for request, out in zip(requests, logits, strict=True)))
+
+
+def reordered(case: Any) -> float:
+    """Beams change places inside the prompt, and again inside the answer."""
+    cache, order = DynamicCache(config=case.model.config), torch.tensor([1, 0])
+    case.step(case.ids[:, :4], cache, prompt=PROMPT)
+    cache.reorder_cache(order)
+    swapped = case.ids[order]
+    prompt = case.step(swapped[:, 4:PROMPT], cache, prompt=PROMPT)
+    case.step(swapped[:, PROMPT : PROMPT + 1], cache, prompt=PROMPT)
+    cache.reorder_cache(torch.tensor([1, 1]))  # the first beam dies
+    winner = swapped[[1, 1]]
+    answer = case.step(winner[:, PROMPT + 1 :], cache, prompt=PROMPT)
+    return largest((prompt, case.full(swapped)[:, 4:PROMPT]), (answer, case.full(winner)[:, PROMPT + 1 :]))
+
+
+def repeated_and_selected(case: Any) -> float:
+    """A prompt read once, then several answers to it, of which some are dropped."""
+    cache = DynamicCache(config=case.model.config)
+    case.step(case.ids[:, :PROMPT], cache, prompt=PROMPT)
+    cache.batch_repeat_interleave(2)
+    rows = case.ids.repeat_interleave(2, dim=0)
+    four = case.step(rows[:, PROMPT : PROMPT + 1], cache, prompt=PROMPT)
+    cache.batch_select_indices(torch.tensor([3, 0]))
+    two = case.step(rows[[3, 0], PROMPT + 1 :], cache, prompt=PROMPT)
+    full = case.full(rows)
+    return largest((four, full[:, PROMPT : PROMPT + 1]), (two, full[[3, 0], PROMPT + 1 :]))
+
+
+def static(case: Any) -> float:
+    """A static cache, used twice."""
+    cache = StaticCache(config=case.model.config, max_cache_len=2 * TOTAL)
+    once = case.feed(case.ids, (3, *ONE_BY_ONE), cache, prompt=PROMPT)
+    cache.reset()
+    again = case.feed(case.ids.flip(0), ONE_BY_ONE, cache, prompt=PROMPT)
+    return largest((once, case.full(case.ids)), (again, case.full(case.ids.flip(0))))
+
+
+def eager(case: Any) -> float:
+    rows, mask = padded_rows(case.ids)
+    sdpa = case.full(rows, mask, prompt=PADS + PROMPT)
+    case.model.set_attn_implementation("eager")
+    try:
+        other = case.full(rows, mask, prompt=PADS + PROMPT)
+    finally:
+        case.model.set_attn_implementation("sdpa")
+    return largest((other[mask == 1], sdpa[mask == 1]))
+
+
+COMPARISONS = (
+    cached,
+    chunked,
+    behind_padding,
+    chunked_behind_padding,
+    in_one_batch,
+    interleaved,
+    reordered,
+    repeated_and_selected,
+    static,
+    eager,
+)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda comparison: comparison.__name__)
+def test_how_tokens_are_fed_changes_nothing(case: Any, comparison: Callable[[Any], float]):
+    assert comparison(case) < EXACT
+
+
+def test_the_modifiers_matter(case: Any):
+    plain = case.plain(case.ids, use_cache=False).logits
+    assert largest((plain, case.full(case.ids))) > 0.1, "with so small an effect the other tests would see nothing"
+
+
+# What breaks the mechanisms. Each takes (monkeypatch) and leaves the mathematics without a cache as it was.
+
+
+def alias_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later passes attend to the keys and values of the first."""
+
+    def update(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        layer = self._cache.layers[layer_idx]
+        return layer.keys, layer.values
+
+    monkeypatch.setattr(PassCache, "update", update)
+
+
+def keep_on_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the extra layers of a cache is kept on the module instead, so that the last request wins."""
+    attend, update, anchors, held = EnlargedCache.attend, PassCache.update, {}, {}
+
+    def attend_held(self: EnlargedCache, kind: str, states: Tensor) -> Tensor:
+        if self._cache is not None:
+            slot = self._step.state.slots[self._step.pass_index, self._layer_idx, kind]
+            self._cache.layers[slot] = anchors.setdefault(slot, AnchorLayer())
+        return attend(self, kind, states)
+
+    def update_held(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        slot = self._step.state.slots[self._step.pass_index, layer_idx, KEYS_AND_VALUES]
+        layer = self._cache.layers[slot]
+        if slot in held and layer.is_initialized:
+            length = layer.keys.shape[-2]
+            layer.keys, layer.values = (states[..., :length, :] for states in held[slot])
+        out = update(self, keys, values, layer_idx, *args, **kwargs)
+        held[slot] = layer.keys, layer.values
+        return out
+
+    monkeypatch.setattr(EnlargedCache, "attend", attend_held)
+    monkeypatch.setattr(PassCache, "update", update_held)
+
+
+def forget_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the anchor survives the forward pass that met it."""
+    keep = AnchorLayer.keep
+    monkeypatch.setattr(AnchorLayer, "keep", lambda self, keys, values: keep(self, 0 * keys, 0 * values))
+
+
+def take_a_pad_as_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_column(mask: Any, num_tokens: int, past_tokens: int, rows: int, device: Any) -> Tensor:
+        return torch.zeros(rows, dtype=torch.long, device=device)
+
+    monkeypatch.setattr(graft_module, "find_anchor", first_column)
+
+
+def guess_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take one token that comes alone for a token of the answer, whatever prompt_length says."""
+    is_prompt = graft_module._is_prompt
+    monkeypatch.setattr(graft_module, "_is_prompt", lambda *args: is_prompt(*args[:3], None, None))
+
+
+def ignore_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, ignored = modeling_llama.create_causal_mask, {"attention_mask": None, "position_ids": None}
+    monkeypatch.setattr(modeling_llama, "create_causal_mask", lambda **kwargs: make(**{**kwargs, **ignored}))
+
+
+def ignore_mask_in_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = modeling_llama.eager_attention_forward
+
+    def unmasked(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args: Any, **kwargs: Any) -> Any:
+        return attend(module, query, key, value, torch.zeros_like(mask), *args, **kwargs)
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", unmasked)
+
+
+def reorder_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reorder(self: Cache, beam_idx: Tensor) -> None:
+        for layer in self.layers[:NUM_LAYERS]:
+            layer.reorder_cache(beam_idx)
+
+    monkeypatch.setattr(Cache, "reorder_cache", reorder)
+
+
+def reset_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "reset", lambda self: [layer.reset() for layer in self.layers[:NUM_LAYERS]])
+
+
+def repeat_extra_layers_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def repeat(self: Cache, repeats: int) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.batch_repeat_interleave(repeats)
+            if i >= NUM_LAYERS and layer.get_seq_length() > 0:
+                order = torch.arange(len(layer.keys)).view(-1, repeats).T.flatten()
+                layer.keys, layer.values = layer.keys[order], layer.values[order]
+
+    monkeypatch.setattr(Cache, "batch_repeat_interleave", repeat)
+
+
+TROL = ("trol", "trol_3_passes", "trol_shared", "both")
+PROMPT_TROL = ("trol_prompt", "both_prompt")
+PHANTOM = ("phantom", "phantom_drop", "both", "both_prompt")
+ALL = (*TROL, *PROMPT_TROL, "phantom", "phantom_drop")
+BREAKS = [
+    (cached, alias_second_pass, TROL + PROMPT_TROL),
+    (cached, forget_anchor, PHANTOM),
+    (chunked, alias_second_pass, TROL + PROMPT_TROL),
+    (chunked, forget_anchor, PHANTOM),
+    (chunked, guess_the_prompt, PROMPT_TROL),
+    (behind_padding, take_a_pad_as_anchor, PHANTOM),
+    (behind_padding, ignore_mask, ALL),
+    (chunked_behind_padding, take_a_pad_as_anchor, PHANTOM),
+    (chunked_behind_padding, alias_second_pass, TROL + PROMPT_TROL),
+    (in_one_batch, ignore_mask, ALL),
+    (in_one_batch, take_a_pad_as_anchor, PHANTOM),
+    (interleaved, keep_on_module, ALL),
+    (reordered, reorder_own_layers, ALL),
+    (repeated_and_selected, repeat_extra_layers_in_another_order, TROL + PHANTOM[:2]),
+    (static, reset_own_layers, TROL + PHANTOM[:2]),
+    (static, alias_second_pass, TROL + PROMPT_TROL),
+    (static, forget_anchor, PHANTOM),
+    (eager, ignore_mask_in_eager, ALL),
+]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "break_it", "name"),
+    [
+        pytest.param(comparison, break_it, name, id=f"{comparison.__name__}-{break_it.__name__}-{name}")
+        for comparison, break_it, names in BREAKS
+        for name in names
+    ],
+)
+def test_a_broken_mechanism_shows(
+    build_case: Callable[[str, str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    comparison: Callable[[Any], float],
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+):
+    case = build_case("llama", name)
+    assert comparison(case) < EXACT
+    break_it(monkeypatch)
+    assert comparison(case) > BROKEN
+
+
+def test_every_comparison_can_fail():
+    assert {comparison for comparison, *_ in BREAKS} == set(COMPARISONS)

@@ -1,0 +1,175 @@
+"""`generate()` on a grafted decoder: with whatever cache and in whatever chunks, the same tokens with the same logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import StaticCache
+from transformers.cache_utils import Cache, StaticLayer
+
+from phantrol.modifiers.sequence import AnchorLayer, PassCache, SequenceState
+
+PADS, NEW_TOKENS, NUM_LAYERS = 5, 4, 3
+EXACT, BROKEN = 1e-10, 1e-3
+SETS = ("trol", "trol_prompt", "trol_3_passes", "trol_shared", "phantom", "phantom_drop", "both", "both_prompt")
+FAMILIES = ("qwen2", "qwen3", "mistral", "phi3", "gemma3_text", "olmo2", "granite", "smollm3")
+CASES = [("llama", name) for name in SETS] + [(family, name) for family in FAMILIES for name in SETS[-2:]]
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest, build_case: Callable[[str, str], Any]) -> Any:
+    return build_case(*request.param)
+
+
+def prompts(case: Any, shift: int = 0) -> dict[str, Tensor]:
+    """Two prompts of unequal length, the shorter one behind padding."""
+    ids = case.ids.roll(shift, dims=1)
+    rows = torch.stack([torch.cat([ids.new_zeros(PADS), ids[0, :6]]), ids[1]])
+    return {"input_ids": rows, "attention_mask": (rows != 0).long()}
+
+
+def greedy(case: Any, **options: Any) -> Tensor:
+    """Return the logits of each new token, [T, B, V]."""
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, **options}
+    output = case.model.generate(**options, return_dict_in_generate=True, output_logits=True)
+    return torch.stack(output.logits)
+
+
+def differ(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def dynamic(case: Any) -> float:
+    return differ(greedy(case, **prompts(case)), greedy(case, **prompts(case), use_cache=False))
+
+
+def chunked_prefill(case: Any) -> float:
+    return differ(
+        greedy(case, **prompts(case), prefill_chunk_size=3), greedy(case, **prompts(case), use_cache=False)
+    )
+
+
+def static(case: Any) -> float:
+    return differ(
+        greedy(case, **prompts(case), cache_implementation="static"), greedy(case, **prompts(case), use_cache=False)
+    )
+
+
+def static_used_twice(case: Any) -> float:
+    cache = StaticCache(config=case.model.config, max_cache_len=40)
+    greedy(case, **prompts(case, shift=3), past_key_values=cache)
+    cache.reset()
+    return differ(
+        greedy(case, **prompts(case), past_key_values=cache), greedy(case, **prompts(case), use_cache=False)
+    )
+
+
+def beams(case: Any) -> float:
+    """Largest difference of the beams' scores; 1 if they say different things."""
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "num_beams": 3}
+    outputs = [
+        case.model.generate(
+            **prompts(case), **options, num_return_sequences=3, return_dict_in_generate=True, output_scores=True, **more
+        )
+        for more in ({}, {"use_cache": False})
+    ]
+    if not torch.equal(outputs[0].sequences, outputs[1].sequences):
+        return 1.0
+    return differ(*(output.sequences_scores for output in outputs))
+
+
+COMPARISONS = (dynamic, chunked_prefill, static, static_used_twice, beams)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda comparison: comparison.__name__)
+def test_generate_gives_the_same_logits(case: Any, comparison: Callable[[Any], float]):
+    assert comparison(case) < EXACT
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_static_cache_can_be_filled_in_chunks(build_case: Callable[[str, str], Any], name: str):
+    """transformers then allocates the cache before the first forward pass, with the sizes that the plain model has."""
+    case = build_case("llama", name)
+    chunks = greedy(case, **prompts(case), cache_implementation="static", prefill_chunk_size=3)
+    assert differ(chunks, greedy(case, **prompts(case), use_cache=False)) < EXACT
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_embeddings_are_a_prompt_too(build_case: Callable[[str, str], Any], name: str):
+    case = build_case("llama", name)
+    inputs = prompts(case)
+    embeds = case.model.get_input_embeddings()(inputs["input_ids"])
+    other = greedy(case, inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
+    assert differ(other, greedy(case, **inputs)) < EXACT
+    shorter = greedy(case, inputs_embeds=embeds[1:, 1:])
+    assert differ(shorter, greedy(case, **inputs)[:, 1:]) > BROKEN
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_guessed_tokens_can_be_taken_back(build_case: Callable[[str, str], Any], name: str):
+    """Assisted decoding feeds several guesses at once and crops the cache behind the first wrong one."""
+    case = build_case("llama", name)
+    prompt = case.ids[:1, :5].repeat(1, 3)
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    crops = []
+    crop = Cache.crop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cache, "crop", lambda self, *args: (crops.append(args), crop(self, *args))[1])
+        guessed = case.model.generate(prompt, prompt_lookup_num_tokens=3, **options)
+    assert crops, "nothing was guessed, so nothing was tested"
+    assert torch.equal(guessed, case.model.generate(prompt, use_cache=False, **options))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_answer_that_ends_early_leaves_the_others_alone(build_case: Callable[[str, str], Any], name: str):
+    case = build_case("llama", name)
+    inputs, options = prompts(case), {"max_new_tokens": NEW_TOKENS, "do_sample": False}
+    whole = case.model.generate(**inputs, **options, min_new_tokens=NEW_TOKENS)
+    stop = int(whole[0, -NEW_TOKENS])
+    stopped = case.model.generate(**inputs, **options, eos_token_id=stop)
+    assert stopped[0, -NEW_TOKENS:].tolist() == [stop] + [0] * (NEW_TOKENS - 1)
+    until = next((i for i, token in enumerate(whole[1].tolist()) if token == stop), whole.shape[1])
+    assert torch.equal(stopped[1, :until], whole[1, :until])
+
+
+def alias_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def update(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        layer = self._cache.layers[layer_idx]
+        return layer.keys, layer.values
+
+    monkeypatch.setattr(PassCache, "update", update)
+
+
+def forget_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = AnchorLayer.keep
+    monkeypatch.setattr(AnchorLayer, "keep", lambda self, keys, values: keep(self, 0 * keys, 0 * values))
+
+
+def keep_old_extra_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`reset` sets the lengths back and leaves the anchors and the state as they were."""
+    monkeypatch.setattr(SequenceState, "reset", lambda self: self.__dict__.setdefault("begun", False))
+    monkeypatch.setattr(AnchorLayer, "keep", lambda self, *kept: self.is_initialized or _keep(self, *kept))
+    for name in ("anchors_complete", "prompt_ended"):
+        monkeypatch.setattr(SequenceState, name, False, raising=False)
+
+
+def _keep(layer: AnchorLayer, keys: Tensor, values: Tensor) -> None:
+    layer.keys, layer.values, layer.is_initialized = keys, values, True
+
+
+def reorder_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reorder(self: Cache, beam_idx: Tensor) -> None:
+        for layer in self.layers[:NUM_LAYERS]:
+            layer.reorder_cache(beam_idx)
+
+    monkeypatch.setattr(Cache, "reorder_cache", reorder)
