@@ -18,7 +18,7 @@ from phantrol.data.primer.vocabulary import HELD_OUT_PAIRS, SHAPES, SPRITES
 from phantrol.data.sources.primer import SOURCE, PrimerSource
 
 # Texts of version 1. A sample that changes needs a new VERSION, else cached evaluations and seeds lie.
-TEXTS_OF_VERSION_1 = "?"
+TEXTS_OF_VERSION_1 = "75c83e42a2e5aabbeb647d0b2b074f2467a7e1d553a654fb6408994f90441045"
 
 DIGEST = """
 import hashlib
@@ -41,9 +41,8 @@ def test_samples_are_the_same_in_any_process():
     digests = []
     for hash_seed in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hash_seed}
-        digests.append(
-            subprocess.run([sys.executable, "-c", DIGEST], env=env, capture_output=True, text=True, check=True).stdout
-        )
+        ran = subprocess.run([sys.executable, "-c", DIGEST], env=env, capture_output=True, text=True, check=True)
+        digests.append(ran.stdout)
     assert digests[0] == digests[1]
     assert digests[0].split()[0] == TEXTS_OF_VERSION_1
 
@@ -112,11 +111,8 @@ def test_test_comp_asks_yes_and_no_alike_and_half_of_the_noes_are_adversarial():
         pair = next(pair for pair in HELD_OUT_PAIRS if f" {' '.join(pair)}" in turn.question)
         answers[turn.answer] += 1
         things = drawn.scene.things
-        unbound += (
-            turn.answer == "no"
-            and pair[0] in {thing.colour for thing in things}
-            and pair[1] in {t.name for t in things}
-        )
+        shown = {thing.colour for thing in things} | {thing.name for thing in things}
+        unbound += turn.answer == "no" and shown.issuperset(pair)
     assert abs(answers["yes"] - 300) < 50
     assert 0.4 < unbound / answers["no"] < 0.65
 
@@ -131,15 +127,13 @@ def test_test_hard_has_more_objects_than_training():
 
 
 def test_test_style_draws_the_same_things_otherwise():
-    styles = {sample(split, "objects", 0).scene.style for split in ("train", "val", "test_comp", "test_style")[:2]}
-    assert styles == {"plain"}
+    assert {sample(split, "objects", 0).scene.style for split in ("train", "val", "test_hard")} == {"plain"}
     assert sample("test_style", "objects", 0).scene.style == "sketch"
     for name in SPRITES:
         assert sprite("noto", name, 64).tobytes() != sprite("twemoji", name, 64).tobytes()
 
 
 def test_held_out_wordings_are_new_and_say_known_words():
-    known = set(wordings.WORDINGS["letter"][0])
     tables = [*wordings.WORDINGS.values(), *text_only.WORDINGS.values()]
     known = {word for train, _ in tables for text in train for word in _words(text)}
     for train, held_out in tables:
@@ -209,7 +203,7 @@ def test_wrong_arguments_are_named(options, words):
 
 
 def test_an_unknown_family_is_named():
-    with pytest.raises(ValueError, match="'colours'.*attributes, existence"):
+    with pytest.raises(ValueError, match=r"'colours'.*attributes, existence"):
         sample("train", "colours", 0)
 
 

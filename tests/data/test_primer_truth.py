@@ -17,7 +17,7 @@ from phantrol.data.primer.scene import Scene, Thing
 from phantrol.data.primer.vocabulary import COLOURS, HELD_OUT_PAIRS, KIND_OF, SHAPES, SPRITES
 
 COLOUR, SHAPE = "|".join(COLOURS), "|".join(SHAPES)
-NOUN = f"(?:(?:{COLOUR}) (?:{SHAPE})|{'|'.join(SPRITES)})"
+NOUN = rf"\b(?:(?:{COLOUR}) (?:{SHAPE})|{'|'.join(SPRITES)})\b"
 PICTURED = [family for family in FAMILIES if family != "text_only"]
 
 
@@ -35,13 +35,9 @@ def answers_to(question: str, things: tuple[Thing, ...]) -> set[str]:
             return {"left" if one.x < other.x else "right"}
         return {"above" if one.y < other.y else "below"}
     if found := re.search(r"leftmost|rightmost|highest|lowest", text):
-        key = {
-            "leftmost": lambda t: t.x,
-            "rightmost": lambda t: -t.x,
-            "highest": lambda t: t.y,
-            "lowest": lambda t: -t.y,
-        }
-        return {names[min(range(len(things)), key=lambda i: key[found[0]](things[i]))]}
+        axis = "x" if found[0] in ("leftmost", "rightmost") else "y"
+        places = [getattr(thing, axis) for thing in things]
+        return {names[places.index(min(places) if found[0] in ("leftmost", "highest") else max(places))]}
     if re.search(r"how many|number of|count the", text):
         if found := re.search(rf"\b({COLOUR})\b", text):
             return {str(sum(thing.colour == found[1] for thing in things))}
@@ -59,7 +55,7 @@ def answers_to(question: str, things: tuple[Thing, ...]) -> set[str]:
     if "color" in text:
         shape = re.search(SHAPE, text)[0]
         return {thing.colour for thing in things if thing.name == shape}
-    if found := re.search(rf"\b{NOUN}\b", text):
+    if found := re.search(NOUN, text):
         return {"yes" if found[0] in names else "no"}
     if len(things) == 1 and re.search(r"this|the object[.?]|what is in the image|the object in the image", text):
         return {names[0]}
@@ -67,7 +63,7 @@ def answers_to(question: str, things: tuple[Thing, ...]) -> set[str]:
 
 
 def caption_is_true(caption: str, things: tuple[Thing, ...]) -> bool:
-    phrases = re.findall(rf"(?:(small|large) )?({NOUN})\b", caption)
+    phrases = re.findall(rf"(?:(small|large) )?({NOUN})", caption)
     return phrases == [
         (thing.size or "", f"{thing.colour} {thing.name}" if thing.colour else thing.name)
         for thing in sorted(things, key=lambda thing: thing.x)
@@ -76,7 +72,7 @@ def caption_is_true(caption: str, things: tuple[Thing, ...]) -> bool:
 
 def _asked_pair(text: str) -> tuple[str, str]:
     """The thing asked about comes after "is", the other one after "of", "above" or "below"."""
-    nouns = re.findall(rf"\b{NOUN}\b", text)
+    nouns = re.findall(NOUN, text)
     if re.match(r"(left|right|above|below) or", text):  # "Left or right of the other, where is the thing?"
         nouns = nouns[::-1]
     assert len(nouns) == 2
@@ -129,12 +125,8 @@ def test_the_checker_sees_a_lie(drawn):
 
 
 def test_vague_answers_hedge(drawn):
-    hedges = [
-        turn.rejected[1].text
-        for one in drawn["train"]
-        for turn in one.turns
-        if turn.task not in ("captions", "objects")
-    ]
+    turns = [turn for one in drawn["train"] for turn in one.turns if turn.task not in ("captions", "objects")]
+    hedges = [turn.rejected[1].text for turn in turns]
     share = sum(" or " in text or text == "maybe" for text in hedges) / len(hedges)
     assert share > 0.9
 

@@ -64,7 +64,11 @@ def chats() -> list[list[dict]]:
     return [
         [ask(picture("red"), "What color is the circle?")],
         [ask("a red circle")],
-        [ask(picture("blue"), "What?"), {"role": "assistant", "content": "a small blue star"}, ask("What color is it?")],
+        [
+            ask(picture("blue"), "What?"),
+            {"role": "assistant", "content": "a small blue star"},
+            ask("What color is it?"),
+        ],
         [ask(picture("green"), "and", picture("yellow", (20, 50)), "a star or a circle?" * 4)],
         [{"role": "system", "content": "a large star"}, {"role": "user", "content": "What?"}],
         [ask(picture("black"), "a?"), {"role": "assistant", "content": "red"}, ask(picture("white"), "What color?")],

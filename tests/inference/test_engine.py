@@ -43,7 +43,10 @@ def test_the_answer_is_what_the_model_itself_says_step_by_step(engine, chats):
                     break
         answer = engine.answer(chat, max_new_tokens=8)
         assert answer.text == engine.processor.decode(ids[len(prompt.input_ids) :])
-        assert (answer.num_prompt_tokens, answer.num_new_tokens) == (len(prompt.input_ids), len(ids) - len(prompt.input_ids))
+        assert (answer.num_prompt_tokens, answer.num_new_tokens) == (
+            len(prompt.input_ids),
+            len(ids) - len(prompt.input_ids),
+        )
 
 
 def test_finish_reasons(engine, build_engine, chats):

@@ -33,7 +33,7 @@ SETS = {
 PROMPT, TOTAL = 8, 11
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     """A grafted decoder with weights large enough to matter, and two rows of tokens."""
 
@@ -61,7 +61,7 @@ class Case:
         return self.model(ids, attention_mask=mask, past_key_values=cache, prompt_length=prompt).logits
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def float64_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms, rotary angles, eager attention and sampling go through float32 even in float64 models: let them not."""
 

@@ -24,7 +24,7 @@ from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
 PROMPT, TOTAL, PADS, NUM_LAYERS = 8, 11, 5, 3
 ONE_BY_ONE = (PROMPT, 9, 10, TOTAL)
 EXACT, BROKEN = 1e-10, 1e-3
-pytestmark = pytest.mark.usefixtures("no_grad")
+pytestmark = pytest.mark.usefixtures("float64_throughout", "no_grad")
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import StaticCache
-from transformers.cache_utils import Cache, StaticLayer
+from transformers.cache_utils import Cache
 
-from phantrol.modifiers.sequence import AnchorLayer, PassCache, SequenceState
+from phantrol.modifiers.sequence import AnchorLayer, PassCache
 
 PADS, NEW_TOKENS, NUM_LAYERS = 5, 4, 3
 EXACT, BROKEN = 1e-10, 1e-3
@@ -20,7 +20,10 @@ FAMILIES = ("qwen2", "qwen3", "mistral", "phi3", "gemma3_text", "olmo2", "granit
 CASES = [("llama", name) for name in SETS] + [(family, name) for family in FAMILIES for name in SETS[-2:]]
 
 
-@pytest.fixture(autouse=True)
+pytestmark = pytest.mark.usefixtures("float64_throughout", "no_grad")
+
+
+@pytest.fixture
 def no_grad():
     with torch.no_grad():
         yield
@@ -130,18 +133,6 @@ def test_guessed_tokens_can_be_taken_back(build_case: Callable[[str, str], Any],
     assert torch.equal(guessed, case.model.generate(prompt, use_cache=False, **options))
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_an_answer_that_ends_early_leaves_the_others_alone(build_case: Callable[[str, str], Any], name: str):
-    case = build_case("llama", name)
-    inputs, options = prompts(case), {"max_new_tokens": NEW_TOKENS, "do_sample": False}
-    whole = case.model.generate(**inputs, **options, min_new_tokens=NEW_TOKENS)
-    stop = int(whole[0, -NEW_TOKENS])
-    stopped = case.model.generate(**inputs, **options, eos_token_id=stop)
-    assert stopped[0, -NEW_TOKENS:].tolist() == [stop] + [0] * (NEW_TOKENS - 1)
-    until = next((i for i, token in enumerate(whole[1].tolist()) if token == stop), whole.shape[1])
-    assert torch.equal(stopped[1, :until], whole[1, :until])
-
-
 def alias_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def update(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         layer = self._cache.layers[layer_idx]
@@ -155,21 +146,51 @@ def forget_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnchorLayer, "keep", lambda self, keys, values: keep(self, 0 * keys, 0 * values))
 
 
-def keep_old_extra_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`reset` sets the lengths back and leaves the anchors and the state as they were."""
-    monkeypatch.setattr(SequenceState, "reset", lambda self: self.__dict__.setdefault("begun", False))
-    monkeypatch.setattr(AnchorLayer, "keep", lambda self, *kept: self.is_initialized or _keep(self, *kept))
-    for name in ("anchors_complete", "prompt_ended"):
-        monkeypatch.setattr(SequenceState, name, False, raising=False)
+def reset_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "reset", lambda self: [layer.reset() for layer in self.layers[:NUM_LAYERS]])
 
 
-def _keep(layer: AnchorLayer, keys: Tensor, values: Tensor) -> None:
-    layer.keys, layer.values, layer.is_initialized = keys, values, True
-
-
-def reorder_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+def swap_rows_of_extra_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     def reorder(self: Cache, beam_idx: Tensor) -> None:
-        for layer in self.layers[:NUM_LAYERS]:
-            layer.reorder_cache(beam_idx)
+        for i, layer in enumerate(self.layers):
+            layer.reorder_cache(beam_idx if i < NUM_LAYERS else beam_idx.flip(0))
 
     monkeypatch.setattr(Cache, "reorder_cache", reorder)
+
+
+TROL, PHANTOM = ("trol", "trol_3_passes", "trol_shared", "both"), ("phantom", "phantom_drop", "both")
+BREAKS = [
+    (dynamic, alias_second_pass, (*TROL, "trol_prompt", "both_prompt")),
+    (dynamic, forget_anchor, (*PHANTOM, "both_prompt")),
+    (chunked_prefill, alias_second_pass, (*TROL, "trol_prompt", "both_prompt")),
+    (chunked_prefill, forget_anchor, (*PHANTOM, "both_prompt")),
+    (static, alias_second_pass, (*TROL, "trol_prompt", "both_prompt")),
+    (static, forget_anchor, (*PHANTOM, "both_prompt")),
+    (static_used_twice, reset_own_layers, (*TROL, "phantom", "phantom_drop")),
+    (beams, swap_rows_of_extra_layers, (*TROL, "phantom", "phantom_drop", "both_prompt")),
+]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "break_it", "name"),
+    [
+        pytest.param(comparison, break_it, name, id=f"{comparison.__name__}-{break_it.__name__}-{name}")
+        for comparison, break_it, names in BREAKS
+        for name in names
+    ],
+)
+def test_a_broken_mechanism_shows(
+    build_case: Callable[[str, str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    comparison: Callable[[Any], float],
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+):
+    case = build_case("llama", name)
+    assert comparison(case) < EXACT
+    break_it(monkeypatch)
+    assert comparison(case) > BROKEN
+
+
+def test_every_comparison_can_fail():
+    assert {comparison for comparison, *_ in BREAKS} == set(COMPARISONS)

@@ -7,8 +7,8 @@ A whole benchmark in one file:
         max_new_tokens = 4
 
         def rows(self, split, limit=None, seed=0):
-            chat = [{"role": "user", "content": [{"type": "image", "path": "dog.jpg"}, {"type": "text", "text": "A dog?"}]}]
-            return [Row("1", "existence", chat, "yes")]
+            question = [{"type": "image", "path": "dog.jpg"}, {"type": "text", "text": "Is it a dog?"}]
+            return [Row("1", "existence", [{"role": "user", "content": question}], "yes")]
 
         def score(self, row, text):
             return yes_no(text, row.answer)
@@ -30,7 +30,7 @@ class Row:
     """One question.
 
     task  the name of its score
-    chat  messages without the answer, [{"role", "content"}], with pictures as parts {"type": "image", "image" or "path"}
+    chat  messages without the answer, [{"role", "content"}]; pictures are parts {"type": "image", "image" or "path"}
     """
 
     id: str

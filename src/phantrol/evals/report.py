@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from phantrol.evals.metrics import wilson_interval
+from phantrol.training.checkpoint import write_text
 
 COLUMNS = ("model", "shuffled", "prior")
 
@@ -62,13 +62,13 @@ class Report:
         }
 
     def write(self, path: str | Path) -> None:
-        """Write `to_json` as a file. Nothing half-written is ever seen under that name."""
-        _write_whole(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
+        """Write `to_json` as a file, whole or not at all; its folder is made."""
+        _write(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def write_samples(self, path: str | Path) -> None:
         """Write every question with its answers and scores, one JSON object a line."""
         lines = [json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n" for sample in self.samples]
-        _write_whole(Path(path), "".join(lines))
+        _write(path, "".join(lines))
 
     def table(self) -> Table:
         """Return the scores in percent, the model's with its 95 % interval, as a table for a terminal."""
@@ -97,11 +97,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _write(path: str | Path, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(path), text)

@@ -1,4 +1,4 @@
-"""Asks a benchmark's questions, three ways, and reports: the model, the model with shuffled images, the text-only prior.
+"""Asks a benchmark's questions three ways: the model, the model with shuffled images, and the text-only prior.
 
 A score means little alone. What shuffled images still earn was not seen; what the prior earns was not even asked.
 """
@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from phantrol.evals.benchmark import Benchmark, Row, question_text
 from phantrol.evals.prior import TextPrior, answer_by_halves
 from phantrol.evals.report import Report, Sample
 from phantrol.evals.shuffling import shuffle_pictures
+from phantrol.find import find, name_of
+from phantrol.inference.engine import Engine
+from phantrol.models.building import load
 
 
 class AnswersBatches(Protocol):
@@ -37,7 +45,7 @@ def evaluate(
     tell   called after each task with (questions answered, questions in all)
     Raises ValueError if the split has no rows, or too few different pictures to shuffle.
     """
-    name = name_of(benchmark)
+    name = name_of("benchmarks", type(benchmark))
     rows = benchmark.rows(split, limit, seed)
     if not rows:
         raise ValueError(f"benchmark {name} has no rows in split {split!r} with limit {limit}")
@@ -63,11 +71,40 @@ def evaluate(
     return Report(name, split, getattr(engine, "name", ""), seed, tuple(scored))
 
 
-def name_of(benchmark: Benchmark) -> str:
-    """Return the name by which `find` finds this benchmark."""
-    from phantrol import find
+def run_benchmark(
+    model: str,
+    benchmark: str,
+    split: str = "val",
+    limit: int | None = 200,
+    seed: int = 0,
+    batch_size: int = 100,
+    json_path: str | Path | None = None,
+) -> Report:
+    """Load a model, evaluate it with a bar on the terminal, print the table, and write the scores if a path is given.
 
-    return find.name_of("benchmarks", type(benchmark))
+    model  a saved model's folder or a hub id;  benchmark  as for `find("benchmarks", ...)`
+    """
+    benchmark_class = find("benchmarks", benchmark)
+    loaded, processor = load(model)
+    if torch.accelerator.is_available():
+        loaded.to(torch.accelerator.current_accelerator())
+    console = Console()
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        asking = bar.add_task(f"{benchmark} {split}", total=None)
+        report = evaluate(
+            Engine(loaded, processor),
+            benchmark_class(),
+            split,
+            limit,
+            seed,
+            batch_size,
+            tell=lambda done, total: bar.update(asking, completed=done, total=total),
+        )
+    console.print(report.table())
+    if json_path is not None:
+        report.write(json_path)
+        console.print(f"The scores are in {json_path}.")
+    return report
 
 
 def _sample(row: Row, texts: dict[str, str]) -> Sample:

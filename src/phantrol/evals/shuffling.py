@@ -26,7 +26,7 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
     everyone = [index for index, row in enumerate(rows) if _pictures(row.chat)]
     for task in tasks:
         ours = [index for index in everyone if rows[index].task == task]
-        given = _roll(rows, ours, seed) or _roll(rows, everyone, seed)
+        given = ours and (_roll(rows, ours, seed) or _roll(rows, everyone, seed))
         if ours and not given:
             raise ValueError(
                 f"the {len(everyone)} rows with pictures have too few different ones to shuffle them: "
@@ -41,6 +41,8 @@ def _roll(rows: Sequence[Row], indices: Sequence[int], seed: int) -> dict[int, l
     """Return new pictures for the rows at `indices`: the smallest roll that gives no row one of its own, or {}."""
     slots = [(index, picture, _key(picture)) for index in indices for picture in _pictures(rows[index].chat)]
     random.Random(seed).shuffle(slots)  # a benchmark may list its answers in turns, and a roll would keep step
+    first_seen = {key: position for position, (_, _, key) in reversed(list(enumerate(slots)))}
+    slots.sort(key=lambda slot: first_seen[slot[2]])  # equal pictures side by side, so that some roll parts them all
     own: dict[int, set[str]] = {}
     for index, _, key in slots:
         own.setdefault(index, set()).add(key)

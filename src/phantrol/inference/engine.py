@@ -18,7 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from phantrol.models.processing import Chat, Encoding
 
-SORTED_BATCHES = 16  # so many batches are sorted by length at a time: little padding, and few pictures in memory at once
+SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding, few pictures in memory
 CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
 
 
@@ -82,7 +82,7 @@ class Engine:
         return [answers[index] for index in range(len(chats))]
 
     def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
-        """Yield the answer in pieces as they come; joined, they are the text of `answer`. The generator returns the Answer.
+        """Yield the answer in pieces as they come; joined, they are the text of `answer`. It returns the Answer.
 
         A faulty chat raises here and now, not at the first piece. An error of the model raises where the next piece was
         awaited. Whoever closes the generator stops the model.
@@ -129,8 +129,8 @@ class Engine:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and len(prompt.input_ids) + max_new_tokens > limit:
             raise ValueError(
-                f"the prompt has {len(prompt.input_ids)} tokens and max_new_tokens is {max_new_tokens}, but the model reads "
-                f"at most {limit}: shorten the chat, show fewer pictures, or ask for fewer tokens"
+                f"the prompt has {len(prompt.input_ids)} tokens and max_new_tokens is {max_new_tokens}, but the model "
+                f"reads at most {limit}: shorten the chat, show fewer pictures, or ask for fewer tokens"
             )
         return prompt
 
@@ -200,7 +200,7 @@ class Engine:
 class _TokenQueue(BaseStreamer):
     """Takes what `generate` reports, first the prompt and then token after token, and queues the new tokens.
 
-    transformers' own text streamers decode line by line, so what they send is not always what the whole answer decodes to.
+    transformers' own text streamers decode line by line, and what they send is not always what the whole decodes to.
     """
 
     def __init__(self) -> None:

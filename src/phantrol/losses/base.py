@@ -55,7 +55,7 @@ def model_inputs(batch: Batch) -> Batch:
 
 def token_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """Return log p of each labelled token, `[M]`, in the order of `sequence_ids`."""
-    return model(**model_inputs(batch)).token_logprobs
+    return model(**model_inputs(batch), use_cache=False).token_logprobs
 
 
 def supervised(batch: Batch) -> Tensor:

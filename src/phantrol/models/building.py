@@ -43,7 +43,7 @@ def build(
     tokenizer      of the decoder; may be left out if `text` is a folder or hub id that has one
     image_px       tile side in pixels; by default the vision tower's own
     match_embeddings   bring image features to the root mean square of the decoder's word embeddings
-    feature_positions  add learnt embeddings of row and column to the features of a tile
+    feature_positions  add to the features of a tile where they lie on it, along two learnt directions
     image_options  max_tiles, thumbnail, image_mean, image_std of PhantrolImageProcessor
     Raises ValueError if the parts do not fit together, naming what does not.
     """

@@ -22,7 +22,7 @@ class PhantrolConfig(PretrainedConfig):
     unshuffle       s: neighbouring s x s patches become one token
     projector_norm  a LayerNorm before the projector's two linear layers
     feature_rms     root mean square that image features are brought to, best that of the word embeddings; None: as they come
-    feature_positions  learnt embeddings of row and column are added to the features of a tile
+    feature_positions  add to the features of a tile where they lie on it, along two learnt directions
     """
 
     model_type = "phantrol"

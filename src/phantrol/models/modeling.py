@@ -57,14 +57,21 @@ class Projector(nn.Module):
 
 
 class GridPositions(nn.Module):
-    """Where on its tile a feature lies: [I, L, D] plus a learnt embedding of its row and one of its column."""
+    """Where on its tile a feature lies: [I, L, D] plus x·a + y·b, with x and y from -1 to 1 and two learnt directions.
+
+    A ramp, and not an embedding for each row and column: left of and above are then one linear reading away, while free
+    embeddings, which share nothing between places, never learnt them in the same time (LOG.md).
+    """
 
     def __init__(self, side: int, size: int, rms: float):
         super().__init__()
-        self.rows, self.columns = (nn.Parameter(rms * torch.randn(side, size)) for _ in range(2))
+        self.side = side
+        self.directions = nn.Parameter(rms * torch.randn(2, size))
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + (self.rows[:, None] + self.columns[None]).flatten(0, 1)
+        ramp = torch.linspace(-1, 1, self.side, device=features.device, dtype=features.dtype)
+        places = torch.cartesian_prod(ramp, ramp).flip(-1)  # row by row: (x, y)
+        return features + places @ self.directions.to(features.dtype)
 
 
 class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, GenerationMixin):
@@ -84,7 +91,7 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         self.projector = Projector(config, vision_size(config.vision_config))
         if config.feature_positions:
             side = config.image_grid // config.unshuffle
-            self.positions = GridPositions(side, config.text_config.hidden_size, (config.feature_rms or 1.0) / 2)
+            self.positions = GridPositions(side, config.text_config.hidden_size, config.feature_rms or 1.0)
         else:
             self.positions = nn.Identity()
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)

@@ -56,7 +56,8 @@ def _paper(rng: random.Random, style: str, side: int) -> Image.Image:
 
 
 def _paste_sprite(canvas: Image.Image, thing: Thing, style: str, side: int) -> None:
-    size = int(2 * thing.radius * side / 4) * 4  # few sizes, so that the cache of scaled sprites helps
+    step = side // 32  # few sizes, so that the cache of scaled sprites helps
+    size = int(2 * thing.radius * side / step) * step
     picture = sprite(SPRITE_SHEET[style], thing.name, size)
     canvas.paste(picture, (round(thing.x * side - size / 2), round(thing.y * side - size / 2)), picture)
 
@@ -69,7 +70,7 @@ def _draw_shape(pen: ImageDraw.ImageDraw, thing: Thing, style: str, colour: tupl
     if style == "plain":
         pen.polygon(points, fill=colour)
         return
-    # The stroke lies inside the outline: the shape once in colour, once smaller in white.
+    # The stroke lies inside the outline: the shape once in colour, once smaller in a pale tint.
     pen.polygon(points, fill=colour)
     hole = 1 - STROKE
     if thing.name in ("star", "cross"):  # their arms are too thin for a hole, so they get a dark rim

@@ -21,7 +21,7 @@ def sheet_path(style: str) -> Traversable:
     return files("phantrol.data.primer") / f"sprites_{style}.webp"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def sprite(style: str, name: str, size_px: int) -> Image.Image:
     """Return the sprite as an RGBA picture of size_px by size_px. It is shared: do not write on it."""
     column, row = _CELL_OF[name] % COLUMNS, _CELL_OF[name] // COLUMNS

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count, islice
 
 from phantrol.data.messages import Message
 from phantrol.data.primer.curriculum import Curriculum, work_out
@@ -59,18 +61,8 @@ class PrimerBenchmark(Benchmark):
         """Return `limit` rows of each task; Primer never ends, so None is refused."""
         if limit is None:
             raise ValueError("Primer draws pictures without end: expected a limit, the number of rows of each task")
-        start = seed * PICTURES_OF_A_SEED
-        rows = []
-        for task in self.tasks_of(split):
-            number_of_picture = start
-            wanted = len(rows) + limit
-            while len(rows) < wanted:
-                drawn = sample(split, TASKS[task].family, number_of_picture, self.size_px, self._curriculum((task,)))
-                if self._shows(drawn.scene):
-                    parts = (drawn.turns[0].question,) if drawn.picture is None else (drawn.picture, drawn.turns[0].question)
-                    rows.append(_row(f"{split}/{task}/{number_of_picture}", drawn.turns[0], parts))
-                number_of_picture += 1
-        return rows
+        first = seed * PICTURES_OF_A_SEED
+        return [row for task in self.tasks_of(split) for row in islice(self._rows_of(split, task, first), limit)]
 
     def scores(self, row: Row, text: str) -> dict[str, float]:
         if row.task != "captions":
@@ -83,9 +75,8 @@ class PrimerBenchmark(Benchmark):
 
     def tasks_of(self, split: str) -> tuple[str, ...]:
         """Return the tasks that are asked."""
-        possible = tuple(
-            task for task in work_out(self._curriculum(None), split).tasks if self.sprites or TASKS[task].kinds != ("sprites",)
-        )
+        asked = work_out(self._curriculum(None), split).tasks
+        possible = tuple(task for task in asked if self.sprites or TASKS[task].kinds != ("sprites",))
         wrong = [task for task in self.tasks or () if task not in possible]
         if wrong:
             raise ValueError(f"Primer asks no {', '.join(wrong)} here in split {split}: it has {', '.join(possible)}")
@@ -98,6 +89,14 @@ class PrimerBenchmark(Benchmark):
         for pattern, word in MASKS:
             question = pattern.sub(word, question)
         return question
+
+    def _rows_of(self, split: str, task: str, first: int) -> Iterator[Row]:
+        for index in count(first):
+            drawn = sample(split, TASKS[task].family, index, self.size_px, self._curriculum((task,)))
+            if self._shows(drawn.scene):
+                turn = drawn.turns[0]
+                parts = (turn.question,) if drawn.picture is None else (drawn.picture, turn.question)
+                yield _row(f"{split}/{task}/{index}", turn, parts)
 
     def _curriculum(self, tasks: tuple[str, ...] | None, questions: int = 1) -> Curriculum:
         weights = None if tasks is None else dict.fromkeys(tasks, 1.0)
@@ -116,7 +115,7 @@ def _training_texts(benchmark: PrimerBenchmark) -> tuple[Row, ...]:
         for index in range(PRIOR_PICTURES):
             drawn = sample("train", family, index, benchmark.size_px, curriculum)
             if benchmark._shows(drawn.scene):
-                rows += [_row(f"train/{family}/{index}/{i}", turn, (turn.question,)) for i, turn in enumerate(drawn.turns)]
+                rows += [_row(f"train/{family}/{index}", turn, (turn.question,)) for turn in drawn.turns]
     return tuple(rows)
 
 

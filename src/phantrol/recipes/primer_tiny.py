@@ -1,0 +1,102 @@
+"""A model of a million parameters learns to see, from nothing, in minutes on two CPU cores.
+
+    phantrol demo                         train, evaluate, ask, and a report
+    phantrol train primer_tiny --out runs/tiny
+
+Three stages, all on pictures that Primer draws while it trains; budgets are in steps. Why each one is here, and what was tried
+and failed, is in LOG.md.
+"""
+
+from __future__ import annotations
+
+from phantrol.data.mixture import Mixture
+from phantrol.data.sources.primer import PrimerSource
+from phantrol.losses.phantom_optimization import PhantomOptimization
+from phantrol.losses.sft import Sft
+from phantrol.losses.word_alignment import WordAlignment
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+from phantrol.training.new_model import NewModel, TrainedTokenizer
+from phantrol.training.recipe import Recipe, Stage
+
+IMAGE_PX = 64
+TASKS = {
+    "shape": 1.0,
+    "colour_several": 1.0,
+    "colour_one": 0.3,
+    "existence": 1.5,
+    "count": 0.5,
+    "left_right": 2.0,
+}
+NAMED = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is in the picture
+
+
+def recipe() -> Recipe:
+    questions = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8)
+    pictures = PrimerSource(tasks=NAMED, size_px=IMAGE_PX, questions_per_picture=1)
+    model = NewModel(
+        text=dict(
+            model_type="llama",
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            initializer_range=0.05,
+            vocab_size=1,
+        ),
+        vision=dict(
+            model_type="stem_vision",
+            image_size=IMAGE_PX,
+            # 64 px to 6 x 6 tokens; the last convolution has no padding, so the rim is not a half-empty token
+            stem=[[32, 5, 2, 2], [64, 3, 2, 1], [128, 3, 2, 1], [128, 3, 1, 0]],
+        ),
+        modifiers=(TrolConfig(layers=(1,), gate_bias=-1.0), PhantomConfig()),
+        tokenizer=TrainedTokenizer(questions, groups=1000, vocab_size=640),
+        options=dict(match_embeddings=True, feature_positions=True, projector_norm=False),
+        attention="eager",  # of short rows with a mask, twice as fast on a CPU as sdpa
+    )
+    align = Stage(
+        "align",
+        data=Mixture(((1.0, pictures),)),
+        loss=WordAlignment(),
+        train=("vision_tower.*", "projector.*"),
+        lr=1.5e-3,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        warmup_steps=30,
+        max_steps=600,
+        batch_size=32,
+        precision="bfloat16",
+    )
+    tune = Stage(
+        "tune",
+        data=Mixture(((1.0, questions),)),
+        loss=Sft(),
+        train=("*",),
+        lr=4e-3,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        warmup_steps=30,
+        max_steps=700,
+        batch_size=16,
+        optimiser="muon",
+        precision="bfloat16",
+    )
+    prefer = Stage(
+        "prefer",
+        data=Mixture(((1.0, questions),)),
+        loss=PhantomOptimization(),
+        train=("*",),
+        lr=5e-4,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        warmup_steps=5,
+        max_steps=60,
+        batch_size=16,
+        optimiser="muon",
+        precision="bfloat16",
+    )
+    return Recipe(model=model, stages=(align, tune, prefer), seed=0, workers=0)

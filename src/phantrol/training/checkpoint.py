@@ -1,0 +1,154 @@
+"""Folders that are whole or not there: written beside, listed in a manifest, then renamed.
+
+A process that is killed while it writes leaves a folder under `.writing/`, never one that looks like a checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+_WRITING = ".writing"
+_log = logging.getLogger("phantrol")
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """stage  number of the stage in the recipe;  step  optimiser steps of that stage that are done"""
+
+    stage: int
+    step: int
+    path: Path
+
+
+@contextmanager
+def written_beside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into; when the block ends, list its files in a manifest and rename it to `folder`.
+
+    If the block fails nothing is left and what was at `folder` stays. Raises ValueError when the disk is full.
+    """
+    writing = beside(folder)
+    shutil.rmtree(writing.parent, ignore_errors=True)
+    try:
+        writing.mkdir(parents=True)
+        yield writing
+        _write_manifest(writing)
+        if folder.exists():  # a broken one of the same name: a folder cannot be renamed onto a full one
+            os.replace(folder, writing.parent / "old")
+        os.replace(writing, folder)
+    except Exception as error:  # torch and safetensors raise their own kinds when the disk is full
+        is_disk_full = _is_disk_full(error, folder.parent)
+        shutil.rmtree(writing.parent, ignore_errors=True)
+        if not is_disk_full:
+            raise
+        raise ValueError(
+            f"the disk is full: {folder} could not be written and is left out; earlier checkpoints are whole: "
+            "free some space and go on with --resume"
+        ) from error
+    shutil.rmtree(writing.parent, ignore_errors=True)
+
+
+def beside(folder: Path) -> Path:
+    """Return where `folder` is written before it is renamed: on the same disk, and out of sight."""
+    return folder.parent / _WRITING / folder.name
+
+
+def check_whole(folder: Path) -> None:
+    """Raise ValueError if a file of `folder` is missing or not as its manifest says, naming the file."""
+    for name, expected in _read_manifest(folder).items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: got no such file, expected {expected['size']} bytes; use another checkpoint")
+        size = path.stat().st_size
+        if size != expected["size"]:
+            raise ValueError(f"{path}: got {size} bytes, expected {expected['size']}; use another checkpoint")
+        digest = _sha256(path)
+        if digest != expected["sha256"]:
+            raise ValueError(
+                f"{path}: got sha256 {digest[:12]}…, expected {expected['sha256'][:12]}…; use another checkpoint"
+            )
+
+
+def last_whole_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that is whole, or None; warns of each newer one that is not."""
+    for left in sorted(run_dir.glob(f"stages/*/{_WRITING}/checkpoint-*")):
+        _log.warning("%s was never finished: skipped", left)
+    for checkpoint in sorted(checkpoints(run_dir), reverse=True):
+        try:
+            check_whole(checkpoint.path)
+        except ValueError as error:
+            _log.warning("%s is not whole: skipped (%s)", checkpoint.path, error)
+            continue
+        return checkpoint
+    return None
+
+
+def checkpoints(run_dir: Path) -> list[Checkpoint]:
+    """Return all checkpoints of a run, whole or not, the oldest first."""
+    found = [checkpoint_at(path) for path in run_dir.glob("stages/*/checkpoint-*") if path.is_dir()]
+    return sorted(checkpoint for checkpoint in found if checkpoint)
+
+
+def checkpoint_at(path: Path) -> Checkpoint | None:
+    """Return the checkpoint in the folder `path`, or None if its name is not that of one."""
+    match = re.search(r"/(\d+)-[^/]+/checkpoint-(\d+)$", path.absolute().as_posix())
+    return Checkpoint(int(match[1]), int(match[2]), path) if match else None
+
+
+def stage_dir(run_dir: Path, number: int, name: str) -> Path:
+    """Return the folder that holds the checkpoints of a stage."""
+    return run_dir / "stages" / f"{number}-{name}"
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove all but the newest `count` checkpoints of a stage."""
+    found = sorted(filter(None, map(checkpoint_at, folder.glob("checkpoint-*"))))
+    for checkpoint in found[:-count]:
+        shutil.rmtree(checkpoint.path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(text, "utf-8")
+    os.replace(writing, path)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": _sha256(p)} for p in files}
+    write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, int | str]]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: got no such file, expected the list of the checkpoint's files; use another checkpoint"
+        )
+    try:
+        return dict(json.loads(path.read_text("utf-8"))["files"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: got no readable list of files, expected one; use another checkpoint") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # torch and safetensors give no errno
+    return "No space left" in str(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 2**20)

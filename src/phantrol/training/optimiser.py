@@ -1,0 +1,88 @@
+"""The optimisers of a stage, and the course of its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from phantrol.training.recipe import Stage
+from phantrol.training.trainable import parameter_groups
+
+
+def build_optimiser(model: nn.Module, stage: Stage) -> Optimizer:
+    """Return the optimiser of a stage for the parameters of `model` that gradients reach."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if stage.optimiser == "adamw":
+        return _adamw(trained, stage)
+    hidden = hidden_matrices(model)
+    matrices = [parameter for parameter in trained if id(parameter) in hidden]
+    others = [parameter for parameter in trained if id(parameter) not in hidden]
+    return MuonAndAdamW(matrices, others, stage)
+
+
+def hidden_matrices(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that Muon is for: matrices that map states to states.
+
+    Embeddings and the head map tokens, and a matrix with a single row or column has nothing to orthogonalise.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    tokens = [module for module in model.modules() if isinstance(module, nn.Embedding) or module is head]
+    excluded = {id(parameter) for module in tokens for parameter in module.parameters()}
+    return {id(p) for p in model.parameters() if p.ndim == 2 and min(p.shape) > 1 and id(p) not in excluded}
+
+
+def lr_factor(stage: Stage) -> Callable[[int], float]:
+    """Return what the learning rate is multiplied by at each step, counted from 0."""
+    floor = stage.final_lr / stage.lr
+
+    def factor(step: int) -> float:
+        if step < stage.warmup_steps:
+            return (step + 1) / (stage.warmup_steps + 1)
+        progress = min(1.0, (step - stage.warmup_steps) / max(1, stage.max_steps - stage.warmup_steps))
+        if stage.schedule == "cosine":
+            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+        return 1.0 if stage.schedule == "constant" else 1 - (1 - floor) * progress
+
+    return factor
+
+
+class MuonAndAdamW(Optimizer):
+    """torch's Muon for hidden matrices and AdamW for the rest, as one optimiser with one learning rate.
+
+    Muon's update is scaled to the size of AdamW's (`match_rms_adamw`), so that the learning rate suits both.
+    """
+
+    def __init__(self, matrices: Sequence[nn.Parameter], others: Sequence[nn.Parameter], stage: Stage):
+        self.parts: list[Optimizer] = []
+        if matrices:
+            muon = Muon(matrices, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.parts.append(muon)
+        if others:
+            self.parts.append(_adamw(others, stage))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        # loading gives a part new groups, and a scheduler writes the learning rate into ours: they must be the same
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def _adamw(parameters: Sequence[nn.Parameter], stage: Stage) -> AdamW:
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return AdamW(parameter_groups(parameters, stage.weight_decay), lr=stage.lr, betas=stage.betas, fused=fused)

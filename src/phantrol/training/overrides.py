@@ -1,0 +1,133 @@
+"""Changes to a recipe from the command line: `stages.0.lr=1e-4`, `stages.align.max_steps=5`, `seed=3`."""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def override(thing: T, changes: Sequence[str]) -> T:
+    """Return a copy of a dataclass with the changes made. It is checked again, as if it had been written so.
+
+    A key walks fields by name, and tuples by position or by the `name` of an element. Lists are written a,b,c. The
+    order of the changes does not matter.
+    Raises ValueError for an unknown key, listing the known ones, and for a value of the wrong type.
+    """
+    pending = list(changes)
+    while pending:
+        failed: list[tuple[str, ValueError]] = []
+        for change in pending:
+            try:
+                thing = _override(thing, change)
+            except ValueError as error:  # it may fit only beside one that comes later
+                failed.append((change, error))
+        if len(failed) == len(pending):
+            raise failed[0][1]
+        pending = [change for change, _ in failed]
+    return thing
+
+
+def _override(thing: T, change: str) -> T:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise ValueError(f"override {change!r}: got no '=', expected KEY=VALUE, such as stages.0.lr=1e-4")
+    return _changed(thing, key.split("."), text, type(thing), key)
+
+
+def _changed(value: Any, path: list[str], text: str, hint: Any, key: str) -> Any:
+    """Return `value` with the part that `path` leads to replaced."""
+    if not path:
+        return _parsed(text, hint, value, key)
+    head, *rest = path
+    if is_dataclass(value):
+        known = [field.name for field in fields(value) if field.init]
+        if head not in known:
+            raise _unknown(head, key, known)
+        part = _changed(getattr(value, head), rest, text, _hints(value).get(head, Any), key)
+        return replace(value, **{head: part})
+    if isinstance(value, tuple):
+        known = [getattr(element, "name", None) or str(index) for index, element in enumerate(value)]
+        index = known.index(head) if head in known else int(head) if head.isdecimal() else len(value)
+        if index >= len(value):
+            raise _unknown(head, key, [*known, f"a number below {len(value)}"])
+        part = _changed(value[index], rest, text, type(value[index]), key)
+        return (*value[:index], part, *value[index + 1 :])
+    raise ValueError(
+        f"override {key}: got {head!r} after a {type(value).__name__}, which has no parts; end the key before"
+    )
+
+
+def _unknown(head: str, key: str, known: list[str]) -> ValueError:
+    return ValueError(f"override {key}: unknown key {head!r}, expected one of {', '.join(known)}")
+
+
+def _hints(value: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(type(value))
+    except NameError:  # a name that only type checkers import
+        return {}
+
+
+def _parsed(text: str, hint: Any, current: Any, key: str) -> Any:
+    """Return `text` as a value of the type that the field asks for."""
+    for kind in _kinds(hint, current):
+        try:
+            return _as(kind, text)
+        except (ValueError, SyntaxError):
+            continue
+    expected = " or ".join(_shown(kind) for kind in _kinds(hint, current))
+    raise ValueError(f"override {key}: got {text!r}, expected {expected}")
+
+
+def _kinds(hint: Any, current: Any) -> list[Any]:
+    """Return the types to try, the strictest first."""
+    if hint is Any or hint is None:
+        hint = type(current)
+    kinds = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
+    return sorted(kinds, key=lambda kind: (kind is str, kind is float))
+
+
+def _as(kind: Any, text: str) -> Any:
+    if kind is type(None):
+        return _one_of(text.lower(), {"none": None})
+    if kind is bool:
+        return _one_of(text.lower(), {"true": True, "false": False})
+    if kind in (int, float, str, Path):
+        return kind(text)
+    if get_origin(kind) is Literal:
+        return _one_of(text, {str(choice): choice for choice in get_args(kind)})
+    if kind is tuple or get_origin(kind) is tuple:
+        return _as_tuple(get_args(kind), text)
+    value = ast.literal_eval(text)
+    if not isinstance(value, get_origin(kind) or kind):
+        raise ValueError
+    return value
+
+
+def _as_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
+    texts = text.split(",") if text else []
+    if not kinds:
+        return tuple(ast.literal_eval(text))
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(texts)
+    return tuple(_as(kind, part.strip()) for kind, part in zip(kinds, texts, strict=True))
+
+
+def _one_of(text: str, choices: dict[str, Any]) -> Any:
+    if text not in choices:
+        raise ValueError
+    return choices[text]
+
+
+def _shown(kind: Any) -> str:
+    if kind is type(None):
+        return "none"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)

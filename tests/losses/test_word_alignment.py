@@ -1,0 +1,76 @@
+"""Word alignment: which words tell pictures apart, and that the loss falls when features point at them."""
+
+import torch
+
+from phantrol.losses.word_alignment import WordAlignment, batch_words
+
+
+class Seer(torch.nn.Module):
+    """Gives the features it holds, and has the embeddings it holds."""
+
+    def __init__(self, features, vocabulary=12, size=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embeddings = torch.nn.Embedding(vocabulary, size)
+        self.features = torch.nn.Parameter(features(self.embeddings.weight.detach()))
+        self.config = type("Config", (), {"image_token_id": 0})
+
+    def get_input_embeddings(self):
+        return self.embeddings
+
+    def forward(self, pixel_values):
+        return type("Output", (), {"image_features": self.features})
+
+
+# two pictures of two features each; what is said about them: "5 7" and "6 8", and 9 about both
+BATCH = {
+    "input_ids": torch.tensor([[0, 0, 5, 7, 9], [0, 0, 6, 8, 9]]),
+    "labels": torch.tensor([[-100, -100, 5, 7, 9], [-100, -100, 6, 8, 9]]),
+    "pixel_values": torch.zeros(2, 3, 1, 1),
+}
+
+
+def test_words_that_every_picture_shares_are_left_out():
+    words, pairs, has_word, has_pair = batch_words(BATCH["labels"], max_share=0.5)
+    assert words.tolist() == [5, 6, 7, 8]
+    assert has_word.tolist() == [[True, False, True, False], [False, True, False, True]]
+    assert pairs.tolist() == [[5, 7], [6, 8]]
+    assert has_pair.tolist() == [[True, False], [False, True]]
+    everything, *_ = batch_words(BATCH["labels"], max_share=1.0)
+    assert everything.tolist() == [5, 6, 7, 8, 9]
+
+
+def value(features):
+    return float(WordAlignment()(Seer(features), BATCH, {"pictures": 2}).loss)
+
+
+def test_features_that_name_what_is_shown_lose_least():
+    unit = torch.nn.functional.normalize
+
+    def pointing(*names):
+        return lambda e: torch.stack([torch.stack([sum(unit(e[i], dim=0) for i in name) for name in row]) for row in names])
+
+    right = value(pointing(((5, 7), (5, 7)), ((6, 8), (6, 8))))
+    swapped = value(pointing(((6, 8), (6, 8)), ((5, 7), (5, 7))))
+    blind = value(lambda e: torch.ones(2, 2, e.shape[1]))
+    assert right < blind < swapped
+    # both words are there, but on different features: the pair is missed
+    apart = value(pointing(((5,), (7,)), ((6,), (8,))))
+    assert right < apart - 1e-3
+
+
+def test_only_features_learn_and_micro_batches_add_up():
+    seer = Seer(lambda e: torch.randn(2, 2, e.shape[1], generator=torch.Generator().manual_seed(1)))
+    loss = WordAlignment()(seer, BATCH, {"pictures": 2}).loss
+    loss.backward()
+    assert seer.embeddings.weight.grad is None
+    assert seer.features.grad.abs().sum() > 0
+    half = WordAlignment()(seer, BATCH, {"pictures": 4}).loss
+    torch.testing.assert_close(half, loss / 2)
+
+
+def test_a_batch_without_telling_words_costs_nothing():
+    same = {**BATCH, "labels": torch.tensor([[-100, -100, 5, 7, 9]] * 2)}
+    loss = WordAlignment()(Seer(lambda e: torch.ones(2, 2, e.shape[1])), same, {"pictures": 2}).loss
+    assert float(loss) == 0
+    loss.backward()

@@ -1,0 +1,105 @@
+"""What a user can get wrong is said in one line: what was got, what was expected, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from phantrol.modifiers.base import config_from_dict
+from phantrol.modifiers.graft import graft
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+
+PROMPT = 8
+pytestmark = pytest.mark.usefixtures("float64_throughout")
+OPTIONS = [
+    (lambda: TrolConfig(passes=1), "TrolConfig.passes is 1: expected 2 or more"),
+    (lambda: TrolConfig(passes="2"), "TrolConfig.passes is '2': expected"),
+    (lambda: TrolConfig(tokens="answer"), "TrolConfig.tokens is 'answer': expected 'all' or 'prompt'"),
+    (lambda: PhantomConfig(logits="some"), "PhantomConfig.logits is 'some': expected exact or drop"),
+    (lambda: PhantomConfig(init="zero"), "PhantomConfig.init is 'zero': expected identity or random"),
+    (lambda: config_from_dict({"name": "trol", "depth": 3}), "modifier 'trol' has no option depth: known are layers"),
+    (lambda: config_from_dict({"name": "troll"}), "unknown name 'troll' among modifiers: known are phantom, trol"),
+    (lambda: config_from_dict({"passes": 2}), "name"),
+]
+LISTS = [
+    ([TrolConfig(layers=(3,))], r"TrolConfig.layers is \(3,\): expected 'all' or indices from 0 to 2, since the decoder has 3"),
+    ([PhantomConfig(layers=(-1, 0))], r"PhantomConfig.layers is \(-1, 0\)"),
+    ([TrolConfig(layers=())], r"TrolConfig.layers is \(\)"),
+    ([TrolConfig(layers="some")], "TrolConfig.layers is .*: expected 'all' or indices"),
+    ([TrolConfig(layers=(0.5,))], r"TrolConfig.layers is \(0.5,\): expected 'all' or indices"),
+    (["trol"], "'trol' is no modifier's configuration: expected, for example, TrolConfig"),
+    ([TrolConfig], "is no modifier's configuration"),
+    ([TrolConfig(), TrolConfig(layers=(0,))], "twice"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), OPTIONS, ids=[message[:30] for _, message in OPTIONS])
+def test_an_option_that_cannot_be(make: Callable[[], Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("configs", "message"), LISTS, ids=[str(configs)[1:40] for configs, _ in LISTS])
+def test_a_list_that_does_not_fit_leaves_the_model_alone(
+    configs: list[Any], message: str, tiny_decoder: Callable[..., Any]
+):
+    model = tiny_decoder("llama")
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(ValueError, match=message):
+        graft(model, configs)
+    assert [type(module) for module in model.modules()] == kinds
+    graft(model, [TrolConfig()])
+
+
+def test_a_model_is_grafted_once(tiny_decoder: Callable[..., Any]):
+    model = graft(tiny_decoder("llama"), [TrolConfig()])
+    with pytest.raises(ValueError, match="grafted already: graft a fresh one, with all modifiers in one list"):
+        graft(model, [PhantomConfig()])
+
+
+def test_a_decoder_must_have_layers():
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_layer=1, n_embd=8, n_head=2, vocab_size=9))
+    with pytest.raises(ValueError, match="GPT2Model has no `layers`: expected a Hugging Face decoder"):
+        graft(model, [TrolConfig()])
+
+
+def test_phantom_needs_an_attention_that_it_can_wrap():
+    config = AutoConfig.for_model(
+        "mamba", vocab_size=9, hidden_size=8, num_hidden_layers=1, state_size=4, time_step_rank=2, intermediate_size=16
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError, match="Phantom cannot enlarge Mamba"):
+        graft(model, [PhantomConfig()])
+
+
+@torch.no_grad()
+def test_a_cache_that_a_plain_model_filled(case: Any):
+    cache = DynamicCache(config=case.plain.config)
+    case.plain(case.ids[:, :4], past_key_values=cache)
+    with pytest.raises(ValueError, match="the cache holds 4 tokens that were not computed by this grafted model"):
+        case.step(case.ids[:, 4:], cache)
+
+
+@pytest.mark.parametrize("name", ["trol_prompt", "both_prompt"])
+@torch.no_grad()
+def test_a_prompt_after_an_answer(name: str, build_case: Callable[[str, str], Any]):
+    case = build_case("llama", name)
+    cache = DynamicCache(config=case.model.config)
+    case.feed(case.ids, (PROMPT, PROMPT + 1), cache)
+    with pytest.raises(ValueError, match="2 tokens of a prompt after an answer.*begin with an empty cache, or pass prompt_len"):
+        case.step(case.ids[:, PROMPT + 1 :], cache)
+    # the remedy that the message names
+    case.step(case.ids[:, PROMPT + 1 :], cache, prompt=PROMPT)
+
+
+@pytest.mark.parametrize("name", ["trol", "phantom", "both"])
+@torch.no_grad()
+def test_where_all_tokens_traverse_a_conversation_goes_on(name: str, build_case: Callable[[str, str], Any]):
+    case = build_case("llama", name)
+    fed = case.feed(case.ids, (5, 6, 7, 11))
+    assert float((fed - case.full(case.ids)).abs().max()) < 1e-10

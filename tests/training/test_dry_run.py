@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+
+import pytest
+from rich.console import Console
+
+from phantrol.data.mixture import Mixture
+from phantrol.training.dry_run import dry_run
+
+
+def said(recipe) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    dry_run(recipe, console)
+    return console.file.getvalue()
+
+
+def test_it_shows_everything_and_writes_nothing(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    text = said(tiny_recipe("stages.tune.lr=0.00017"))
+    assert list(tmp_path.iterdir()) == []
+    shown, _ = json.JSONDecoder().raw_decode(text)
+    assert shown["stages"][1]["lr"] == 0.00017 and shown["stages"][1]["max_grad_norm"] == 1.0
+    assert text.count("one step on made-up data: loss ") == 2 and "nan" not in text
+    assert "stage align" in text and "projector.*" in text and "whole model" in text
+
+
+def test_it_does_not_look_at_the_data(tiny_recipe):
+    recipe = tiny_recipe()
+    kind = type(recipe.stages[0].data.parts[0][1])
+    assert isinstance(recipe.stages[0].data, Mixture)
+    with pytest.MonkeyPatch.context() as patch:
+        build, get = type(recipe.model).build, kind.__getitem__
+        patch.setattr(kind, "__getitem__", lambda self, i: get(self, i) if building else pytest.fail("looked"))
+        building = False
+
+        def building_may_look(self):
+            nonlocal building
+            building = True  # its tokenizer is trained on the source
+            try:
+                return build(self)
+            finally:
+                building = False
+
+        patch.setattr(type(recipe.model), "build", building_may_look)
+        said(recipe)
+
+
+def test_a_recipe_that_cannot_run_is_found(tiny_recipe):
+    with pytest.raises(ValueError, match="'nothing', which matches no parameter"):
+        said(tiny_recipe("stages.tune.train=nothing"))

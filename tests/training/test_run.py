@@ -1,0 +1,291 @@
+"""Whole runs: stopped anywhere and resumed, killed, out of disk, poisoned."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import phantrol
+from phantrol.losses.sft import Sft
+from phantrol.training.checkpoint import checkpoints
+from phantrol.training.run import run
+from phantrol.training.trainer import StageTrainer
+
+# three steps a line, so that a stop falls between two lines; a checkpoint at each step
+EVERY_STEP = ("log_every_steps=3", "save_every_steps=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_recipe, tmp_path_factory) -> Path:
+    """A run that nothing disturbed."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("whole")
+    run(tiny_recipe(*EVERY_STEP), out)
+    return out
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    a, b = (load_file(run_dir / "final" / "model.safetensors") for run_dir in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stopped_after(whole: Path, out: Path, stage: int, step: int) -> Path:
+    """Copy a run as it was when it had just written a checkpoint, with lines in the log that it has to take back."""
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "final")
+    for checkpoint in checkpoints(out):
+        if (checkpoint.stage, checkpoint.step) > (stage, step):
+            shutil.rmtree(checkpoint.path)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "tune", "st')
+    return out
+
+
+def test_a_whole_run(whole, metrics):
+    assert [(line["stage"], line["step"]) for line in metrics(whole)] == [
+        ("align", 3), ("align", 4), ("tune", 3), ("tune", 4)
+    ]  # fmt: skip
+    assert {"loss", "lr", "grad_norm", "reward_accuracy", "reward_margin"} < set(metrics(whole)[0])
+    assert "reward_accuracy" not in metrics(whole)[2]
+    assert [(c.stage, c.step) for c in checkpoints(whole)] == [(s, n) for s in (0, 1) for n in (1, 2, 3, 4)]
+    model, processor = phantrol.load(whole / "final")
+    assert model.config.modifiers and processor.image_token_id
+    assert (whole / "final" / "recipe.json").read_text() == (whole / "recipe.json").read_text()
+    phantrol.load(checkpoints(whole)[0].path)  # a checkpoint can be tried out, too
+
+
+def test_another_seed_gives_another_run(whole, tiny_recipe, tmp_path):
+    run(tiny_recipe(*EVERY_STEP, "seed=4"), tmp_path)
+    assert not same_bits(whole, tmp_path)
+
+
+@pytest.mark.parametrize("stage, step", [(s, n) for s in (0, 1) for n in (1, 2, 3, 4)])
+def test_stop_at_any_step_and_resume(whole, tiny_recipe, metrics, tmp_path, stage, step):
+    out = stopped_after(whole, tmp_path / "run", stage, step)
+    run(tiny_recipe(*EVERY_STEP), out, resume=True)
+    assert metrics(out) == metrics(whole)
+    assert same_bits(out, whole)
+
+
+@pytest.mark.parametrize("lost", ["optimizer.pt", "rng_state.pth", "meters.json", "scheduler.pt"])
+def test_each_state_matters(whole, tiny_recipe, metrics, tmp_path, monkeypatch, lost):
+    """Negative control: with the state of the first checkpoint in place of the second's, the run is another."""
+    out = stopped_after(whole, tmp_path / "run", 0, 2)
+    first, second = (checkpoint.path for checkpoint in checkpoints(out))
+    shutil.copy(first / lost, second / lost)
+    monkeypatch.setattr("phantrol.training.checkpoint.check_whole", lambda folder: None)
+    run(tiny_recipe(*EVERY_STEP), out, resume=True)
+    assert metrics(out) != metrics(whole)
+
+
+def test_resume_from_a_named_checkpoint(whole, tiny_recipe, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "final")
+    run(tiny_recipe(*EVERY_STEP), out, resume=out / "stages/0-align/checkpoint-2")
+    assert same_bits(out, whole)
+
+
+def test_resume_of_a_finished_run_does_nothing(whole, tiny_recipe):
+    before = (whole / "final" / "model.safetensors").stat().st_mtime_ns
+    assert run(tiny_recipe(*EVERY_STEP), whole, resume=True) == whole / "final"
+    assert (whole / "final" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_resume_with_nothing_to_resume_begins(whole, tiny_recipe, tmp_path):
+    run(tiny_recipe(*EVERY_STEP), tmp_path / "new", resume=True)
+    assert same_bits(tmp_path / "new", whole)
+
+
+def test_how_it_runs_may_change_on_resume(whole, tiny_recipe, tmp_path):
+    out = stopped_after(whole, tmp_path / "run", 1, 2)
+    run(tiny_recipe("log_every_steps=1", "save_every_steps=100", "keep_checkpoints=1"), out, resume=True)
+    assert same_bits(out, whole)
+    assert [(c.stage, c.step) for c in checkpoints(out)] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 4)]
+
+
+def test_another_recipe_is_refused(whole, tiny_recipe, tmp_path):
+    out = stopped_after(whole, tmp_path / "run", 0, 2)
+    with pytest.raises(ValueError, match=r"another recipe: got stages\.1\.lr: 0\.5, not 0\.003"):
+        run(tiny_recipe(*EVERY_STEP, "stages.tune.lr=0.5"), out, resume=True)
+
+
+def test_a_folder_in_use_is_refused(whole, tiny_recipe, tmp_path):
+    with pytest.raises(ValueError, match=r"a folder in use.*--resume"):
+        run(tiny_recipe(*EVERY_STEP), whole)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="a folder in use"):
+        run(tiny_recipe(), tmp_path / "file")
+
+
+BREAK = {
+    "got 3 bytes": lambda path: path.write_bytes(b"abc"),
+    "got no such file": Path.unlink,
+    "got sha256": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+}
+
+
+@pytest.mark.parametrize(
+    "complaint, name", zip(BREAK, ["model.safetensors", "optimizer.pt", "rng_state.pth"], strict=True)
+)
+def test_a_broken_checkpoint_is_skipped_or_named(whole, tiny_recipe, tmp_path, caplog, complaint, name):
+    out = stopped_after(whole, tmp_path / "run", 1, 2)
+    broken = out / "stages/1-tune/checkpoint-2"
+    BREAK[complaint](broken / name)
+    with pytest.raises(ValueError, match=rf"checkpoint-2/{name}: {complaint}.*expected"):
+        run(tiny_recipe(*EVERY_STEP), out, resume=broken)
+    with caplog.at_level(logging.WARNING):
+        run(tiny_recipe(*EVERY_STEP), out, resume=True)
+    assert f"{broken} is not whole: skipped" in caplog.text and complaint in caplog.text
+    assert same_bits(out, whole)
+
+
+def test_a_checkpoint_of_another_run_is_refused(whole, tiny_recipe, tmp_path):
+    out = stopped_after(whole, tmp_path / "run", 0, 1)
+    with pytest.raises(ValueError, match=r"expected a checkpoint of .*checkpoint-1"):
+        run(tiny_recipe(*EVERY_STEP), out, resume=whole / "stages/0-align/checkpoint-2")
+    with pytest.raises(ValueError, match="expected a checkpoint of"):
+        run(tiny_recipe(*EVERY_STEP), out, resume=out / "checkpoint-9")
+
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from phantrol.training import checkpoint, trainer
+from phantrol.training.recipe import load_recipe
+from phantrol.training.run import run
+
+def killing(function):
+    calls = []
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+home, name = {"weights": (trainer, "save_weights"), "manifest": (checkpoint, "_write_manifest")}[sys.argv[1]]
+setattr(home, name, killing(getattr(home, name)))
+run(load_recipe(sys.argv[2], ["log_every_steps=3", "save_every_steps=1"]), sys.argv[3])
+"""
+
+
+def test_killed_while_writing_a_checkpoint(whole, tiny_recipe, tiny_path, metrics, tmp_path, caplog):
+    points = ("weights", "manifest")
+    command = [sys.executable, "-c", KILLED]
+    runs = [
+        subprocess.Popen([*command, point, tiny_path, tmp_path / point], stderr=subprocess.PIPE) for point in points
+    ]
+    for point, process in zip(points, runs, strict=True):
+        out, said = tmp_path / point, process.communicate()[1].decode()
+        assert process.returncode == -signal.SIGKILL, said
+        half = out / "stages/0-align/.writing/checkpoint-3"
+        assert half.is_dir() and (half / "optimizer.pt").is_file() == (point == "manifest")
+        assert [c.step for c in checkpoints(out)] == [1, 2]
+        with caplog.at_level(logging.WARNING):
+            run(tiny_recipe(*EVERY_STEP), out, resume=True)
+        assert f"{half} was never finished: skipped" in caplog.text
+        assert metrics(out) == metrics(whole) and same_bits(out, whole)
+        assert not half.exists()
+
+
+def terminate_in(monkeypatch, stage, step):
+    """Let SIGTERM come in the middle of a step."""
+    compute_loss = StageTrainer.compute_loss
+
+    def wrapped(trainer, *args, **kwargs):
+        if (trainer.stage.name, trainer.state.global_step + 1) == (stage, step):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute_loss(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(StageTrainer, "compute_loss", wrapped)
+
+
+@pytest.mark.parametrize("stage, step", [("align", 4), ("tune", 1)])
+def test_sigterm_saves_and_leaves(whole, tiny_recipe, metrics, tmp_path, monkeypatch, stage, step):
+    handler = signal.getsignal(signal.SIGTERM)
+    recipe = tiny_recipe("log_every_steps=3", "save_every_steps=100")
+    with monkeypatch.context() as patch:
+        terminate_in(patch, stage, step)
+        with pytest.raises(SystemExit) as leaving:
+            run(recipe, tmp_path)
+    assert leaving.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert (checkpoints(tmp_path)[-1].path.parent.name[2:], checkpoints(tmp_path)[-1].step) == (stage, step)
+    assert not (tmp_path / "final").exists()
+    run(recipe, tmp_path, resume=True)
+    assert metrics(tmp_path) == metrics(whole) and same_bits(tmp_path, whole)
+
+
+def test_a_full_disk(whole, tiny_recipe, metrics, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 4:  # in the second checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(ValueError, match=r"the disk is full: .*checkpoint-2 .*--resume") as caught:
+            run(tiny_recipe(*EVERY_STEP), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [c.step for c in checkpoints(tmp_path)] == [1]
+    assert not (tmp_path / "stages/0-align/.writing").exists()
+    run(tiny_recipe(*EVERY_STEP), tmp_path, resume=True)
+    assert metrics(tmp_path) == metrics(whole) and same_bits(tmp_path, whole)
+
+
+@dataclass(frozen=True)
+class Poisoned(Sft):
+    """Goes wrong where one example is in the batch: in the loss, or only in its gradient."""
+
+    where: str = "loss"
+
+    def __call__(self, model, batch, totals):
+        output = super().__call__(model, batch, totals)
+        if not any(name.startswith("shade") for name in batch["example_ids"]):
+            return output
+        if self.where == "loss":
+            return replace(output, loss=output.loss * float("nan"))
+        return replace(output, loss=output.loss + 0 * torch.sqrt(output.loss - output.loss.detach()))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_and_names_the_examples(tiny_recipe, tmp_path, where):
+    recipe = tiny_recipe("log_every_steps=1", "save_every_steps=1")
+    stage = replace(recipe.stages[0], loss=Poisoned(where), batch_size=2, accumulation=1)
+    with pytest.raises(
+        ValueError, match=r"got a .* of nan, expected a finite number; examples of the batch: "
+    ) as caught:
+        run(replace(recipe, stages=(stage,)), tmp_path)
+    groups = [stage.data.group(index, recipe.stage_seed(0)) for index in range(8)]
+    step = next(i for i in range(4) if any("shade" in e.id for group in groups[2 * i : 2 * i + 2] for e in group))
+    assert f"stage 'align', step {step + 1}: " in str(caught.value)
+    assert ", ".join(example.id for group in groups[2 * step : 2 * step + 2] for example in group) in str(caught.value)
+    weights = [load_file(checkpoint.path / "model.safetensors") for checkpoint in checkpoints(tmp_path)]
+    assert all(torch.isfinite(tensor).all() for tensors in weights for tensor in tensors.values())
+
+
+def test_a_source_without_pairs_is_found_before_anything_is_built(tiny_recipe, tmp_path, monkeypatch):
+    from phantrol.training.new_model import NewModel
+
+    monkeypatch.setattr(NewModel, "build", lambda self: pytest.fail("built"))
+    recipe = tiny_recipe()
+    kind = type(recipe.stages[0].data.parts[0][1])
+    monkeypatch.setattr(kind, "__getitem__", lambda self, i, get=kind.__getitem__: get(self, i)[1:])
+    with pytest.raises(ValueError, match=r"stage 'align': got no rejected answer in the first 4 groups"):
+        run(recipe, tmp_path)

@@ -1,0 +1,218 @@
+"""One stage: what goes into a step, and that its cut into micro-batches does not matter."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from phantrol.losses.dpo import Dpo
+from phantrol.losses.phantom_optimization import PhantomOptimization
+from phantrol.losses.sft import Sft
+from phantrol.training.trainer import StageTrainer, collator, training_arguments
+
+LOSSES = [Sft(), PhantomOptimization(), Dpo(beta=1.0)]
+
+
+def built(recipe, dtype=torch.float64):
+    """A model without dropout, in which a wrong order of sums shows."""
+    text = {**recipe.model.text, "attention_dropout": 0.0}
+    torch.manual_seed(0)
+    model, processor = replace(recipe.model, text=text).build()
+    return model.to(dtype), processor
+
+
+def train(recipe, out, dtype=torch.float64, prepare=None, **change):
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], name="only", **change),), save_every_steps=1000)
+    model, processor = built(recipe, dtype)
+    trainer = StageTrainer(model, processor, recipe, 0, out)
+    trainer.args.save_strategy = "no"
+    if prepare:
+        prepare(trainer)
+    assert trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return losses, trainer
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_four_times_one_is_one_times_four(tiny_recipe, tmp_path, loss):
+    change = dict(loss=loss, train=("*",), max_steps=3, batch_size=4, warmup_steps=0, lr=1e-2)
+    runs = [train(tiny_recipe(), tmp_path, accumulation=n, **change) for n in (1, 2, 4)]
+    assert len(runs[0][0]) == 3 and runs[0][0][0] != runs[0][0][1]
+    for losses, trainer in runs[1:]:
+        assert losses == pytest.approx(runs[0][0], rel=1e-6)
+        for one, other in zip(runs[0][1].model.parameters(), trainer.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+    def means_of_means(trainer):
+        """Negative control: totals of each micro-batch by itself."""
+        trainer.get_batch_samples, original = None, trainer.get_batch_samples
+
+        def apart(*args):
+            batches, totals = original(*args)
+            return batches, {name: value / 4 for name, value in totals.items()}
+
+        compute_loss = trainer.compute_loss
+        trainer.get_batch_samples = apart
+        trainer.compute_loss = lambda model, inputs, num_items_in_batch: (
+            compute_loss(
+                model, inputs, num_items_in_batch=loss.count(inputs) | {"pairs": max(1, len(inputs["chosen"]))}
+            )
+            / 4
+        )
+
+    wrong, _ = train(tiny_recipe(), tmp_path, accumulation=4, prepare=means_of_means, **change)
+    assert abs(wrong[1] - runs[0][0][1]) > 1e-4
+
+
+def test_data_come_in_the_order_of_the_mixture(tiny_recipe, tmp_path):
+    seen = []
+
+    def watch(trainer):
+        collate = trainer.data_collator
+        trainer.data_collator = lambda groups: seen.append([e.id for g in groups for e in g]) or collate(groups)
+
+    train(tiny_recipe(), tmp_path, prepare=watch)
+    stage, seed = tiny_recipe().stages[0], tiny_recipe().stage_seed(0)
+    groups = [stage.data.group(index, seed) for index in range(16)]
+    assert [name for ids in seen for name in ids] == [e.id for group in groups for e in group]
+    assert [len(ids) for ids in seen] == [4] * 8  # two groups of two examples a micro-batch
+
+
+def test_workers_change_nothing(tiny_recipe, tmp_path):
+    losses = [train(tiny_recipe(f"workers={n}"), tmp_path)[0] for n in (0, 1)]
+    assert losses[0] == losses[1]
+
+
+def test_a_frozen_tower_stands_in_eval_mode(tiny_recipe, tmp_path):
+    modes = []
+
+    def watch(trainer):
+        model = trainer.model
+        model.projector.register_forward_hook(lambda *_: modes.append((model.vision_tower.training, model.training)))
+
+    train(tiny_recipe(), tmp_path, prepare=watch)
+    assert set(modes) == {(False, True)}
+    modes.clear()
+    train(tiny_recipe(), tmp_path, prepare=watch, train=("*",))
+    assert set(modes) == {(True, True)}
+
+
+def test_what_is_not_trained_does_not_move(tiny_recipe, tmp_path):
+    before, _ = built(tiny_recipe(), torch.float32)
+    _, trainer = train(tiny_recipe(), tmp_path, torch.float32)
+    moved = {
+        n for (n, a), b in zip(before.named_parameters(), trainer.model.parameters(), strict=True) if not a.equal(b)
+    }
+    assert moved and all(
+        name.startswith("projector.") or "traversal_gate" in name or ".phantom." in name for name in moved
+    )
+
+
+def test_bfloat16_ends_with_its_stage(tiny_recipe, tmp_path):
+    whole, _ = train(tiny_recipe(), tmp_path, torch.float32)
+    half, trainer = train(tiny_recipe(), tmp_path, torch.float32, precision="bfloat16")
+    assert whole != half and half == pytest.approx(whole, rel=0.02)
+    assert "forward" not in vars(trainer.model)  # autocast was wrapped around it
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_recipe, tmp_path):
+    plain, _ = train(tiny_recipe(), tmp_path)
+    saving, trainer = train(tiny_recipe(), tmp_path, gradient_checkpointing=True)
+    assert saving == pytest.approx(plain, rel=1e-6) and trainer.model.is_gradient_checkpointing
+    recipe = tiny_recipe("stages.0.max_steps=1", "stages.0.warmup_steps=0")
+    StageTrainer(trainer.model, trainer.processor, recipe, 0, tmp_path)
+    assert not trainer.model.is_gradient_checkpointing  # and ends with its stage, too
+
+
+def test_the_reference_is_the_model_at_the_start(tiny_recipe, tmp_path):
+    losses, trainer = train(tiny_recipe(), tmp_path, loss=Dpo(), train=("*",), accumulation=1, warmup_steps=0)
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3) and losses[-1] < losses[0]
+    start, _ = built(tiny_recipe())
+    for one, other in zip(start.parameters(), trainer.reference.copy.parameters(), strict=True):
+        assert torch.equal(one, other) and not other.requires_grad
+
+
+def with_adapters(model):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=r".*language_model.*(q_proj|v_proj)")
+    return peft.get_peft_model(model, config)
+
+
+@pytest.mark.parametrize("patterns, copied", [(("*lora_*",), False), (("*lora_*", "projector.*"), True)])
+def test_the_reference_under_peft(tiny_recipe, tmp_path, patterns, copied):
+    """New adapters are switched off; where more than adapters is trained, there is a copy. Both are the same model."""
+    change = dict(loss=Dpo(), train=patterns, max_steps=3, warmup_steps=0)
+    recipe = tiny_recipe()
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], **change),))
+    model, processor = built(recipe)
+    model = with_adapters(model)
+    trainer = StageTrainer(model, processor, recipe, 0, tmp_path)
+    assert (trainer.reference.copy is not None) == copied
+    batch = trainer.data_collator([recipe.stages[0].data.group(index, 0) for index in range(4)])
+    before = trainer.reference(model, batch)
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    assert any(parameter.any() for name, parameter in model.named_parameters() if "lora_B" in name)
+    torch.testing.assert_close(trainer.reference(model, batch), before, rtol=0, atol=0)
+    assert model.training
+
+
+def test_patterns_hold_under_peft(tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], train=("projector.*", "*lora_*")),))
+    model, processor = built(recipe)
+    StageTrainer(with_adapters(model), processor, recipe, 0, tmp_path)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if name.startswith("projector") or "lora_" in name}
+
+
+def test_attention_without_masks_is_refused_for_packing(tiny_recipe):
+    stage = tiny_recipe().stages[0]
+    model, processor = built(tiny_recipe())
+    model.config.text_config._attn_implementation = "flash_attention_2"
+    with pytest.raises(
+        ValueError, match=r"stage 'align': got pack=True on flash_attention_2.*stages\.align\.pack=false"
+    ):
+        collator(model, processor, stage)
+    assert collator(model, processor, replace(stage, pack=False)).pack is False
+
+
+def test_the_collator_knows_model_and_loss(tiny_recipe):
+    model, processor = built(tiny_recipe(), torch.bfloat16)
+    align, tune = (collator(model, processor, stage) for stage in tiny_recipe().stages)
+    assert align.pairs and not tune.pairs and align.dtype == torch.bfloat16 and align.window_tokens is None
+    model.config.text_config.sliding_window = 7
+    assert collator(model, processor, tiny_recipe().stages[0]).window_tokens == 7
+    model.config.text_config.use_sliding_window = False
+    assert collator(model, processor, tiny_recipe().stages[0]).window_tokens is None
+
+
+def test_a_batch_that_ranks_cannot_share(tiny_recipe, tmp_path, monkeypatch):
+    ranks = SimpleNamespace(num_processes=3, device=torch.device("cpu"))
+    monkeypatch.setattr("phantrol.training.trainer.PartialState", lambda: ranks)
+    with pytest.raises(ValueError, match="got batch_size=4, expected a multiple of accumulation × ranks = 2 × 3"):
+        training_arguments(built(tiny_recipe())[0], tiny_recipe(), 0, tmp_path)
+
+
+def test_the_configuration_is_left_alone(tiny_recipe, tmp_path):
+    before = built(tiny_recipe())[0].config.to_dict()
+    _, trainer = train(tiny_recipe(), tmp_path)
+    after = trainer.model.config.to_dict()
+    assert {k: v for k, v in after.items() if before.get(k) != v} in ({}, {"use_cache": True})
+
+
+def test_sigterm_is_only_watched_while_training(tiny_recipe, tmp_path):
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+
+    def watch(trainer):
+        collate = trainer.data_collator
+        trainer.data_collator = lambda groups: seen.append(signal.getsignal(signal.SIGTERM)) or collate(groups)
+
+    train(tiny_recipe(), tmp_path, prepare=watch)
+    assert all(handler is not before for handler in seen) and signal.getsignal(signal.SIGTERM) is before
