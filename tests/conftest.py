@@ -1,6 +1,6 @@
 """What every test shares: no network, few threads, and tiny decoders with random weights.
 
-Sizes are of a toy; what makes a family itself (sliding windows, head norms, scalings) is switched on wherever it exists.
+Sizes are a toy's; what makes a family itself (sliding windows, head norms, scalings) is switched on wherever it exists.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ FAMILIES = {
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
     ),
     "olmo2": {},
-    "granite": dict(
-        attention_multiplier=0.4, residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0
-    ),
+    "granite": dict(attention_multiplier=0.4, residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0),
     "smollm3": dict(no_rope_layers=[1, 0, 1], **LAST_LAYERS_SLIDE),
 }
 

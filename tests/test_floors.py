@@ -1,8 +1,8 @@
 """Floors: a file of phantrol imports from its own floor and from those below, never from above.
 
-0 ops · 1 modifiers · 2 models · 3 data, losses · 4 training, inference, evals, explain · 5 serving, recipes · 6 the rest
-(the command line and what only it calls). `ops` knows torch alone. torchvision and timm are nobody's: beside a CPU build
-of torch they break `import transformers`.
+0 ops · 1 modifiers · 2 models · 3 data, losses · 4 training, inference, evals, explain · 5 serving, recipes · 6 the
+command line and what only it calls. `ops` knows torch alone. torchvision and timm are nobody's: beside a CPU build of
+torch they break `import transformers`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[tuple[int, s
 
 
 def place(module: str) -> str:
-    """Return where a dotted name stands: phantrol.ops.images → ops, and phantrol.Engine, whose home is there, → inference."""
+    """Return where a dotted name stands: phantrol.ops.images → ops, phantrol.Engine (a name from there) → inference."""
     part = (*module.split("."), "__init__")[1]
     return place(phantrol._HOMES[part]) if part in phantrol._HOMES else part
 

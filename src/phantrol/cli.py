@@ -34,7 +34,7 @@ Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phan
 @app.command()
 def demo(
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="where model, scores.json and report.html go")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(help="where model, scores and report go; by default runs/demo")] = None,
     limit: Annotated[int, typer.Option(min=2, help="held-out questions per task")] = 200,
     seed: Annotated[int, typer.Option(help="of weights, data and evaluation")] = 0,
 ) -> None:

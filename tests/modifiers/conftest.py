@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pytest
@@ -91,7 +91,7 @@ def enlarge(model: PreTrainedModel, gate_bias: float = 0.2) -> None:
 def build_case(tiny_decoder: Callable[..., PreTrainedModel]) -> Callable[[str, str], Case]:
     """`build_case(family, name of a set)` returns a case, the same object each time: leave it as you found it."""
 
-    @lru_cache(maxsize=None)
+    @cache
     @torch.no_grad()
     def build(family: str, name: str) -> Case:
         plain = tiny_decoder(family).double()

@@ -27,7 +27,10 @@ OPTIONS = [
     (lambda: config_from_dict({"passes": 2}), "name"),
 ]
 LISTS = [
-    ([TrolConfig(layers=(3,))], r"TrolConfig.layers is \(3,\): expected 'all' or indices from 0 to 2, since the decoder has 3"),
+    (
+        [TrolConfig(layers=(3,))],
+        r"TrolConfig.layers is \(3,\): expected 'all' or indices from 0 to 2, since the decoder has 3",
+    ),
     ([PhantomConfig(layers=(-1, 0))], r"PhantomConfig.layers is \(-1, 0\)"),
     ([TrolConfig(layers=())], r"TrolConfig.layers is \(\)"),
     ([TrolConfig(layers="some")], "TrolConfig.layers is .*: expected 'all' or indices"),
@@ -91,7 +94,9 @@ def test_a_prompt_after_an_answer(name: str, build_case: Callable[[str, str], An
     case = build_case("llama", name)
     cache = DynamicCache(config=case.model.config)
     case.feed(case.ids, (PROMPT, PROMPT + 1), cache)
-    with pytest.raises(ValueError, match="2 tokens of a prompt after an answer.*begin with an empty cache, or pass prompt_len"):
+    with pytest.raises(
+        ValueError, match=r"2 tokens of a prompt after an answer.*begin with an empty cache, or pass prompt_len"
+    ):
         case.step(case.ids[:, PROMPT + 1 :], cache)
     # the remedy that the message names
     case.step(case.ids[:, PROMPT + 1 :], cache, prompt=PROMPT)

@@ -34,7 +34,7 @@ def build(build_case: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
 
 
 def load(folder: Path) -> Any:
-    """Load, and copy each parameter to memory of its own: the last bit of a product depends on how memory is aligned."""
+    """Load, and copy each parameter to fresh memory: the last bit of a product depends on how memory is aligned."""
     model = load_grafted(folder)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -52,9 +52,7 @@ def without_modifiers(model: Any, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_a_model_comes_back_to_the_bit(
-    family: str, name: str, build: Callable[[str, str], Any], tmp_path: Path
-):
+def test_a_model_comes_back_to_the_bit(family: str, name: str, build: Callable[[str, str], Any], tmp_path: Path):
     case = build(family, name)
     case.model.save_pretrained(tmp_path / "one")
     loaded = load(tmp_path / "one")
@@ -143,13 +141,13 @@ def test_a_missing_tensor_is_refused(folder: Path, key: str):
 
 def test_a_tensor_too_many_is_refused(folder: Path):
     edit_tensors(folder, lambda tensors: tensors.update({"model.layers.0.traversal_gate.extra": torch.zeros(1)}))
-    with pytest.raises(ValueError, match="unexpected_keys.*traversal_gate.extra"):
+    with pytest.raises(ValueError, match=r"unexpected_keys.*traversal_gate\.extra"):
         load_grafted(folder)
 
 
 def test_a_modifier_less_than_was_saved_is_refused(folder: Path):
     edit_config(folder, lambda config: config["modifiers"].pop())
-    with pytest.raises(ValueError, match="unexpected_keys.*"):
+    with pytest.raises(ValueError, match=r"unexpected_keys.*\.phantom\.|unexpected_keys.*traversal_gate"):
         load_grafted(folder)
 
 
@@ -174,5 +172,5 @@ def test_what_config_json_gets_wrong_is_said(folder: Path, edit: Callable[[dict[
 
 def test_a_plain_model_is_refused(build: Callable[[str, str], Any], tmp_path: Path):
     build("llama", "both").plain.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="names no modifiers in its config.json: load it with AutoModelForCausalLM"):
+    with pytest.raises(ValueError, match=r"names no modifiers in its config\.json: load it with AutoModelForCausalLM"):
         load_grafted(tmp_path)

@@ -1,4 +1,4 @@
-"""`generate()` on a grafted decoder: with whatever cache and in whatever chunks, the same tokens with the same logits."""
+"""`generate()` on a grafted decoder: with any cache and in any chunks, the same tokens with the same logits."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def dynamic(case: Any) -> float:
 
 
 def chunked_prefill(case: Any) -> float:
-    return differ(
-        greedy(case, **prompts(case), prefill_chunk_size=3), greedy(case, **prompts(case), use_cache=False)
-    )
+    return differ(greedy(case, **prompts(case), prefill_chunk_size=3), greedy(case, **prompts(case), use_cache=False))
 
 
 def static(case: Any) -> float:
@@ -72,9 +70,7 @@ def static_used_twice(case: Any) -> float:
     cache = StaticCache(config=case.model.config, max_cache_len=40)
     greedy(case, **prompts(case, shift=3), past_key_values=cache)
     cache.reset()
-    return differ(
-        greedy(case, **prompts(case), past_key_values=cache), greedy(case, **prompts(case), use_cache=False)
-    )
+    return differ(greedy(case, **prompts(case), past_key_values=cache), greedy(case, **prompts(case), use_cache=False))
 
 
 def beams(case: Any) -> float:

@@ -90,7 +90,7 @@ def own_mask(case: Any, dtype: torch.dtype, ends: tuple[int, ...] | None) -> flo
             part = {"attention_mask": mask[:, :, start:end, :end], "position_ids": positions[:, start:end]}
             options = {"past_key_values": cache, "use_cache": cache is not None, "prompt_length": PROMPT}
             chunks.append(case.model(ids[:, start:end], **part, **options).logits)
-    return float((torch.cat(chunks, 1) [real] - alone).abs().max())
+    return float((torch.cat(chunks, 1)[real] - alone).abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float64], ids=str)
@@ -126,6 +126,24 @@ def test_two_answers_to_one_prompt_share_a_row(name: str, build_case: Callable[[
     assert float((packed - unpacked)[segments == 2].abs().max()) > BROKEN
 
 
+@pytest.mark.parametrize("name", ["trol", "trol_prompt", "phantom", "both", "both_prompt"])
+@torch.no_grad()
+def test_a_copied_cache_goes_its_own_way(name: str, build_case: Callable[[str, str], Any]):
+    """A prompt read once, and its cache copied for each answer."""
+    case = build_case("llama", name)
+    prompt, answers = case.ids[:1, :PROMPT], case.ids[:, PROMPT:]
+    cache = DynamicCache(config=case.model.config)
+    case.step(prompt, cache, prompt=PROMPT)
+    copied = copy.deepcopy(cache)
+    shared = copy.copy(cache)
+    for answer, own in zip(answers, (cache, copied), strict=True):
+        fed = torch.cat([case.step(answer[None, i : i + 1], own) for i in range(len(answer))], dim=1)
+        full = case.full(torch.cat([prompt, answer[None]], dim=1))
+        assert float((fed - full[:, PROMPT:]).abs().max()) < EXACT
+    late = case.step(answers[1:, :1], shared)  # not copied in depth: the first answer is already in it
+    assert float((late - full[:, PROMPT : PROMPT + 1]).abs().max()) > BROKEN
+
+
 def test_layers_of_one_kind_share_one_class_whose_name_tells(build_case: Callable[[str, str], Any]):
     layers = build_case("llama", "both").model.model.layers
     assert len({type(layer) for layer in layers}) == 1
@@ -151,7 +169,9 @@ def test_a_decoder_alone_can_be_grafted(build_case: Callable[[str, str], Any]):
     assert [type(modifier).__name__ for modifier in grafted_modifiers(decoder)] == ["Trol", "Phantom"]
 
 
-def test_the_order_of_modifiers_does_not_matter(tiny_decoder: Callable[..., Any], build_case: Callable[[str, str], Any]):
+def test_the_order_of_modifiers_does_not_matter(
+    tiny_decoder: Callable[..., Any], build_case: Callable[[str, str], Any]
+):
     case = build_case("llama", "both")
     other = graft(tiny_decoder("llama").double(), list(reversed(case.configs)))
     other.load_state_dict(case.model.state_dict())

@@ -37,7 +37,9 @@ def gradients(case: Any) -> dict[str, Tensor]:
     """Return the gradient of each parameter, for two rows of which one begins with padding."""
     ids = torch.stack([torch.cat([case.ids.new_zeros(PADS), case.ids[0, :-PADS]]), case.ids[1]])
     case.model.zero_grad()
-    output = case.model(ids, attention_mask=(ids != 0).long(), labels=ids.masked_fill(ids == 0, -100), prompt_length=PROMPT)
+    output = case.model(
+        ids, attention_mask=(ids != 0).long(), labels=ids.masked_fill(ids == 0, -100), prompt_length=PROMPT
+    )
     output.loss.backward()
     return {name: parameter.grad.clone() for name, parameter in case.model.named_parameters()}
 
@@ -143,10 +145,12 @@ def test_an_identity_start_can_learn(logits: str, build_case: Callable[[str, str
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses == sorted(losses, reverse=True) and losses[0] - losses[-1] > 1e-2
     if logits == "exact":
-        assert all(float(layer.self_attn.phantom.key.o_proj.weight.grad.abs().max()) > 0 for layer in model.model.layers)
+        assert all(
+            float(layer.self_attn.phantom.key.o_proj.weight.grad.abs().max()) > 0 for layer in model.model.layers
+        )
 
 
 @pytest.mark.parametrize("name", ["trol_prompt", "both_prompt"])

@@ -112,6 +112,7 @@ def test_no_eta_is_plain_attention(logits: str):
 
 
 @pytest.mark.parametrize("heads", [1, 4])
+@torch.no_grad()
 def test_with_one_key_value_head_the_term_is_a_constant(heads: int):
     """y_K and y_V are the same at all positions: the logits keep their softmax, and out = h1 + (1 - w)·η·c."""
     module, query, key, value = setting(heads, 1, eta=1.0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from phantrol.modifiers.base import mix_in
 from phantrol.modifiers.graft import GraftedLayer
 from phantrol.modifiers.sequence import SequenceStep
-from phantrol.modifiers.trol import IDENTITY_BIAS, Traversed, TraversalGate
+from phantrol.modifiers.trol import IDENTITY_BIAS, TraversalGate, Traversed
 
 LN3 = math.log(3)  # σ(2·ln(3)/2) = 3/4 and σ(2·ln 3) = 9/10
 

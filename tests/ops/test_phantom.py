@@ -41,7 +41,10 @@ def attend_slowly(states: Tensor, anchor: Tensor, q: Tensor, k: Tensor, v: Tenso
                 query = [gelu(x) for x in times(q, states[b, h, n].tolist())]
                 scores = [sum(a * c for a, c in zip(query, key, strict=True)) / math.sqrt(size) for key in keys]
                 shares = [math.exp(score) for score in scores]
-                mixed = [sum(s * value[i] for s, value in zip(shares, values, strict=True)) / sum(shares) for i in range(size)]
+                mixed = [
+                    sum(s * value[i] for s, value in zip(shares, values, strict=True)) / sum(shares)
+                    for i in range(size)
+                ]
                 result[b, h, n] = torch.tensor([gelu(x) for x in times(o, mixed)], dtype=states.dtype)
     return result
 
@@ -168,7 +171,9 @@ def test_large_states_do_not_overflow(dtype: torch.dtype):
 
 
 def test_gradients():
-    tensors = [random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(1, 2, 2, 3), (1, 2, 3), *[(3, 3)] * 4])]
+    tensors = [
+        random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(1, 2, 2, 3), (1, 2, 3), *[(3, 3)] * 4])
+    ]
 
     def attended(states, anchor, q, k, v, o):
         return attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)

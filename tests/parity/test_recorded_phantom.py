@@ -126,7 +126,7 @@ def test_answers_and_their_cache(model: PreTrainedModel, recording: Any, value: 
 
 
 def test_what_is_kept_of_the_anchor(model: PreTrainedModel, recording: Any):
-    """The official code keeps the anchor's states, we keep what other tokens need of them: gelu(s·Wk) and gelu(s·Wv)."""
+    """The official code keeps the anchor's states s, we keep what other tokens need: gelu(s·Wk) and gelu(s·Wv)."""
     cache = DynamicCache(config=model.config)
     prefill(model, recording, cache)
     phantom = model.model.layers[0].self_attn.phantom

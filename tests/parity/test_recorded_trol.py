@@ -6,7 +6,7 @@ Traversal of the prompt alone is what was released: TrolConfig(tokens="prompt", 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ NAMES = {"wo": "self_attn.o_proj", "w1": "mlp.gate_proj", "w3": "mlp.up_proj", "
 class PartialLinear(nn.Linear):
     """W·x, and on the tokens of an image + B·A·x, as in InternLM-XComposer2."""
 
-    rows: dict[str, Tensor | None] = {"image": None}  # [B, N] True on tokens of an image
+    rows: ClassVar[dict[str, Tensor | None]] = {"image": None}  # [B, N] True on tokens of an image
 
     def forward(self, x: Tensor) -> Tensor:
         output, image = super().forward(x), self.rows["image"]

@@ -120,6 +120,7 @@ def test_bfloat16_ends_with_its_stage(tiny_recipe, tmp_path):
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 def test_gradient_checkpointing_changes_nothing(tiny_recipe, tmp_path):
     plain, _ = train(tiny_recipe(), tmp_path)
     saving, trainer = train(tiny_recipe(), tmp_path, gradient_checkpointing=True)
@@ -195,7 +196,7 @@ def test_the_collator_knows_model_and_loss(tiny_recipe):
 
 def test_a_batch_that_ranks_cannot_share(tiny_recipe, tmp_path, monkeypatch):
     ranks = SimpleNamespace(num_processes=3, device=torch.device("cpu"))
-    monkeypatch.setattr("phantrol.training.trainer.PartialState", lambda: ranks)
+    monkeypatch.setattr("phantrol.training.trainer.process_state", lambda: ranks)
     with pytest.raises(ValueError, match="got batch_size=4, expected a multiple of accumulation × ranks = 2 × 3"):
         training_arguments(built(tiny_recipe())[0], tiny_recipe(), 0, tmp_path)
 

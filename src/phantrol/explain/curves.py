@@ -27,7 +27,8 @@ def read_metrics(file: str | Path) -> list[dict[str, Any]]:
             rows.append({**row, "stage": str(row["stage"]), "step": int(row["step"])})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{file}, line {number} is broken ({type(error).__name__}: {error}): expected an object with stage and step"
+                f"{file}, line {number} is broken ({type(error).__name__}: {error}): "
+                "expected an object with stage and step"
             ) from None
     return rows
 
@@ -50,6 +51,8 @@ def curve_section(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], name: str, caption: str) -> str:
+    measured = {row["stage"] for row in rows if name in row}
+    rows = [row for row in rows if row["stage"] in measured]
     spans = _stage_spans(rows)
     last_step = max(end for _, end in spans.values())
     points = {
@@ -71,7 +74,10 @@ def _figure(rows: Sequence[Mapping[str, Any]], name: str, caption: str) -> str:
         marks += [line(x, y, WIDTH - RIGHT, y), text(x - 8, y + 4, f"{tick:g}", "end", "tick")]
     if name == "reward_accuracy":
         half = place(0, 0.5)[1]
-        marks += [line(LEFT, half, WIDTH - RIGHT, half, "chance"), text(WIDTH - RIGHT + 5, half + 4, "chance", kind="tick")]
+        marks += [
+            line(LEFT, half, WIDTH - RIGHT, half, "chance"),
+            text(WIDTH - RIGHT + 5, half + 4, "chance", kind="tick"),
+        ]
     for tick in round_ticks(0, last_step, about=6):
         x, y = place(tick, low)
         marks.append(text(x, y + 16, short_number(tick), "middle", "tick"))
@@ -81,7 +87,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], name: str, caption: str) -> str:
         if drawn:
             marks.append(path(drawn, "curve"))
             marks.append(f'<circle class="dot" cx="{drawn[-1][0]:.1f}" cy="{drawn[-1][1]:.1f}" r="3.2"/>')
-    final = [place(*stage[-1]) + (stage[-1][1],) for stage in points.values() if stage][-1]
+    final = [(*place(*stage[-1]), stage[-1][1]) for stage in points.values() if stage][-1]
     marks.append(text(final[0] + 7, final[1] + 4, short_number(final[2]), kind="value"))
     title = f"{caption}, over {last_step} steps; at the end {short_number(final[2])}"
     return (
@@ -106,8 +112,7 @@ def _stages(spans: Mapping[str, tuple[int, int]], place: Any, low: float, high: 
     for index, (stage, (start, end)) in enumerate(spans.items()):
         (left, bottom), (right, top) = place(start, low), place(end, high)
         if index % 2 == 0:
-            marks.append(
-                f'<rect class="band" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"/>'
-            )
+            size = f'width="{right - left:.1f}" height="{bottom - top:.1f}"'
+            marks.append(f'<rect class="band" x="{left:.1f}" y="{top:.1f}" {size}/>')
         marks.append(text((left + right) / 2, top - 9, stage, "middle", "stage"))
     return marks

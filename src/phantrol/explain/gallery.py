@@ -15,6 +15,7 @@ from phantrol.explain.colours import data_uri
 from phantrol.models.image_processing import load_picture
 
 THUMBNAIL_PX = 224
+LONG_ANSWER = 30  # characters; longer ones are not set in bold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Shown:
 
 
 def choose_gallery(
-    rows: Sequence[Row], samples: Sequence[Sample], per_task: int = 4, more_wrong: int = 2
+    rows: Sequence[Row], samples: Sequence[Sample], per_task: int = 3, more_wrong: int = 1
 ) -> list[Shown]:
     """Return the first questions of each task as they come, not chosen, and the first mistakes after them.
 
@@ -82,15 +83,16 @@ def _card(item: Shown) -> str:
     mark, verdict = ("✓", "right") if item.right else ("✗", "wrong")
     picture = ""
     if item.picture is not None:
-        picture = f'<img src="{data_uri(_thumbnail(item.picture))}" alt="The picture that the question is about" loading="lazy">'
+        picture = f'<img src="{data_uri(_thumbnail(item.picture))}" alt="The picture of this question" loading="lazy">'
     truth = "" if item.right else f'<p class="truth">right would be <strong>{escape(item.answer)}</strong></p>'
     blind = ""
     if item.said_blind is not None:
-        blind = f'<p class="blind">shown another picture: {escape(item.said_blind) or "(nothing)"}</p>'
+        blind = f'<p class="blind">with another picture: {escape(item.said_blind) or "(nothing)"}</p>'
+    length = " long" if len(item.said) > LONG_ANSWER else ""
     return (
         f'<li class="card {verdict}" data-verdict="{verdict}">{picture}<div><p class="task">'
         f'{escape(item.task.replace("_", " "))}</p><p class="question">{escape(item.question)}</p>'
-        f'<p class="said"><span class="mark" role="img" aria-label="{verdict}">{mark}</span> '
+        f'<p class="said{length}"><span class="mark" role="img" aria-label="{verdict}">{mark}</span> '
         f"{escape(item.said) or '(nothing)'}</p>{truth}{blind}</div></li>"
     )
 

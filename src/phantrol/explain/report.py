@@ -1,4 +1,4 @@
-"""`write_report`: what was trained, what it can do, how it learnt, what it answers, where it looks twice. One HTML file.
+"""`write_report`: what was trained, how it learnt, what it can do and answers, where it looks twice. One HTML file.
 
 The file needs nothing but itself: no network, no fonts, no scripts from elsewhere.
 """
@@ -56,8 +56,8 @@ def write_report(
     sections = (
         score_section(scores, split, examples),
         curve_section(rows),
-        gallery_section(gallery),
         traversal_section(traversals),
+        gallery_section(gallery),
         _reproduce_section(reproduce),
     )
     summary = _summary(recipe, modifiers, parameters, seconds, device, scores, split)
@@ -67,13 +67,20 @@ def write_report(
 
 
 def _page(title: str, summary: str, facts: str, sections: Sequence[str]) -> str:
-    names = {"scores": "Scores", "learning": "Learning", "gallery": "Answers", "traversal": "Traversal", "again": "Again"}
+    names = {
+        "scores": "Scores",
+        "learning": "Learning",
+        "traversal": "Traversal",
+        "gallery": "Answers",
+        "again": "Again",
+    }
     links = "".join(
         f'<a href="#{name}">{words}</a>' for name, words in names.items() if any(f'id="{name}"' in s for s in sections)
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{_asset("report.css")}</style></head>
+<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>
+<style>{_asset("report.css")}</style></head>
 <body><header><p class="brand">phantrol</p><h1>{escape(title)}</h1><p class="summary">{summary}</p>{facts}
 <nav aria-label="Sections">{links}</nav></header><main>{"".join(sections)}</main>
 <script>{_asset("report.js")}</script></body></html>
@@ -94,9 +101,10 @@ def _summary(
     grafts = f" with {escape(' and '.join(modifiers))}" if modifiers else ""
     return (
         f"A vision-language model of {escape(_in_words(parameters))} parameters{grafts}, trained by the recipe "
-        f"<code>{escape(recipe)}</code> in {escape(_duration(seconds))} on {escape(device)}. Over {len(scores)} tasks on "
-        f"pictures that it had never seen ({escape(split)}) it scores {means['model']}; with the pictures exchanged "
-        f"{means['shuffled']}, and by reading the questions alone one gets {means['prior']}. The difference is what it saw."
+        f"<code>{escape(recipe)}</code> in {escape(_duration(seconds))} on {escape(device)}. Over {len(scores)} tasks "
+        f"on pictures that it had never seen ({escape(split)}) it scores {means['model']}; with the pictures exchanged "
+        f"{means['shuffled']}, and by reading the questions alone one gets {means['prior']}. "
+        "The difference is what it saw."
     )
 
 
@@ -109,12 +117,16 @@ def _facts(parameters: int, seconds: float, scores: Scores) -> str:
         "parameters": _in_words(parameters),
         "training": _duration(seconds),
     }
-    return '<dl class="facts">' + "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in shown.items()) + "</dl>"
+    return (
+        '<dl class="facts">'
+        + "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in shown.items())
+        + "</dl>"
+    )
 
 
 def _reproduce_section(command: str) -> str:
     return (
-        '<section id="again"><h2>Do it again</h2><p>The same command gives the same model.</p>'
+        '<section id="again"><h2>Do it again</h2><p>This command does all of it.</p>'
         f'<div class="command"><pre><code>{escape(command)}</code></pre>'
         '<button type="button" class="copy" hidden>Copy</button></div></section>'
     )

@@ -21,13 +21,14 @@ def score_section(scores: Scores, split: str, examples: Mapping[str, str]) -> st
     """Return the section with the table; `examples` gives a question for each task, where there is one."""
     body = "".join(_row(task, row, examples.get(task, "")) for task, row in scores.items())
     return f"""<section id="scores"><h2>What it can do</h2>
-<p>Questions about pictures of split <code>{escape(split)}</code>, which training never drew. The bar is the model, with its
-95&nbsp;% interval. What it still scores with <em>shuffled images</em>, it did not see; what the <em>text-only prior</em>
-scores is guessed from the wording alone.</p>
+<p>Questions about pictures of split <code>{escape(split)}</code>, which training never drew. The bar is the model,
+with its 95&nbsp;% interval. What it still scores with <em>shuffled images</em>, it did not see; what the
+<em>text-only prior</em> scores is guessed from the wording alone. Without pictures there is nothing to shuffle.</p>
 <ul class="legend"><li><i class="key bar"></i>model</li><li><i class="key shuffled"></i>shuffled images</li>
 <li><i class="key prior"></i>text-only prior</li></ul>
-<table class="scores"><thead><tr><th scope="col">Task</th><th scope="col" class="track-head"><span>0</span><span>50</span>
-<span>100&nbsp;%</span></th><th scope="col">Model</th><th scope="col">Shuffled</th><th scope="col">Prior</th>
+<table class="scores"><thead><tr><th scope="col">Task</th>
+<th scope="col" class="track-head"><span>0</span><span>50</span><span>100&nbsp;%</span></th>
+<th scope="col">Model</th><th scope="col">Shuffled</th><th scope="col">Prior</th>
 <th scope="col">Rows</th></tr></thead><tbody>{body}</tbody>{_foot(mean_scores(scores))}</table></section>"""
 
 

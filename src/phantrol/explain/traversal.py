@@ -34,8 +34,8 @@ class Traversal:
     """What the gates said about one prompt.
 
     question  the text of its last message
-    ratios    [L, N] w: the share of the second pass in a token, 0 to 1. Raw, not stretched. With more than two passes it
-              is the share of all later ones
+    ratios    [L, N] w: the share of the second pass in a token, 0 to 1. Raw, not stretched. With more than two passes
+              it is the share of all later ones
     layers    L indices of decoder layers
     tokens    N texts
     is_image  N flags

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
 from phantrol.explain.colours import data_uri, heat_image
@@ -17,16 +17,16 @@ from phantrol.explain.drawing import line, short_number, svg, text
 from phantrol.explain.traversal import Traversal, stretch_layers
 
 OVERLAY_PX = 224
-OPACITY = 0.62  # of the colours over the picture
-WIDTH, LEFT, RIGHT = 720, 66, 92
+SHADE = 0.45  # how much the darkest of the picture darkens the colours over it
+WIDTH, LEFT, RIGHT = 760, 66, 122
 READABLE_PX = 9.0  # a column so wide has room for its token, written upright
 
 
 def heat_map(traversal: Traversal, stretched: bool = False) -> str:
     """Return layers by tokens as SVG with labelled axes.
 
-    stretched  False: raw w, from 0 to the largest of the figure, one scale for all layers. True: each layer stretched to
-               its own range, which is written beside it
+    stretched  False: raw w, from 0 to the largest of the figure, one scale for all layers
+               True: each layer stretched to its own range, which is written beside it
     """
     ratios = stretch_layers(traversal.ratios) if stretched else traversal.ratios
     high = 1.0 if stretched else float(ratios.max())
@@ -50,7 +50,14 @@ def heat_map(traversal: Traversal, stretched: bool = False) -> str:
                 marks.append(text((left + right) / 2, top - 10, words, "middle", "tick"))
         else:
             marks += [
-                text(LEFT + (index + 0.5) * column_px + 3.5, bottom + 7, _shown(traversal.tokens[index]), "end", "token", -90)
+                text(
+                    LEFT + (index + 0.5) * column_px + 3.5,
+                    bottom + 7,
+                    _shown(traversal.tokens[index]),
+                    "end",
+                    "token",
+                    -90,
+                )
                 for index in range(start, end)
             ]
     room = 8 + 6.0 * max((len(_shown(t)) for t in traversal.tokens), default=0) if readable else 4
@@ -61,12 +68,16 @@ def heat_map(traversal: Traversal, stretched: bool = False) -> str:
 
 
 def draw_overlay(picture: Image.Image, grid: Tensor, low: float, high: float, size_px: int = OVERLAY_PX) -> Image.Image:
-    """Return the picture in grey under the colours of its tokens' ratios [H, W]; its longer side is `size_px`."""
+    """Return the colours of a picture's ratios [H, W], with the picture as shade in them; its longer side is `size_px`.
+
+    Where the picture is brightest, the colours are exactly those of the legend.
+    """
     scale = size_px / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
-    grey = picture.convert("L").resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    light = ImageOps.autocontrast(picture.convert("L")).resize(size, Image.Resampling.BICUBIC)
+    shade = light.point(lambda value: 255 - SHADE * (255 - value)).convert("RGB")
     heat = heat_image(grid.numpy(), low, high).resize(size, Image.Resampling.NEAREST)
-    return Image.blend(grey, heat, OPACITY)
+    return ImageChops.multiply(heat, shade)
 
 
 def legend(low: float, high: float, words: str) -> str:
@@ -85,8 +96,8 @@ def traversal_section(traversals: Sequence[Traversal]) -> str:
         return ""
     return (
         '<section id="traversal"><h2>Where it looks twice</h2>'
-        "<p>A layer that traverses runs a second time on its own output, and each token keeps a share <var>w</var> of the "
-        "second pass: <var>y</var> = (1 − <var>w</var>)·L(<var>x</var>) + <var>w</var>·L(L(<var>x</var>)). "
+        "<p>A layer that traverses runs a second time on its own output, and each token keeps a share <var>w</var> of "
+        "the second pass: <var>y</var> = (1 − <var>w</var>)·L(<var>x</var>) + <var>w</var>·L(L(<var>x</var>)). "
         "Light is a token that takes much of its second look, dark is one that keeps its first.</p>"
         + "".join(_figure(traversal) for traversal in traversals)
         + "</section>"
@@ -100,8 +111,9 @@ def _figure(traversal: Traversal) -> str:
         + legend(0.0, high, "w, raw")
         + _pictures(traversal, traversal.ratios, high)
         + f'<div class="wide">{heat_map(traversal)}</div>'
-        + "<details><summary>Each layer stretched to its own range</summary><p>This shows which tokens a layer prefers, and "
-        "hides how much it traverses at all; the numbers beside the rows say that.</p>"
+        + "<details><summary>Each layer stretched to its own range</summary>"
+        "<p>This shows which tokens a layer prefers, and hides how much it traverses at all; "
+        "the numbers beside the rows say that.</p>"
         + legend(0.0, 1.0, "from a layer's least w to its largest")
         + _pictures(traversal, stretch_layers(traversal.ratios), 1.0)
         + f'<div class="wide">{heat_map(traversal, stretched=True)}</div></details></figure>'
@@ -116,8 +128,10 @@ def _pictures(traversal: Traversal, ratios: Tensor, high: float) -> str:
         plain = found.picture.copy()
         plain.thumbnail((OVERLAY_PX, OVERLAY_PX))
         cells.append(_cell(plain, "the picture", "big"))
-        cells.append(_cell(draw_overlay(found.picture, grid.mean(0), 0.0, high), "mean of the layers", "big"))
-        if len(traversal.layers) > 1:
+        several = len(traversal.layers) > 1
+        words = "mean of the layers" if several else f"layer {traversal.layers[0]}"
+        cells.append(_cell(draw_overlay(found.picture, grid.mean(0), 0.0, high), words, "big"))
+        if several:
             cells += [
                 _cell(draw_overlay(found.picture, layer, 0.0, high, OVERLAY_PX // 2), f"layer {index}", "")
                 for index, layer in zip(traversal.layers, grid, strict=True)
@@ -126,7 +140,8 @@ def _pictures(traversal: Traversal, ratios: Tensor, high: float) -> str:
 
 
 def _cell(picture: Image.Image, words: str, kind: str) -> str:
-    return f'<div class="multiple {kind}"><img src="{data_uri(picture)}" alt="{escape(words)}"><span>{escape(words)}</span></div>'
+    image = f'<img src="{data_uri(picture)}" alt="{escape(words)}">'
+    return f'<div class="multiple {kind}">{image}<span>{escape(words)}</span></div>'
 
 
 def _layer_labels(traversal: Traversal, top: float, row_px: float) -> list[str]:
@@ -138,8 +153,8 @@ def _layer_labels(traversal: Traversal, top: float, row_px: float) -> list[str]:
         y = top + (row + 0.5) * row_px + 4
         low, high = float(traversal.ratios[row].min()), float(traversal.ratios[row].max())
         marks.append(text(LEFT - 8, y, f"layer {layer}", "end", "tick"))
-        marks.append(text(WIDTH - RIGHT + 8, y, f"{short_number(low)} – {short_number(high)}", kind="tick"))
-    return marks
+        marks.append(text(WIDTH - RIGHT + 8, y, f"{low:.2g} – {high:.2g}", kind="tick"))
+    return [*marks, text(WIDTH - RIGHT + 8, top - 10, "least – largest w", kind="tick")]
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int, bool]]:
@@ -150,4 +165,3 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int, bool]]:
 
 def _shown(token: str) -> str:
     return token.strip().replace("\n", "⏎") or "␣"
-

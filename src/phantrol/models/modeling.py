@@ -91,7 +91,7 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         self.projector = Projector(config, vision_size(config.vision_config))
         if config.feature_positions:
             side = config.image_grid // config.unshuffle
-            self.positions = GridPositions(side, config.text_config.hidden_size, config.feature_rms or 1.0)
+            self.positions = GridPositions(side, config.text_config.hidden_size, 0.7 * (config.feature_rms or 1.0))
         else:
             self.positions = nn.Identity()
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)

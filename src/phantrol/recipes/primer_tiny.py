@@ -9,6 +9,8 @@ and failed, is in LOG.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from phantrol.data.mixture import Mixture
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.losses.phantom_optimization import PhantomOptimization
@@ -20,23 +22,27 @@ from phantrol.training.new_model import NewModel, TrainedTokenizer
 from phantrol.training.recipe import Recipe, Stage
 
 IMAGE_PX = 64
+VOCABULARY = 512  # all 256 bytes, the special tokens, and every word that Primer uses
 TASKS = {
     "shape": 1.0,
     "colour_several": 1.0,
-    "colour_one": 0.3,
+    "colour_one": 0.2,
     "existence": 1.5,
-    "count": 0.5,
-    "left_right": 2.0,
+    "count": 0.4,
+    "left_right": 1.5,
+    "outermost": 0.5,
 }
 NAMED = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is in the picture
 
 
 def recipe() -> Recipe:
-    questions = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8)
-    pictures = PrimerSource(tasks=NAMED, size_px=IMAGE_PX, questions_per_picture=1)
+    pictures = PrimerSource(tasks=NAMED, size_px=IMAGE_PX, questions_per_picture=1, sprites=False)
+    questions = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, sprites=False)
+    several = replace(questions, tasks={name: TASKS[name] for name in TASKS if name != "colour_one"}, min_objects=2)
     model = NewModel(
         text=dict(
             model_type="llama",
+            vocab_size=VOCABULARY,
             hidden_size=128,
             intermediate_size=384,
             num_hidden_layers=3,
@@ -45,16 +51,15 @@ def recipe() -> Recipe:
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             initializer_range=0.05,
-            vocab_size=1,
         ),
         vision=dict(
             model_type="stem_vision",
             image_size=IMAGE_PX,
-            # 64 px to 6 x 6 tokens; the last convolution has no padding, so the rim is not a half-empty token
+            # 64 px to 6 x 6 tokens; the last convolution has no padding, so that no token is half of rim
             stem=[[32, 5, 2, 2], [64, 3, 2, 1], [128, 3, 2, 1], [128, 3, 1, 0]],
         ),
-        modifiers=(TrolConfig(layers=(1,), gate_bias=-1.0), PhantomConfig()),
-        tokenizer=TrainedTokenizer(questions, groups=1000, vocab_size=640),
+        modifiers=(TrolConfig(layers=(1,), gate_bias=-1.0), PhantomConfig(layers=(2,))),
+        tokenizer=TrainedTokenizer(questions, groups=1000, vocab_size=VOCABULARY),
         options=dict(match_embeddings=True, feature_positions=True, projector_norm=False),
         attention="eager",  # of short rows with a mask, twice as fast on a CPU as sdpa
     )
@@ -67,36 +72,25 @@ def recipe() -> Recipe:
         betas=(0.9, 0.98),
         weight_decay=0.01,
         warmup_steps=30,
-        max_steps=600,
+        max_steps=800,
         batch_size=32,
         precision="bfloat16",
     )
-    tune = Stage(
-        "tune",
-        data=Mixture(((1.0, questions),)),
+    tune = replace(
+        align,
+        name="tune",
+        data=Mixture(((0.4, questions), (0.6, several))),
         loss=Sft(),
         train=("*",),
-        lr=4e-3,
-        betas=(0.9, 0.98),
+        lr=2e-3,
+        muon_lr=0.015,
         weight_decay=0.05,
-        warmup_steps=30,
-        max_steps=700,
+        warmup_steps=60,
+        max_steps=1400,
         batch_size=16,
         optimiser="muon",
-        precision="bfloat16",
     )
-    prefer = Stage(
-        "prefer",
-        data=Mixture(((1.0, questions),)),
-        loss=PhantomOptimization(),
-        train=("*",),
-        lr=5e-4,
-        betas=(0.9, 0.98),
-        weight_decay=0.05,
-        warmup_steps=5,
-        max_steps=60,
-        batch_size=16,
-        optimiser="muon",
-        precision="bfloat16",
+    prefer = replace(
+        tune, name="prefer", loss=PhantomOptimization(), lr=2e-4, muon_lr=1.5e-3, warmup_steps=5, max_steps=60
     )
-    return Recipe(model=model, stages=(align, tune, prefer), seed=0, workers=0)
+    return Recipe(model=model, stages=(align, tune, prefer), seed=0)

@@ -14,6 +14,9 @@ from phantrol.training.recipe import Stage
 from phantrol.training.trainable import parameter_groups
 
 
+MUON_TO_ADAMW = 10  # a Muon step has a spectral norm, not an element, of the size of the learning rate
+
+
 def build_optimiser(model: nn.Module, stage: Stage) -> Optimizer:
     """Return the optimiser of a stage for the parameters of `model` that gradients reach."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -26,14 +29,12 @@ def build_optimiser(model: nn.Module, stage: Stage) -> Optimizer:
 
 
 def hidden_matrices(model: nn.Module) -> set[int]:
-    """Return the ids of the parameters that Muon is for: matrices that map states to states.
+    """Return the ids of the parameters that Muon is for: matrices of decoder layers, which map states to states.
 
     Embeddings and the head map tokens, and a matrix with a single row or column has nothing to orthogonalise.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    tokens = [module for module in model.modules() if isinstance(module, nn.Embedding) or module is head]
-    excluded = {id(parameter) for module in tokens for parameter in module.parameters()}
-    return {id(p) for p in model.parameters() if p.ndim == 2 and min(p.shape) > 1 and id(p) not in excluded}
+    layers = model.get_decoder().layers
+    return {id(p) for p in layers.parameters() if p.ndim == 2 and min(p.shape) > 1}
 
 
 def lr_factor(stage: Stage) -> Callable[[int], float]:
@@ -52,15 +53,13 @@ def lr_factor(stage: Stage) -> Callable[[int], float]:
 
 
 class MuonAndAdamW(Optimizer):
-    """torch's Muon for hidden matrices and AdamW for the rest, as one optimiser with one learning rate.
-
-    Muon's update is scaled to the size of AdamW's (`match_rms_adamw`), so that the learning rate suits both.
-    """
+    """torch's Muon for the decoder's matrices and AdamW for the rest, as one optimiser with two learning rates."""
 
     def __init__(self, matrices: Sequence[nn.Parameter], others: Sequence[nn.Parameter], stage: Stage):
         self.parts: list[Optimizer] = []
         if matrices:
-            muon = Muon(matrices, lr=stage.lr, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+            muon_lr = MUON_TO_ADAMW * stage.lr if stage.muon_lr is None else stage.muon_lr
+            muon = Muon(matrices, lr=muon_lr, weight_decay=stage.weight_decay)
             self.parts.append(muon)
         if others:
             self.parts.append(_adamw(others, stage))

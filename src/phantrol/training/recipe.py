@@ -38,7 +38,8 @@ class Stage:
     warmup_steps   steps in which the learning rate rises to lr; with fewer max_steps it does not get there
     weight_decay   of parameters with two dimensions or more
     max_grad_norm  gradients are scaled down to this norm
-    optimiser      muon is torch's Muon for hidden matrices, and AdamW for the rest
+    optimiser      muon is torch's Muon for the decoder's matrices, and AdamW for the rest
+    muon_lr        highest learning rate of the matrices that Muon has, whose steps are ten times AdamW's; None: 10·lr
     pack           sequences about one picture share one row (see data/packing.py)
     precision      bfloat16 computes under autocast; the weights stay as they are
     gradient_checkpointing  compute activations again in the backward pass, to save memory
@@ -60,6 +61,7 @@ class Stage:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     optimiser: Optimiser = "adamw"
+    muon_lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     pack: bool = True
     precision: Precision = "float32"
@@ -77,6 +79,8 @@ class Stage:
             _expect(where, name, getattr(self, name), _whole(getattr(self, name), 1), "a whole number, at least 1")
         _expect(where, "warmup_steps", self.warmup_steps, _whole(self.warmup_steps, 0), "a whole number, at least 0")
         _expect(where, "lr", self.lr, _number(self.lr) and self.lr > 0, "a positive number")
+        muon = self.muon_lr
+        _expect(where, "muon_lr", muon, muon is None or (_number(muon) and muon > 0), "a positive number or None")
         for name in ("final_lr", "weight_decay"):
             value = getattr(self, name)
             _expect(where, name, value, _number(value) and value >= 0, "a number, at least 0")

@@ -10,7 +10,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from rich.console import Console
 from torch import nn
 from transformers import set_seed
@@ -28,7 +27,7 @@ from phantrol.training.checkpoint import (
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_to_json
-from phantrol.training.trainer import StageTrainer
+from phantrol.training.trainer import StageTrainer, process_state
 from phantrol.training.weights import is_peft, load_weights
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
@@ -90,7 +89,7 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
         if (out_dir / _RECIPE).is_file():
             _check_same_recipe(text, (out_dir / _RECIPE).read_text("utf-8"), out_dir)
         start = last_whole_checkpoint(out_dir) if resume is True else _named_checkpoint(Path(resume), out_dir)
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         out_dir.mkdir(parents=True, exist_ok=True)
         write_text(out_dir / _RECIPE, text)
@@ -154,7 +153,7 @@ def _load_stage(model: nn.Module, recipe: Recipe, checkpoint: Checkpoint) -> Non
 
 def _save_final(model: Any, processor: Any, recipe: Recipe, folder: Path) -> None:
     """Write the model that users load: adapters merged into the weights they adapt."""
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         model = model.merge_and_unload() if is_peft(model) else model
         with written_beside(folder) as writing:

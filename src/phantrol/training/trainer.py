@@ -82,7 +82,8 @@ class StageTrainer(Trainer):
             with self.stop_signal.watching():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
         finally:
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # or autocast would outlast the stage
+            for name in ("forward", "_original_forward"):  # accelerate's autocast would outlast the stage
+                vars(self.model).pop(name, None)
         return self.state.global_step >= self.stage.max_steps and not self.stop_signal.received
 
     def get_train_dataloader(self) -> DataLoader:
@@ -153,8 +154,9 @@ class StageTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             seconds, self.since_s = time.monotonic() - self.since_s, time.monotonic()
-            rate, self.pictures = self.pictures * self.accelerator.num_processes / seconds, 0
-            logs = logs | self.meters.take(self.accelerator) | {"pictures_per_s": round(rate, 1)}
+            pictures = self.accelerator.reduce(torch.tensor(self.pictures, device=self.args.device))
+            logs = logs | self.meters.take(self.accelerator) | {"pictures_per_s": round(int(pictures) / seconds, 1)}
+            self.pictures = 0
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -166,8 +168,8 @@ class StageTrainer(Trainer):
         if value is not None and not torch.isfinite(torch.as_tensor(value)):
             raise ValueError(
                 f"stage {self.stage.name!r}, step {self.state.global_step + 1}: got a {what} of {float(value)}, "
-                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}; look at them, or lower "
-                f"stages.{self.stage.name}.lr ({self.stage.lr}) in a new run"
+                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}; look at them, or "
+                f"lower stages.{self.stage.name}.lr ({self.stage.lr}) in a new run"
             )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
@@ -224,9 +226,14 @@ class StopSignal(TrainerCallback):
         self.received = True
 
 
+def process_state() -> PartialState:
+    """Return which rank this process is; without an accelerator several ranks are found only if told so."""
+    return PartialState(cpu=torch.accelerator.current_accelerator() is None)
+
+
 def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:
     """Return what transformers' Trainer needs to know of a stage; the rest is decided in StageTrainer."""
-    stage, state = recipe.stages[number], PartialState()
+    stage, state = recipe.stages[number], process_state()
     ranks = state.num_processes
     if stage.batch_size % (stage.accumulation * ranks):
         raise ValueError(

@@ -21,6 +21,7 @@ class Curriculum:
     captions      whether each picture gets a caption besides its questions
     min_objects, max_objects  objects in a picture, at most 6
     wordings      how many wordings of each template, None for all
+    sprites       whether there are pictures of sprites (animals, food, things) besides those of coloured shapes
 
     Raises ValueError for an unknown task or family, a weight that is not positive, or numbers out of range.
     """
@@ -31,6 +32,7 @@ class Curriculum:
     min_objects: int | None = None
     max_objects: int | None = None
     wordings: int | None = None
+    sprites: bool = True
 
     def __post_init__(self) -> None:
         if self.tasks is not None:
@@ -53,8 +55,9 @@ class Curriculum:
 
 @dataclass(frozen=True)
 class Syllabus:
-    """A curriculum worked out for one split: numbers of objects, and weights by family and by task."""
+    """A curriculum worked out for one split: kinds of scenes, numbers of objects, weights by family and by task."""
 
+    kinds: tuple[str, ...]
     numbers: tuple[int, int]
     families: dict[str, float]
     tasks: dict[str, float]
@@ -66,7 +69,8 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
     """Raises ValueError for an unknown split, and for tasks that the split or the numbers of objects do not allow."""
     split = find_split(split_name)
     numbers = _numbers(curriculum, split)
-    possible = tasks_for(split, numbers)
+    kinds = tuple(kind for kind in split.scene_kinds if curriculum.sprites or kind != "sprites")
+    possible = tasks_for(kinds, numbers)
     if curriculum.tasks is None:
         weights = {name: TASKS[name].weight for name in possible if curriculum.captions or name != "captions"}
     else:
@@ -74,7 +78,8 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
         wrong = [name for name in weights if name not in possible]
         if wrong:
             raise ValueError(
-                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects has no task {', '.join(wrong)}; "
+                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects"
+                f"{'' if curriculum.sprites else ' and no sprites'} has no task {', '.join(wrong)}; "
                 f"it has {', '.join(possible)}"
             )
     leads = {
@@ -82,7 +87,7 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
         for family in FAMILIES
     }
     leads = {family: names for family, names in leads.items() if names}
-    return Syllabus(numbers, {family: sum(names.values()) for family, names in leads.items()}, weights, leads)
+    return Syllabus(kinds, numbers, {family: sum(names.values()) for family, names in leads.items()}, weights, leads)
 
 
 def _numbers(curriculum: Curriculum, split: Split) -> tuple[int, int]:

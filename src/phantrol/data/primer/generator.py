@@ -79,7 +79,7 @@ def _build(
     names = syllabus.leads[family]
     name = rng.choices(tuple(names), tuple(names.values()))[0]
     task = TASKS[name]
-    kind = rng.choice([kind for kind in task.kinds if kind in split.scene_kinds])
+    kind = rng.choice([kind for kind in task.kinds if kind in syllabus.kinds])
     low, high = syllabus.numbers
     while True:  # nearly always once: some scenes lack the margin that a question needs
         if task.counts:

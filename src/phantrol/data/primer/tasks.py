@@ -8,7 +8,6 @@ from phantrol.data.primer import shape_tasks, spatial_tasks, sprite_tasks
 from phantrol.data.primer.asking import Ask, Plan
 from phantrol.data.primer.captions import ask_caption
 from phantrol.data.primer.multiple_choice import ask_multiple_choice
-from phantrol.data.primer.splits import Split
 
 ANY_NUMBER = (1, 99)
 
@@ -73,12 +72,12 @@ TASKS: dict[str, Task] = {
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(task.family for task in TASKS.values()))
 
 
-def tasks_for(split: Split, numbers: tuple[int, int]) -> tuple[str, ...]:
-    """Return the tasks that the split tests and that a picture with so many objects allows."""
+def tasks_for(kinds: tuple[str, ...], numbers: tuple[int, int]) -> tuple[str, ...]:
+    """Return the tasks that these kinds of scenes, with so many objects, allow."""
     low, high = numbers
     names = []
     for name, task in TASKS.items():
-        shown = any(kind in split.scene_kinds for kind in task.kinds)
+        shown = any(kind in kinds for kind in task.kinds)
         allowed = task.numbers[0] <= high and task.numbers[1] >= low
         if shown and allowed and not (name == "count" and low == high):
             names.append(name)

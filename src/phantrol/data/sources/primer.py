@@ -24,6 +24,7 @@ class PrimerSource:
     captions      whether each picture gets a caption besides
     min_objects, max_objects  objects in a picture, by default as the split has it
     wordings      how many wordings of each question, None for all
+    sprites       whether there are pictures of sprites besides those of coloured shapes
     pictures      the length of the source
     start         number of the first picture, so that a later stage sees new ones
 
@@ -39,6 +40,7 @@ class PrimerSource:
     min_objects: int | None = None
     max_objects: int | None = None
     wordings: int | None = None
+    sprites: bool = True
     pictures: int = 1_000_000_000
     start: int = 0
 
@@ -53,7 +55,13 @@ class PrimerSource:
     @property
     def curriculum(self) -> Curriculum:
         return Curriculum(
-            self.tasks, self.questions_per_picture, self.captions, self.min_objects, self.max_objects, self.wordings
+            self.tasks,
+            self.questions_per_picture,
+            self.captions,
+            self.min_objects,
+            self.max_objects,
+            self.wordings,
+            self.sprites,
         )
 
     def __len__(self) -> int:

@@ -1,0 +1,122 @@
+"""The demo: the recipe `primer_tiny` through training, evaluation, a question, and a report. The real pipeline in small."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from phantrol.data.messages import Message
+from phantrol.data.sources.primer import PrimerSource
+from phantrol.evals.benchmarks.primer import PrimerBenchmark
+from phantrol.evals.report import Report
+from phantrol.evals.runner import evaluate
+from phantrol.explain.gallery import choose_gallery
+from phantrol.explain.report import write_report
+from phantrol.explain.traversal import trace_traversal
+from phantrol.inference.engine import Engine
+from phantrol.models.building import load
+from phantrol.training.recipe import Recipe, load_recipe
+from phantrol.training.run import run
+
+RECIPE, SPLIT = "primer_tiny", "val"
+MOST_THREADS = 4  # a model this small gets slower with more
+NEW_PICTURE = 990_000  # far from what the evaluation draws
+
+
+def run_demo(out: Path | None, overrides: Sequence[str], limit: int, seed: int) -> None:
+    """Train, evaluate, ask and report into a new folder.
+
+    out  the folder, or None for the first free one of runs/demo, runs/demo-2, ...
+    Raises ValueError if the folder is in use, or an override does not fit the recipe.
+    """
+    console = Console(highlight=False)
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+    out = out or _free_folder()
+    recipe = load_recipe(RECIPE, [f"seed={seed}", *overrides])
+
+    console.print(_introduction(recipe))
+    began = time.monotonic()
+    final = run(recipe, out)
+    seconds = time.monotonic() - began
+
+    engine, benchmark = Engine(*load(final)), _benchmark(recipe)
+    report = evaluate(engine, benchmark, SPLIT, limit, seed)
+    report.write(out / "scores.json")
+    report.write_samples(out / "samples.jsonl")
+    console.print(report.table())
+
+    _ask(engine, recipe, out, console)
+    _write_report(out, recipe, engine, benchmark, report, limit, seconds)
+    console.print(_farewell(out, final), soft_wrap=True)
+
+
+def _introduction(recipe: Recipe) -> str:
+    stages = ", ".join(f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps)" for stage in recipe.stages)
+    return f"A small model that has never seen anything learns to see, on pictures drawn as it goes.\nStages: {stages}"
+
+
+def _benchmark(recipe: Recipe) -> PrimerBenchmark:
+    """Ask what the last stage taught, on pictures of the kind that it drew."""
+    sources = [source for _, source in recipe.stages[-1].data.parts]
+    tasks = tuple(dict.fromkeys(name for source in sources for name, _ in source.tasks))
+    sprites = any(source.sprites for source in sources)
+    return PrimerBenchmark((*tasks, "captions"), size_px=sources[0].size_px, sprites=sprites)
+
+
+def _new_pictures(recipe: Recipe, number: int) -> list[Any]:
+    """Questions about pictures that neither training nor evaluation drew, each with its answer."""
+    training = recipe.stages[-1].data.parts[-1][1]
+    source = PrimerSource(SPLIT, training.size_px, training.tasks, captions=False, min_objects=3, sprites=training.sprites)
+    groups = [source[NEW_PICTURE + index] for index in range(number)]
+    return [max(group, key=lambda example: len(example.messages[0].text)) for group in groups]
+
+
+def _ask(engine: Engine, recipe: Recipe, out: Path, console: Console) -> None:
+    example = _new_pictures(recipe, 1)[0]
+    question, answer = example.messages
+    question.pictures[0].save(out / "picture.png")
+    said = engine.answer([question.as_chat()]).text
+    console.print(f"\nA new picture, {out / 'picture.png'}. {question.text}")
+    console.print(f"  the model says: [bold]{said}[/]   (the truth: {answer.text})")
+
+
+def _write_report(
+    out: Path, recipe: Recipe, engine: Engine, benchmark: PrimerBenchmark, report: Report, limit: int, seconds: float
+) -> None:
+    asked: list[Message] = [example.messages[0] for example in _new_pictures(recipe, 4)[1:]]
+    write_report(
+        out / "report.html",
+        title="A small model learns to see",
+        recipe=RECIPE,
+        modifiers=["TroL", "Phantom"],
+        parameters=sum(parameter.numel() for parameter in engine.model.parameters()),
+        seconds=seconds,
+        device=f"{torch.get_num_threads()} CPU threads" if engine.model.device.type == "cpu" else torch.cuda.get_device_name(),
+        scores=report.scores,
+        split=SPLIT,
+        reproduce="make demo",
+        metrics=out / "metrics.jsonl",
+        gallery=choose_gallery(benchmark.rows(SPLIT, limit, report.seed), report.samples),
+        traversals=[trace_traversal(engine.model, engine.processor, [message.as_chat()]) for message in asked],
+    )
+
+
+def _farewell(out: Path, final: Path) -> str:
+    return (
+        f"\nThe report is {out / 'report.html'}: open it in a browser. Next, type\n"
+        f'  phantrol ask {final} {out / "picture.png"} "What do you see in the image?"\n'
+        f"  phantrol eval {final} primer --split test_comp      colours and shapes in pairs that it has never met\n"
+        f"  phantrol describe {final}                           what it is made of\n"
+        f"  phantrol train {RECIPE} --dry-run                   how it was trained"
+    )
+
+
+def _free_folder() -> Path:
+    names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in count(1))
+    return next(folder for folder in names if not folder.exists())

@@ -1,0 +1,162 @@
+"""Runs in which a stage needs more than its own checkpoint: a reference model, adapters, other ranks."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import phantrol
+from phantrol.losses.dpo import Dpo
+from phantrol.losses.sft import Sft
+from phantrol.training.checkpoint import checkpoints
+from phantrol.training.new_model import NewModel
+from phantrol.training.run import run
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_dir / "final" / "model.safetensors")
+
+
+def resumed(whole: Path, out: Path, recipe, stage: int, step: int) -> Path:
+    """Stop a run after a checkpoint, and resume it."""
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "final")
+    for checkpoint in checkpoints(out):
+        if (checkpoint.stage, checkpoint.step) > (stage, step):
+            shutil.rmtree(checkpoint.path)
+    run(recipe, out, resume=True)
+    return out
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def preferring(tiny_recipe, tmp_path_factory):
+    """SFT, then DPO against what SFT left."""
+    recipe = tiny_recipe("log_every_steps=1")
+    align, tune = recipe.stages
+    first = replace(align, loss=Sft(), train=("*",))
+    recipe = replace(recipe, stages=(first, replace(tune, name="prefer", loss=Dpo(beta=1.0), optimiser="adamw")))
+    out = tmp_path_factory.mktemp("preferring")
+    run(recipe, out)
+    return recipe, out
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_reference_survives_a_stop(preferring, metrics, tmp_path, step):
+    recipe, whole = preferring
+    out = resumed(whole, tmp_path / "run", recipe, 1, step)
+    assert metrics(out) == metrics(whole) and same_bits(out, whole)
+
+
+def test_the_reference_needs_the_end_of_the_stage_before(preferring, tmp_path):
+    recipe, whole = preferring
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "final")
+    shutil.rmtree(tmp_path / "run" / "stages" / "1-prefer" / "checkpoint-4")
+    for checkpoint in (tmp_path / "run" / "stages" / "0-align").iterdir():
+        shutil.rmtree(checkpoint)
+    with pytest.raises(ValueError, match="got no checkpoint of stage 0, expected its last"):
+        run(recipe, tmp_path / "run", resume=True)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model with LoRA on its decoder."""
+
+    base: NewModel
+
+    def build(self):
+        import peft
+
+        model, processor = self.base.build()
+        config = peft.LoraConfig(
+            r=2, lora_alpha=8, lora_dropout=0.1, target_modules=r".*language_model.*(q_proj|v_proj)"
+        )
+        return peft.get_peft_model(model, config), processor
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_recipe, tmp_path_factory):
+    """The stages of TroL: projector and gates, then these and LoRA on the decoder."""
+    pytest.importorskip("peft")
+    recipe = tiny_recipe("log_every_steps=1")
+    align, tune = recipe.stages
+    stages = (
+        replace(align, loss=Sft(), train=("projector.*", "*traversal_gate*")),
+        replace(tune, train=("*traversal_gate*", "*lora_*"), optimiser="adamw", lr=1e-2),
+    )
+    recipe = replace(recipe, model=Adapted(recipe.model), stages=stages)
+    out = tmp_path_factory.mktemp("adapted")
+    run(recipe, out)
+    return recipe, out
+
+
+@pytest.mark.parametrize("stage, step", [(0, 2), (0, 4), (1, 2)])
+def test_adapters_survive_a_stop(adapted, metrics, tmp_path, stage, step):
+    recipe, whole = adapted
+    out = resumed(whole, tmp_path / "run", recipe, stage, step)
+    assert metrics(out) == metrics(whole) and same_bits(out, whole)
+
+
+def test_adapters_are_merged_into_the_final_model(adapted, tiny_recipe):
+    _, whole = adapted
+    model, _ = phantrol.load(whole / "final")
+    assert not any("lora" in name for name in weights(whole))
+    torch.manual_seed(0)
+    assert {name for name in model.state_dict()} >= set(weights(whole))
+    saved = load_file(checkpoints(whole)[-1].path / "trained.safetensors")
+    lora_a, lora_b = (
+        next(t for n, t in sorted(saved.items()) if f"layers.0.self_attn.q_proj.{k}" in n) for k in ("lora_A", "lora_B")
+    )
+    assert lora_b.any()
+    # what stage 0 trained and stage 1 froze is in the last checkpoint still
+    assert torch.equal(
+        next(t for n, t in saved.items() if "projector.linear_1.weight" in n),
+        weights(whole)["projector.linear_1.weight"],
+    )
+    assert lora_a.shape[0] == 2
+
+
+RANK = """
+import sys
+import torch
+torch.set_num_threads(1)
+from phantrol.training.recipe import load_recipe
+from phantrol.training.run import run
+run(load_recipe(sys.argv[1], sys.argv[3:]), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_are_as_good_as_one(tiny_recipe, tiny_path, metrics, tmp_path):
+    """The same losses to rounding, though a rank may see no picture or no pair in a step."""
+    text = {**tiny_recipe().model.text, "attention_dropout": 0.0}
+    changes = ["log_every_steps=1", f"model.text={text}", "stages.tune.optimiser=adamw"]
+    run(tiny_recipe(*changes), tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    (tmp_path / "rank.py").write_text(RANK)
+    arguments = [tmp_path / "rank.py", tiny_path, tmp_path / "two", *changes, "stages.align.accumulation=1"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4] * 2
+    for a, b in zip(one, two, strict=True):
+        assert set(a) == set(b)
+        for name in ("loss", "grad_norm", "reward_accuracy"):
+            if name in a:
+                assert b[name] == pytest.approx(a[name], rel=1e-3), (name, a, b)
