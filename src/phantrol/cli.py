@@ -50,7 +50,9 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="the folder of the run; by default runs/RECIPE")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last whole checkpoint in --out")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be trained, take one step, write nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be trained, take one step, write nothing")
+    ] = False,
 ) -> None:
     """Train a recipe, stage after stage."""
     from phantrol.training.dry_run import dry_run as try_one_step
@@ -68,7 +70,9 @@ def train(
 @app.command("eval")
 def evaluate(
     model: Model,
-    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="a name from `phantrol list benchmarks`, or a .py file")],
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="a name from `phantrol list benchmarks`, or a .py file")
+    ],
     split: Annotated[str, typer.Option(help="val, test_comp, test_style, test_para or test_hard of primer")] = "val",
     limit: Annotated[int, typer.Option(min=2, help="questions per task")] = 200,
     seed: Annotated[int, typer.Option(help="of the shuffled images")] = 0,

@@ -1,4 +1,4 @@
-"""The demo: the recipe `primer_tiny` through training, evaluation, a question, and a report. The real pipeline in small."""
+"""The demo: the recipe `primer_tiny` through training, evaluation, a question and a report: the pipeline in small."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def run_demo(out: Path | None, overrides: Sequence[str], limit: int, seed: int) 
 
 
 def _introduction(recipe: Recipe) -> str:
-    stages = ", ".join(f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps)" for stage in recipe.stages)
+    stages = ", ".join(
+        f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps)" for stage in recipe.stages
+    )
     return f"A small model that has never seen anything learns to see, on pictures drawn as it goes.\nStages: {stages}"
 
 
@@ -72,7 +74,9 @@ def _benchmark(recipe: Recipe) -> PrimerBenchmark:
 def _new_pictures(recipe: Recipe, number: int) -> list[Any]:
     """Questions about pictures that neither training nor evaluation drew, each with its answer."""
     training = recipe.stages[-1].data.parts[-1][1]
-    source = PrimerSource(SPLIT, training.size_px, training.tasks, captions=False, min_objects=3, sprites=training.sprites)
+    source = PrimerSource(
+        SPLIT, training.size_px, training.tasks, captions=False, min_objects=3, sprites=training.sprites
+    )
     groups = [source[NEW_PICTURE + index] for index in range(number)]
     return [max(group, key=lambda example: len(example.messages[0].text)) for group in groups]
 
@@ -97,7 +101,9 @@ def _write_report(
         modifiers=["TroL", "Phantom"],
         parameters=sum(parameter.numel() for parameter in engine.model.parameters()),
         seconds=seconds,
-        device=f"{torch.get_num_threads()} CPU threads" if engine.model.device.type == "cpu" else torch.cuda.get_device_name(),
+        device=f"{torch.get_num_threads()} CPU threads"
+        if engine.model.device.type == "cpu"
+        else torch.cuda.get_device_name(),
         scores=report.scores,
         split=SPLIT,
         reproduce="make demo",

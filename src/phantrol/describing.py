@@ -34,7 +34,16 @@ def describe_thing(thing: str, overrides: Sequence[str] = ()) -> None:
 
 
 def _recipe(name: str, recipe: Recipe) -> list:
-    table = Table("stage", "loss", "trains", "steps", "groups a step", "optimiser", "lr", title=f"recipe {name}, seed {recipe.seed}")
+    table = Table(
+        "stage",
+        "loss",
+        "trains",
+        "steps",
+        "groups a step",
+        "optimiser",
+        "lr",
+        title=f"recipe {name}, seed {recipe.seed}",
+    )
     for stage in recipe.stages:
         table.add_row(
             stage.name,

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,10 +34,15 @@ def show(findings: Iterable[Finding]) -> bool:
     """Print the findings; return True if nothing must be mended."""
     from rich.console import Console
 
-    console, marks = Console(highlight=False), {"good": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
+    console, marks = (
+        Console(highlight=False),
+        {"good": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"},
+    )
     findings = list(findings)
     for finding in findings:
-        console.print(f"{marks[finding.level]}  {finding.what}" + (f"\n      → {finding.remedy}" if finding.remedy else ""))
+        console.print(
+            f"{marks[finding.level]}  {finding.what}" + (f"\n      → {finding.remedy}" if finding.remedy else "")
+        )
     worst = sum(finding.level == "bad" for finding in findings)
     console.print("all is well" if not worst else f"{worst} to mend")
     return not worst
@@ -48,11 +52,11 @@ def _machine() -> list[Finding]:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB if hasattr(os, "sysconf") else 0
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
     python = Finding("good", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    if sys.version_info < (3, 11):
-        python = Finding("bad", python.what, "phantrol needs Python 3.11 or newer")
     disk = Finding("good", f"{free_gib:.0f} GiB free on this disk")
     if free_gib < FREE_GIB:
-        disk = Finding("note", disk.what, "checkpoints of a real backbone take gigabytes: choose --out on a larger disk")
+        disk = Finding(
+            "note", disk.what, "checkpoints of a real backbone take gigabytes: choose --out on a larger disk"
+        )
     return [python, Finding("good", f"{os.cpu_count()} CPU cores, {memory_gib:.0f} GiB memory"), disk]
 
 
@@ -60,19 +64,27 @@ def _packages() -> list[Finding]:
     import torch
 
     findings = []
-    for name, oldest, newest in (("torch", "2.11", None), ("transformers", "5.17", "5.24"), ("accelerate", "1.10", None)):
+    for name, oldest, newest in (
+        ("torch", "2.11", None),
+        ("transformers", "5.17", "5.24"),
+        ("accelerate", "1.10", None),
+    ):
         version = importlib.metadata.version(name)
         release = Version(Version(version).base_version)
         fits = release >= Version(oldest) and (newest is None or release < Version(newest))
         wanted = f"{oldest} or newer" + (f", below {newest}" if newest else "")
-        remedy = "" if fits else f"tested with {wanted}: pip install '{name}>={oldest}{f',<{newest}' if newest else ''}'"
+        remedy = (
+            "" if fits else f"tested with {wanted}: pip install '{name}>={oldest}{f',<{newest}' if newest else ''}'"
+        )
         findings.append(Finding("good" if fits else "bad", f"{name} {version}", remedy))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             findings.append(Finding("good", f"GPU {index}: {properties.name}, {properties.total_memory / GIB:.0f} GiB"))
     elif torch.version.cuda:
-        findings.append(Finding("note", "a CUDA build of torch, but no GPU", "it works on the CPU; make venv is smaller"))
+        findings.append(
+            Finding("note", "a CUDA build of torch, but no GPU", "it works on the CPU; make venv is smaller")
+        )
     else:
         findings.append(Finding("good", "no GPU: everything runs on the CPU"))
     return findings
@@ -87,7 +99,7 @@ def _traps() -> list[Finding]:
             continue
     if not present:
         return [Finding("good", "neither torchvision nor timm: phantrol needs neither")]
-    remedy = "beside a CPU build of torch they break transformers, and phantrol needs neither: pip uninstall torchvision timm"
+    remedy = "they break transformers beside a CPU build of torch: pip uninstall torchvision timm"
     return [Finding("bad", f"{' and '.join(present)} installed", remedy)]
 
 
@@ -96,7 +108,9 @@ def _threads() -> list[Finding]:
 
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    findings = [Finding("good", f"torch uses {threads} threads; OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}")]
+    findings = [
+        Finding("good", f"torch uses {threads} threads; OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}")
+    ]
     if threads > cores:
         findings.append(Finding("note", f"more threads than the {cores} cores", f"export OMP_NUM_THREADS={cores}"))
     if load > cores + 0.5:

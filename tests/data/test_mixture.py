@@ -90,7 +90,7 @@ def test_groups_are_a_pure_function_of_the_position():
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", True])
 def test_a_weight_must_be_a_positive_number(weight):
-    with pytest.raises(ValueError, match="weight of part 1: got .* expected a positive number"):
+    with pytest.raises(ValueError, match=r"weight of part 1: got .* expected a positive number"):
         Mixture(((1.0, [1]), (weight, [2])))
 
 

@@ -41,14 +41,16 @@ def test_words_that_every_picture_shares_are_left_out():
 
 
 def value(features):
-    return float(WordAlignment()(Seer(features), BATCH, {"pictures": 2}).loss)
+    return WordAlignment()(Seer(features), BATCH, {"pictures": 2}).loss.item()
 
 
 def test_features_that_name_what_is_shown_lose_least():
     unit = torch.nn.functional.normalize
 
     def pointing(*names):
-        return lambda e: torch.stack([torch.stack([sum(unit(e[i], dim=0) for i in name) for name in row]) for row in names])
+        return lambda e: torch.stack(
+            [torch.stack([sum(unit(e[i], dim=0) for i in name) for name in row]) for row in names]
+        )
 
     right = value(pointing(((5, 7), (5, 7)), ((6, 8), (6, 8))))
     swapped = value(pointing(((6, 8), (6, 8)), ((5, 7), (5, 7))))

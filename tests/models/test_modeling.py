@@ -42,7 +42,11 @@ def test_picture_changes_the_answer(model_and_processor, picture, chat):
     model, processor = model_and_processor
     seen = [
         model(**processor.apply_chat_template(chat(image, "What?"), tokenize=True, return_tensors="pt")).logits
-        for image in (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.point(lambda value: 255 - value))
+        for image in (
+            picture,
+            picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+            picture.point(lambda value: 255 - value),
+        )
     ]
     assert torch.allclose(seen[0], seen[1])  # one colour looks alike from any side
     assert (seen[0] - seen[2]).abs().max() > 1e-3

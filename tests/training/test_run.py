@@ -7,8 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from safetensors.torch import load_file
 
 import phantrol
 from phantrol.losses.sft import Sft
+from phantrol.training import checkpoint, trainer
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.run import run
 from phantrol.training.trainer import StageTrainer
@@ -44,9 +43,9 @@ def stopped_after(whole: Path, out: Path, stage: int, step: int) -> Path:
     """Copy a run as it was when it had just written a checkpoint, with lines in the log that it has to take back."""
     shutil.copytree(whole, out)
     shutil.rmtree(out / "final")
-    for checkpoint in checkpoints(out):
-        if (checkpoint.stage, checkpoint.step) > (stage, step):
-            shutil.rmtree(checkpoint.path)
+    for found in checkpoints(out):
+        if (found.stage, found.step) > (stage, step):
+            shutil.rmtree(found.path)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "tune", "st')
     return out
@@ -82,7 +81,7 @@ def test_stop_at_any_step_and_resume(whole, tiny_recipe, metrics, tmp_path, stag
 def test_each_state_matters(whole, tiny_recipe, metrics, tmp_path, monkeypatch, lost):
     """Negative control: with the state of the first checkpoint in place of the second's, the run is another."""
     out = stopped_after(whole, tmp_path / "run", 0, 2)
-    first, second = (checkpoint.path for checkpoint in checkpoints(out))
+    first, second = (found.path for found in checkpoints(out))
     shutil.copy(first / lost, second / lost)
     monkeypatch.setattr("phantrol.training.checkpoint.check_whole", lambda folder: None)
     run(tiny_recipe(*EVERY_STEP), out, resume=True)
@@ -159,56 +158,44 @@ def test_a_checkpoint_of_another_run_is_refused(whole, tiny_recipe, tmp_path):
         run(tiny_recipe(*EVERY_STEP), out, resume=out / "checkpoint-9")
 
 
-KILLED = """
-import os, signal, sys
-import torch
-torch.set_num_threads(1)
-from phantrol.training import checkpoint, trainer
-from phantrol.training.recipe import load_recipe
-from phantrol.training.run import run
+def killed_in(home, name: str, call: int):
+    """Let the process die, without a chance to tidy up, when a function is called for the n-th time."""
+    function, calls = getattr(home, name), []
 
-def killing(function):
-    calls = []
     def wrapped(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
-    return wrapped
 
-home, name = {"weights": (trainer, "save_weights"), "manifest": (checkpoint, "_write_manifest")}[sys.argv[1]]
-setattr(home, name, killing(getattr(home, name)))
-run(load_recipe(sys.argv[2], ["log_every_steps=3", "save_every_steps=1"]), sys.argv[3])
-"""
+    setattr(home, name, wrapped)
 
 
-def test_killed_while_writing_a_checkpoint(whole, tiny_recipe, tiny_path, metrics, tmp_path, caplog):
-    points = ("weights", "manifest")
-    command = [sys.executable, "-c", KILLED]
-    runs = [
-        subprocess.Popen([*command, point, tiny_path, tmp_path / point], stderr=subprocess.PIPE) for point in points
-    ]
-    for point, process in zip(points, runs, strict=True):
-        out, said = tmp_path / point, process.communicate()[1].decode()
-        assert process.returncode == -signal.SIGKILL, said
-        half = out / "stages/0-align/.writing/checkpoint-3"
-        assert half.is_dir() and (half / "optimizer.pt").is_file() == (point == "manifest")
-        assert [c.step for c in checkpoints(out)] == [1, 2]
-        with caplog.at_level(logging.WARNING):
-            run(tiny_recipe(*EVERY_STEP), out, resume=True)
-        assert f"{half} was never finished: skipped" in caplog.text
-        assert metrics(out) == metrics(whole) and same_bits(out, whole)
-        assert not half.exists()
+@pytest.mark.parametrize("home, name", [(trainer, "save_weights"), (checkpoint, "_write_manifest"), (os, "replace")])
+def test_killed_while_writing_a_checkpoint(whole, tiny_recipe, metrics, tmp_path, caplog, forked, home, name):
+    recipe, out = tiny_recipe(*EVERY_STEP), tmp_path / "run"
+    call = 3 if home is not os else 9  # recipe.json, then meters, manifest and folder of each checkpoint: the last
+    codes = forked(lambda: killed_in(home, name, call) or run(recipe, out))
+    assert codes == [-signal.SIGKILL]
+    half = out / "stages/0-align/.writing" / ("checkpoint-3" if home is not os else "checkpoint-2")
+    assert half.is_dir() and (half / "optimizer.pt").is_file() == (name != "save_weights")
+    whole_ones = [c.step for c in checkpoints(out)]
+    assert whole_ones == ([1, 2] if home is not os else [1])
+    with caplog.at_level(logging.WARNING):
+        run(recipe, out, resume=True)
+    assert f"{half} was never finished: skipped" in caplog.text
+    assert metrics(out) == metrics(whole) and same_bits(out, whole)
+    assert not half.exists()
 
 
 def terminate_in(monkeypatch, stage, step):
     """Let SIGTERM come in the middle of a step."""
     compute_loss = StageTrainer.compute_loss
 
-    def wrapped(trainer, *args, **kwargs):
-        if (trainer.stage.name, trainer.state.global_step + 1) == (stage, step):
+    def wrapped(self, *args, **kwargs):
+        if (self.stage.name, self.state.global_step + 1) == (stage, step):
             os.kill(os.getpid(), signal.SIGTERM)
-        return compute_loss(trainer, *args, **kwargs)
+        return compute_loss(self, *args, **kwargs)
 
     monkeypatch.setattr(StageTrainer, "compute_loss", wrapped)
 
@@ -276,7 +263,7 @@ def test_what_is_not_finite_stops_and_names_the_examples(tiny_recipe, tmp_path, 
     step = next(i for i in range(4) if any("shade" in e.id for group in groups[2 * i : 2 * i + 2] for e in group))
     assert f"stage 'align', step {step + 1}: " in str(caught.value)
     assert ", ".join(example.id for group in groups[2 * step : 2 * step + 2] for example in group) in str(caught.value)
-    weights = [load_file(checkpoint.path / "model.safetensors") for checkpoint in checkpoints(tmp_path)]
+    weights = [load_file(found.path / "model.safetensors") for found in checkpoints(tmp_path)]
     assert all(torch.isfinite(tensor).all() for tensors in weights for tensor in tensors.values())
 
 

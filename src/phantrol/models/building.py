@@ -103,7 +103,9 @@ def load(folder: str | Path, **kwargs: Any) -> tuple[PhantrolForConditionalGener
         raise
     except Exception as error:  # safetensors, tokenizers and json each have their own kind
         raise ValueError(f"{folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
-    wrong = {key: sorted(report[key])[:3] for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[key]}
+    wrong = {
+        key: sorted(report[key])[:3] for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[key]
+    }
     if wrong:
         raise ValueError(f"{folder} does not fit its config.json: {wrong}; save the model again, or copy it again")
     return model.eval(), processor
@@ -120,7 +122,9 @@ def check_folder(folder: Path) -> None:
     for name in (*WHOLE, *(weights or ["model.safetensors"])):
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{folder} is not a whole model: {name} is missing; expected {', '.join(WHOLE)} and weights")
+            raise ValueError(
+                f"{folder} is not a whole model: {name} is missing; expected {', '.join(WHOLE)} and weights"
+            )
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty: copy it again")
         if name.endswith(".json"):

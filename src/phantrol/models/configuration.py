@@ -21,7 +21,7 @@ class PhantrolConfig(PretrainedConfig):
     image_grid      patches along one side of a tile, as the vision tower gives them
     unshuffle       s: neighbouring s x s patches become one token
     projector_norm  a LayerNorm before the projector's two linear layers
-    feature_rms     root mean square that image features are brought to, best that of the word embeddings; None: as they come
+    feature_rms     root mean square that image features are brought to, such as that of the word embeddings, or None
     feature_positions  add to the features of a tile where they lie on it, along two learnt directions
     """
 

@@ -46,7 +46,9 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
             picture = Image.open(io.BytesIO(source))
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture: expected PNG, JPEG, WebP or another format that Pillow reads") from None
+        raise ValueError(
+            f"{name} is not a picture: expected PNG, JPEG, WebP or another format that Pillow reads"
+        ) from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large: {error}; at most {max_pixels:,} pixels are decoded") from None
     except (OSError, SyntaxError, ValueError) as error:

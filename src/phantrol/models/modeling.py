@@ -111,7 +111,7 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         return self.language_model.get_decoder()
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """[I, 3, S, S] normalised pixels → [I, L, D] features in the space of the decoder's embeddings, not yet placed."""
+        """[I, 3, S, S] pixels, normalised → [I, L, D] features in the space of word embeddings, not yet placed."""
         pixels = pixel_values.to(self.dtype)
         patches = join_patches(self.vision_tower(pixels).last_hidden_state, self.config.image_grid**2)  # [I, P, Dv]
         features = self.projector(pixel_unshuffle(patches, self.config.unshuffle))

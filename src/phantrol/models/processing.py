@@ -1,7 +1,7 @@
 """PhantrolProcessor: a conversation with pictures becomes token ids, a mask of what the model must say, and tiles.
 
-Whatever a user types is text: the string of the image token, or of any other special token, inside a question is spelled
-out in ordinary tokens. Only the chat template and real pictures make special tokens.
+Whatever a user types is text: the string of the image token, or of any other special token, inside a question is
+spelled out in ordinary tokens. Only the chat template and real pictures make special tokens.
 
 B rows, N tokens, T tiles of all pictures, S tile side in pixels.
 """
@@ -246,7 +246,9 @@ class PhantrolProcessor(ProcessorMixin):
         return_tensors: str | None,
     ) -> BatchFeature:
         rows = {"input_ids": [encoding.input_ids for encoding in encodings]}
-        batch = self.tokenizer.pad(rows, padding=padding or False, padding_side=padding_side, return_tensors=return_tensors)
+        batch = self.tokenizer.pad(
+            rows, padding=padding or False, padding_side=padding_side, return_tensors=return_tensors
+        )
         if tiles is not None:
             batch["pixel_values"] = tiles["pixel_values"]
         return BatchFeature(dict(batch))
@@ -278,7 +280,7 @@ def _picture_of(part: Mapping[str, Any]) -> Any:
     for key in ("image", "path"):
         if part.get(key) is not None:
             return part[key]
-    raise ValueError(f"an image part with {sorted(part)}: expected {{'type': 'image', 'image': a picture or a file}}")
+    raise ValueError(f"an image part with {sorted(part)}: expected {{'type': 'image', 'image': a picture or file}}")
 
 
 class _Seal:
@@ -300,7 +302,9 @@ class _Seal:
 
 
 def _is_list_of_lists(images: Any) -> bool:
-    return isinstance(images, list | tuple) and bool(images) and all(isinstance(group, list | tuple) for group in images)
+    return (
+        isinstance(images, list | tuple) and bool(images) and all(isinstance(group, list | tuple) for group in images)
+    )
 
 
 def _flat(images: Any) -> list[Any]:

@@ -2,10 +2,10 @@
 
 A modifier never copies a decoder. Grafting swaps the class of each decoder layer for one that puts the modifier's mixin
 before the layer's own class, and adds the modifier's parameters to the existing module: `LlamaDecoderLayer` becomes
-`TraversedLlamaDecoderLayer(Traversed, LlamaDecoderLayer)`. So every key of the backbone keeps its name, and PEFT, gradient
-checkpointing, `torch.compile` and FSDP see ordinary modules. `print(model)` shows what was done.
+`TraversedLlamaDecoderLayer(Traversed, LlamaDecoderLayer)`. So every key of the backbone keeps its name, and PEFT,
+gradient checkpointing, `torch.compile` and FSDP see ordinary modules. `print(model)` shows what was done.
 
-A file in this folder is complete with a frozen dataclass of options, a mixin, a `LayerModifier` and the constant MODIFIER.
+A file in this folder is complete with a frozen dataclass of options, a mixin, a `LayerModifier`, and MODIFIER.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar
 
 from torch import nn
@@ -26,7 +26,9 @@ ALL = "all"
 class LayerModifier:
     """One modifier with its options, for a decoder of `num_layers` layers. Subclasses override what they need."""
 
-    Config: ClassVar[type]  # a frozen dataclass; its field `layers`, if it has one, is "all" or a tuple of layer indices
+    Config: ClassVar[
+        type
+    ]  # a frozen dataclass; its field `layers`, if it has one, is "all" or a tuple of layer indices
     mixin: ClassVar[type]  # goes before the layer's own class
     depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
     prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
@@ -34,12 +36,16 @@ class LayerModifier:
     def __init__(self, config: Any, num_layers: int):
         self.config, self.num_layers = config, num_layers
         layers = getattr(config, "layers", ALL)
-        self.layers = tuple(range(num_layers)) if layers == ALL else tuple(sorted(set(layers)))
-        if not self.layers or self.layers[0] < 0 or self.layers[-1] >= num_layers:
+        chosen = range(num_layers) if layers == ALL else layers
+        self.layers = tuple(i for i in range(num_layers) if i in chosen) if not isinstance(chosen, str) else ()
+        if not self.layers or set(self.layers) != set(chosen):
             raise ValueError(
                 f"{type(config).__name__}.layers is {layers}: expected 'all' or indices from 0 to {num_layers - 1}, "
                 f"since the decoder has {num_layers} layers"
             )
+
+    def check(self, layer: nn.Module) -> None:
+        """Raise ValueError if a decoder layer cannot take this modifier; asked of all layers before any is changed."""
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
         """Add parameters to one decoder layer, initialised, in the dtype and on the device of the layer."""
@@ -63,7 +69,9 @@ def modifier_of(config: Any, num_layers: int) -> LayerModifier:
     """
     modifier = getattr(sys.modules[type(config).__module__], "MODIFIER", None)
     if modifier is None or not isinstance(config, modifier.Config):
-        raise ValueError(f"{config!r} is no modifier's configuration: expected, for example, TrolConfig() or PhantomConfig()")
+        raise ValueError(
+            f"{config!r} is no modifier's configuration: expected, for example, TrolConfig() or PhantomConfig()"
+        )
     return modifier(config, num_layers)
 
 
@@ -77,6 +85,8 @@ def config_from_dict(options: Mapping[str, Any]) -> Any:
 
     Raises ValueError if the name or one of the options is unknown.
     """
+    if "name" not in options:
+        raise ValueError(f"a modifier without a name: {dict(options)}; expected, for example, {{'name': 'trol'}}")
     name, options = options["name"], {key: value for key, value in options.items() if key != "name"}
     config_class = find("modifiers", name).Config
     known = [field.name for field in dataclasses.fields(config_class)]
@@ -87,10 +97,12 @@ def config_from_dict(options: Mapping[str, Any]) -> Any:
     return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
 
 
-@lru_cache(maxsize=None)
+@cache
 def mixed_class(mixin: type, base: type) -> type:
     """Return the class (mixin, base), made once per pair, so that grafted layers of one kind share one class."""
-    return type(mixin.__name__ + base.__name__, (mixin, base), {"__module__": base.__module__})
+    # transformers looks up under str(class), which reads the qualified name, what a model can record (hidden states)
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(mixin.__name__ + base.__name__, (mixin, base), names)
 
 
 def mix_in(module: nn.Module, mixin: type) -> None:

@@ -89,16 +89,23 @@ class GraftedGeneration:
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         prompt = next(
-            (given for given in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), inputs) if given is not None), None
+            (given for given in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), inputs) if given is not None),
+            None,
         )
         if prompt is not None:
             kwargs.setdefault("prompt_length", prompt.shape[1])
         return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *args: Any, prompt_length: int | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,
+        prompt_length: int | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        # `generate` looks for inputs_embeds in this signature
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         return inputs if prompt_length is None else {**inputs, "prompt_length": prompt_length}
 
 
@@ -112,13 +119,21 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     if layers is None:
-        raise ValueError(f"{type(decoder).__name__} has no `layers`: expected a Hugging Face decoder with a list of layers")
+        raise ValueError(
+            f"{type(decoder).__name__} has no `layers`: expected a Hugging Face decoder with a list of layers"
+        )
     if isinstance(decoder, GraftedDecoder):
         raise ValueError("the model is grafted already: graft a fresh one, with all modifiers in one list")
     if not modifiers:
         return model
     text_config = decoder.config
     grafts = sorted((modifier_of(config, len(layers)) for config in modifiers), key=lambda modifier: modifier.depth)
+    if len({type(modifier) for modifier in grafts}) < len(grafts):
+        raise ValueError(f"a modifier is named twice in {list(modifiers)}: expected each once, with its `layers`")
+    for layer_idx, layer in enumerate(layers):
+        for modifier in grafts:
+            if layer_idx in modifier.layers:
+                modifier.check(layer)
     for layer_idx, layer in enumerate(layers):
         plain = type(layer).__name__
         mix_in(layer, GraftedLayer)
@@ -215,8 +230,8 @@ def _follow_prompt(cache: Cache, state: SequenceState, is_prompt: bool | Tensor,
         end_prompt(cache, state)
     elif is_prompt is not False and state.prompt_ended:
         raise ValueError(
-            f"{num_tokens} tokens of a prompt after an answer: what the prompt's later passes need was dropped when the "
-            "answer began; begin with an empty cache, or pass prompt_length if these tokens are of the answer"
+            f"{num_tokens} tokens of a prompt after an answer: what the prompt's later passes need was dropped when "
+            "the answer began; begin with an empty cache, or pass prompt_length if these tokens are of the answer"
         )
 
 

@@ -1,7 +1,7 @@
 """Phantom: enlarge the head dimension inside attention by what the anchor's heads say (arXiv:2409.14713).
 
-B batch, N new tokens, T cached tokens, d head size, H query heads, K key/value heads. The anchor is the first real token
-of each row. Keys and values are enlarged once, when a token enters the cache, and stay so: [k | η·y_k] and [v | y_v].
+B batch, N new tokens, T cached tokens, d head size, H query heads, K key/value heads. The anchor is the first real
+token of each row. Keys and values are enlarged once, when a token enters the cache, and stay so: [k | η·y_k] and [v | y_v].
 """
 
 from __future__ import annotations
@@ -219,10 +219,12 @@ class Phantom(LayerModifier):
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
         like = next(layer.self_attn.parameters())
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-        _family(layer.self_attn)
         head_dim = layer.self_attn.head_dim
         layer.self_attn.phantom = PhantomDimension(self.config, head_dim, device=like.device, dtype=dtype)
         mark_initialized(layer.self_attn.phantom)
+
+    def check(self, layer: nn.Module) -> None:
+        _family(getattr(layer, "self_attn", layer))
 
     def memories(self, layer_idx: int) -> tuple[str, ...]:
         if layer_idx not in self.layers:

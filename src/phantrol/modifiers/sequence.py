@@ -1,8 +1,8 @@
 """What is known about a sequence, and where: on its cache, never on a module.
 
-Two requests that take turns on one model, beams that change places, and a prompt that comes in chunks stay apart because
-everything that a modifier must remember between two forward passes lies in layers of the cache itself. A cache of a
-grafted decoder has, after its own L layers, one more layer per (pass, decoder layer) and per memory of the anchor.
+Two requests that take turns on one model, beams that change places, and a prompt that comes in chunks stay apart
+because everything that a modifier must remember between two forward passes lies in layers of the cache itself. A cache
+of a grafted decoder has, after its own L layers, one more per (pass, decoder layer) and per memory of the anchor.
 """
 
 from __future__ import annotations
@@ -129,11 +129,12 @@ def find_anchor(
         attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
         return find_anchor(attention_mask, num_tokens, past_tokens, rows, device)
     if attention_mask.ndim == 4:
-        # every real token attends to itself, also under a sliding window: read the diagonal of this chunk
-        last = attention_mask.shape[-1]
-        start = min(past_tokens, last - num_tokens)
-        own = attention_mask[:, 0, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
-        real, offset = (own if own.dtype == torch.bool else own >= 0), past_tokens
+        sees = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] >= 0  # [B, N, T]
+        start = min(past_tokens, sees.shape[-1] - num_tokens)
+        # every real token attends to itself, also under a sliding window; who sees earlier chunks had its anchor there
+        own = sees[:, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
+        earlier = sees[:, :, :start].flatten(1).any(dim=-1, keepdim=True)
+        real, offset = torch.cat([earlier, own], dim=1), past_tokens - 1
     else:
         real, offset = attention_mask[:, : past_tokens + num_tokens] != 0, 0
     first = real.to(torch.int32).argmax(dim=-1) + offset
@@ -154,6 +155,9 @@ def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) 
         keys += [STATE_KEY] if pass_index == 0 else []
         for key in keys:
             slots[key] = len(slots)
+    if any(memories):  # a cache that was allocated early has room for keys and values that are not enlarged
+        for layer in cache.layers:
+            layer.is_initialized = False
     fresh = [copy.deepcopy(layer) for layer in cache.layers]
     return SequenceState(slots, first_pass_slots=slots[STATE_KEY] + 1, fresh_layers=fresh)
 

@@ -25,7 +25,7 @@ class TrolConfig:
     tokens      "all": prompt and answer traverse, in training and inference alike, with a cache for every pass
                 "prompt": only the prompt does, as released; the cache then holds the first pass alone
     gate_bias   b at the start, where w = σ(2b): -4 gives 3e-4, near enough to the backbone and still trainable. An
-                untrained backbone breaks at w = 0.5 [TroL, table 7]. IDENTITY_BIAS leaves the backbone exactly as it was
+                untrained backbone breaks at w = 0.5 [TroL, table 7]. IDENTITY_BIAS leaves it exactly as it was
     share_gate  one gate for all layers, as the released loader ends up with
     """
 
@@ -36,8 +36,10 @@ class TrolConfig:
     share_gate: bool = False
 
     def __post_init__(self) -> None:
-        if self.passes < 2:
-            raise ValueError(f"TrolConfig.passes is {self.passes}: expected 2 or more, since one pass is the backbone")
+        if not isinstance(self.passes, int) or self.passes < 2:
+            raise ValueError(
+                f"TrolConfig.passes is {self.passes!r}: expected 2 or more, since one pass is the backbone"
+            )
         if self.tokens not in ("all", "prompt"):
             raise ValueError(f"TrolConfig.tokens is {self.tokens!r}: expected 'all' or 'prompt'")
 
@@ -60,7 +62,9 @@ class TraversalGate(nn.Linear):
 class Traversed:
     """Mixed in before a decoder layer L: y = (1 - w)·L(x) + w·L(L(x)), w = gate(L(x)).        [TroL, section 3]
 
-    With P passes h1 = L(x), h2 = L(h1), ... the rule folds: y = (1 - w1)·h1 + w1·((1 - w2)·h2 + w2·(...)), w_p = gate(h_p).
+    With P passes h1 = L(x), h2 = L(h1), ... the rule folds, with w_p = gate(h_p):
+
+        y = (1 - w1)·h1 + w1·((1 - w2)·h2 + w2·(...))
 
     Differs: the released code traverses whenever more than one token comes at once, so its output depends on how a
     prompt is cut into chunks. Here each pass owns its keys and values, and `tokens` says who traverses.

@@ -1,6 +1,6 @@
 """From pictures to the tokens of a decoder: tile grids, pixel unshuffle, scatter of image features.
 
-I tiles, P patches of a tile on a square grid, s unshuffle factor, L = P / s² tokens of a tile, B rows, N tokens of a row.
+I tiles, P patches of a tile on a square grid, s unshuffle factor, L = P / s² tokens of a tile, B rows of N tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The phantom dimension: each head of a token looks at the heads of the anchor (Phantom, arXiv:2409.14713).
 
-B batch, N tokens, d head size, H heads of the states at hand (query heads, or key/value heads before they are repeated),
-A heads of the anchor. The anchor is the first real token of a row, the paper's <sos>.
+B batch, N tokens, d head size, H heads of the states at hand (query heads, or key/value heads before they are
+repeated), A heads of the anchor. The anchor is the first real token of a row, the paper's <sos>.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def attend_anchor_heads(
     """
     batch, heads, tokens, size = states.shape
     queries = F.gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
-    scores = torch.matmul(queries, keys.transpose(1, 2)) * size**-0.5  # [B, H·N, A]
-    shares = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+    wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
+    scores = torch.matmul(queries.to(wide), keys.to(wide).transpose(1, 2)) * size**-0.5  # [B, H·N, A]
+    shares = torch.softmax(scores, dim=-1).to(states.dtype)
     return F.gelu(F.linear(torch.matmul(shares, values), output_weight)).reshape(batch, heads, tokens, size)
 
 

@@ -13,7 +13,6 @@ from torch.optim import AdamW, Muon, Optimizer
 from phantrol.training.recipe import Stage
 from phantrol.training.trainable import parameter_groups
 
-
 MUON_TO_ADAMW = 10  # a Muon step has a spectral norm, not an element, of the size of the learning rate
 
 
