@@ -73,16 +73,28 @@ def evaluate(
     benchmark: Annotated[
         str, typer.Argument(metavar="BENCHMARK", help="a name from `phantrol list benchmarks`, or a .py file")
     ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. tasks=shape,count")
+    ] = None,
     split: Annotated[str, typer.Option(help="val, test_comp, test_style, test_para or test_hard of primer")] = "val",
     limit: Annotated[int, typer.Option(min=2, help="questions per task")] = 200,
     seed: Annotated[int, typer.Option(help="of the shuffled images")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 100,
     json: Annotated[Path | None, typer.Option(help="write the scores here")] = None,
 ) -> None:
     """Score a model beside itself with shuffled images and beside the text-only prior."""
     from phantrol.evals.runner import run_benchmark
 
-    run_benchmark(model, benchmark, split=split, limit=limit, seed=seed, batch_size=batch_size, json_path=json)
+    run_benchmark(
+        model,
+        benchmark,
+        split=split,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        json_path=json,
+        options=options or [],
+    )
 
 
 @app.command()
@@ -93,7 +105,6 @@ def ask(
 ) -> None:
     """Ask a model about pictures, or without one."""
     from phantrol.inference.engine import Engine
-    from phantrol.models.building import load
     from phantrol.models.image_processing import load_picture
 
     *images, question = images_and_question
@@ -101,7 +112,7 @@ def ask(
         raise ValueError("a question without text: type what you want to know about the picture")
     pictures = [{"type": "image", "image": load_picture(image)} for image in images]
     chat = [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
-    for piece in Engine(*load(model)).stream(chat, max_new_tokens=max_new_tokens):
+    for piece in Engine.open(model).stream(chat, max_new_tokens=max_new_tokens):
         typer.echo(piece, nl=False)
     typer.echo()
 

@@ -20,7 +20,6 @@ from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
 from phantrol.explain.traversal import trace_traversal
 from phantrol.inference.engine import Engine
-from phantrol.models.building import load
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run import run
 
@@ -45,7 +44,7 @@ def run_demo(out: Path | None, overrides: Sequence[str], limit: int, seed: int) 
     final = run(recipe, out)
     seconds = time.monotonic() - began
 
-    engine, benchmark = Engine(*load(final)), _benchmark(recipe)
+    engine, benchmark = Engine.open(final), _benchmark(recipe)
     report = evaluate(engine, benchmark, SPLIT, limit, seed)
     report.write(out / "scores.json")
     report.write_samples(out / "samples.jsonl")
@@ -75,7 +74,7 @@ def _new_pictures(recipe: Recipe, number: int) -> list[Any]:
     """Questions about pictures that neither training nor evaluation drew, each with its answer."""
     training = recipe.stages[-1].data.parts[-1][1]
     source = PrimerSource(
-        SPLIT, training.size_px, training.tasks, captions=False, min_objects=3, sprites=training.sprites
+        SPLIT, training.size_px, training.tasks, captions=False, min_objects=2, sprites=training.sprites
     )
     groups = [source[NEW_PICTURE + index] for index in range(number)]
     return [max(group, key=lambda example: len(example.messages[0].text)) for group in groups]
@@ -117,7 +116,7 @@ def _farewell(out: Path, final: Path) -> str:
     return (
         f"\nThe report is {out / 'report.html'}: open it in a browser. Next, type\n"
         f'  phantrol ask {final} {out / "picture.png"} "What do you see in the image?"\n'
-        f"  phantrol eval {final} primer --split test_comp      colours and shapes in pairs that it has never met\n"
+        f"  phantrol eval {final} primer tasks=shape,colour_one,existence sprites=false --split test_comp\n"
         f"  phantrol describe {final}                           what it is made of\n"
         f"  phantrol train {RECIPE} --dry-run                   how it was trained"
     )

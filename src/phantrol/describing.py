@@ -29,32 +29,20 @@ def describe_thing(thing: str, overrides: Sequence[str] = ()) -> None:
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
         console.print(*_model(Path(thing)), sep="\n")
+    elif "/" in thing and not thing.endswith(".py"):
+        raise ValueError(f"{thing} is no folder: expected a recipe's name, a .py file, or a folder that holds a model")
     else:
         console.print(*_recipe(thing, load_recipe(thing, overrides)), sep="\n")
 
 
 def _recipe(name: str, recipe: Recipe) -> list:
-    table = Table(
-        "stage",
-        "loss",
-        "trains",
-        "steps",
-        "groups a step",
-        "optimiser",
-        "lr",
-        title=f"recipe {name}, seed {recipe.seed}",
-    )
+    lines = [f"recipe {name}, seed {recipe.seed}"]
     for stage in recipe.stages:
-        table.add_row(
-            stage.name,
-            type(stage.loss).__name__,
-            ", ".join(stage.train),
-            str(stage.max_steps),
-            str(stage.batch_size),
-            stage.optimiser,
-            f"{stage.lr:g}",
+        lines.append(
+            f"  {stage.name}: {type(stage.loss).__name__}, trains {', '.join(stage.train)}, {stage.max_steps} steps of "
+            f"{stage.batch_size} groups, {stage.optimiser}, lr {stage.lr:g}"
         )
-    return [table, Pretty(recipe.model), f"Next: phantrol train {name} --dry-run"]
+    return [*lines, Pretty(recipe.model), f"Next: phantrol train {name} --dry-run"]
 
 
 def _model(folder: Path) -> list:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ def find(kind: str, name: str) -> Any:
     package, constant = _kind(kind)
     if name.endswith(".py"):
         module = _import_file(Path(name))
-    elif "." in name:
+    elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")
     elif name in names(kind):
         module = importlib.import_module(f"{package}.{name}")

@@ -223,3 +223,7 @@ def test_differences_name_the_place():
     assert differences(one, other) == ["seed: 1, not 2"]
     more = written("seed=1", "stages.1.loss.beta=3", "stages.1.lr=2")
     assert differences(more, one) == ["stages.1.loss.beta: 3.0, not 2.0", "stages.1.lr: 2.0, not 0.001"]
+    other_loss = '{"loss": {"class": "a:B"}, "parts": [1]}', '{"loss": {"class": "a:C", "x": 1}, "parts": [1, 2]}'
+    assert differences(*other_loss) == [
+        'loss.class: "a:B", not "a:C"', "loss.x: null, not 1", "parts: [1], not [1, 2]"
+    ]  # fmt: skip

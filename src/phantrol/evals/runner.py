@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -20,7 +19,7 @@ from phantrol.evals.report import Report, Sample
 from phantrol.evals.shuffling import shuffle_pictures
 from phantrol.find import find, name_of
 from phantrol.inference.engine import Engine
-from phantrol.models.building import load
+from phantrol.training.overrides import override
 
 
 class AnswersBatches(Protocol):
@@ -79,21 +78,22 @@ def run_benchmark(
     seed: int = 0,
     batch_size: int = 100,
     json_path: str | Path | None = None,
+    options: Sequence[str] = (),
 ) -> Report:
     """Load a model, evaluate it with a bar on the terminal, print the table, and write the scores if a path is given.
 
-    model  a saved model's folder or a hub id;  benchmark  as for `find("benchmarks", ...)`
+    model    a saved model's folder or a hub id;  benchmark  as for `find("benchmarks", ...)`
+    options  of the benchmark, as `tasks=shape,count`
+    Raises ValueError for an unknown model, benchmark, split or option.
     """
-    benchmark_class = find("benchmarks", benchmark)
-    loaded, processor = load(model)
-    if torch.accelerator.is_available():
-        loaded.to(torch.accelerator.current_accelerator())
+    asked = override(find("benchmarks", benchmark)(), options)
+    engine = Engine.open(model)
     console = Console()
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
         asking = bar.add_task(f"{benchmark} {split}", total=None)
         report = evaluate(
-            Engine(loaded, processor),
-            benchmark_class(),
+            engine,
+            asked,
             split,
             limit,
             seed,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from phantrol.models.building import load
 from phantrol.models.processing import Chat, Encoding
 
 SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding, few pictures in memory
@@ -52,6 +54,14 @@ class Engine:
         end = model.generation_config.eos_token_id
         ends = [processor.end_of_turn_id] if end is None else end
         self._end_ids = [ends] if isinstance(ends, int) else list(ends)
+
+    @classmethod
+    def open(cls, model: str | Path) -> Engine:
+        """Return an engine of a saved model (a folder or a hub id), on the accelerator if there is one."""
+        loaded, processor = load(model)
+        if torch.accelerator.is_available():
+            loaded.to(torch.accelerator.current_accelerator())
+        return cls(loaded, processor)
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ class WordAlignment(Loss):
     """BCE over words of s·(max_l cos(f_l, e_w) - t), with label 1 if the answers about the picture contain word w.
 
     A word is a token of the answers, or two tokens in a row, whose embeddings are then added: so "red circle" asks one
-    feature to be both. Words and labels come from the batch itself, not from a list. Rows without a picture are skipped.
+    feature to be both. Words and labels come from the batch, no list is given. Rows without a picture are skipped.
 
     max_share   words in more than this share of the rows tell pictures apart too little and are left out
     sharpness   s;  threshold  t, of a single word and of a pair

@@ -280,11 +280,11 @@ def _picture_of(part: Mapping[str, Any]) -> Any:
     for key in ("image", "path"):
         if part.get(key) is not None:
             return part[key]
-    raise ValueError(f"an image part with {sorted(part)}: expected {{'type': 'image', 'image': a picture or file}}")
+    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
 
 
 class _Seal:
-    """Marks ("text", 3) as a string that occurs in no text of the chat, so that a rendered template can be cut there."""
+    """Marks ("text", 3) as a string that no text of the chat contains, so that a rendered template can be cut there."""
 
     def __init__(self, texts: list[tuple[str, str]]):
         everything = "".join(text for _, text in texts)

@@ -1,7 +1,7 @@
 """Phantom: enlarge the head dimension inside attention by what the anchor's heads say (arXiv:2409.14713).
 
 B batch, N new tokens, T cached tokens, d head size, H query heads, K key/value heads. The anchor is the first real
-token of each row. Keys and values are enlarged once, when a token enters the cache, and stay so: [k | η·y_k] and [v | y_v].
+token of each row. Keys and values are enlarged once, when a token enters the cache: [k | η·y_k] and [v | y_v].
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     phantrol demo                         train, evaluate, ask, and a report
     phantrol train primer_tiny --out runs/tiny
 
-Three stages, all on pictures that Primer draws while it trains; budgets are in steps. Why each one is here, and what was
-tried and failed, is in LOG.md.
+Three stages, all on pictures that Primer draws while it trains; budgets are in steps. Why each one is here, and what
+was tried and failed, is in LOG.md.
 """
 
 from __future__ import annotations

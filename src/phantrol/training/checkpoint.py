@@ -40,22 +40,29 @@ def written_beside(folder: Path) -> Iterator[Path]:
     writing = beside(folder)
     shutil.rmtree(writing.parent, ignore_errors=True)
     try:
-        writing.mkdir(parents=True)
-        yield writing
-        _write_manifest(writing)
-        if folder.exists():  # a broken one of the same name: a folder cannot be renamed onto a full one
-            os.replace(folder, writing.parent / "old")
-        os.replace(writing, folder)
-    except Exception as error:  # torch and safetensors raise their own kinds when the disk is full
-        is_disk_full = _is_disk_full(error, folder.parent)
+        with naming_a_full_disk(folder):
+            writing.mkdir(parents=True)
+            yield writing
+            _write_manifest(writing)
+            if folder.exists():  # a broken one of the same name: a folder cannot be renamed onto a full one
+                os.replace(folder, writing.parent / "old")
+            os.replace(writing, folder)
+    finally:
         shutil.rmtree(writing.parent, ignore_errors=True)
-        if not is_disk_full:
+
+
+@contextmanager
+def naming_a_full_disk(path: Path) -> Iterator[None]:
+    """Raise ValueError, in one line, if writing `path` fails because the disk is full."""
+    try:
+        yield
+    except Exception as error:  # torch and safetensors raise their own kinds
+        if not _is_disk_full(error, path.parent):
             raise
         raise ValueError(
-            f"the disk is full: {folder} could not be written and is left out; earlier checkpoints are whole: "
+            f"the disk is full: {path} could not be written and is left out; checkpoints before it are whole: "
             "free some space and go on with --resume"
         ) from error
-    shutil.rmtree(writing.parent, ignore_errors=True)
 
 
 def beside(folder: Path) -> Path:

@@ -22,6 +22,9 @@ from phantrol.training.trainable import trainable_table
 from phantrol.training.trainer import StageTrainer
 
 
+COLORS = ("red", "green", "blue", "black", "white")
+
+
 @dataclass(frozen=True)
 class MadeUp:
     """Groups of two examples about a picture of noise, with a wrong answer each."""
@@ -31,9 +34,10 @@ class MadeUp:
 
     def __getitem__(self, index: int) -> Group:
         picture = Image.frombytes("RGB", (32, 32), Random(index).randbytes(32 * 32 * 3))
-        wrong = (Rejected("blue", "incorrect"), Rejected("red or blue", "ambiguous"))
+        color, other = COLORS[index % len(COLORS)], COLORS[(index + 1) % len(COLORS)]
+        wrong = (Rejected(other, "incorrect"), Rejected(f"{color} or {other}", "ambiguous"))
         questions = (Message("user", (picture, text)) for text in ("What color is it?", "What is it?"))
-        answer = Message("assistant", ("red",))
+        answer = Message("assistant", (color,))
         return tuple(Example(f"made-up-{index}-{i}", (q, answer), wrong) for i, q in enumerate(questions))
 
 

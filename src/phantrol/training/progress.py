@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import TrainerCallback
 
-from phantrol.training.checkpoint import write_text
+from phantrol.training.checkpoint import naming_a_full_disk, write_text
 
 _FORMATS = {"loss": "loss {:.3f}", "reward_accuracy": "reward accuracy {:.2f}", "pictures_per_s": "{:.0f} pictures/s"}
 
@@ -106,7 +106,7 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs and "loss" in logs:
             names = {"learning_rate": "lr"}
             line = {names.get(name, name): value for name, value in logs.items() if name != "epoch"}
-            with self.path.open("a", encoding="utf-8") as file:
+            with naming_a_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"stage": self.stage, "step": state.global_step} | line) + "\n")
 
 

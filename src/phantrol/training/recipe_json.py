@@ -96,7 +96,7 @@ def _find_class(name: str) -> type:
 
 
 def _differences(one: Any, other: Any, where: str) -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict) and one.get("class") == other.get("class"):
+    if isinstance(one, dict) and isinstance(other, dict):
         pairs = [(key, one.get(key), other.get(key)) for key in {**one, **other}]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(str(index), a, b) for index, (a, b) in enumerate(zip(one, other, strict=True))]

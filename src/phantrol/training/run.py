@@ -90,6 +90,7 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
             _check_same_recipe(text, (out_dir / _RECIPE).read_text("utf-8"), out_dir)
         start = last_whole_checkpoint(out_dir) if resume is True else _named_checkpoint(Path(resume), out_dir)
     state = process_state()
+    state.wait_for_everyone()  # until all have looked at the folder as it was
     if state.is_main_process:
         out_dir.mkdir(parents=True, exist_ok=True)
         write_text(out_dir / _RECIPE, text)

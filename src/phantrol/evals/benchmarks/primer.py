@@ -75,8 +75,7 @@ class PrimerBenchmark(Benchmark):
 
     def tasks_of(self, split: str) -> tuple[str, ...]:
         """Return the tasks that are asked."""
-        asked = work_out(self._curriculum(None), split).tasks
-        possible = tuple(task for task in asked if self.sprites or TASKS[task].kinds != ("sprites",))
+        possible = tuple(work_out(self._curriculum(None), split).tasks)
         wrong = [task for task in self.tasks or () if task not in possible]
         if wrong:
             raise ValueError(f"Primer asks no {', '.join(wrong)} here in split {split}: it has {', '.join(possible)}")
@@ -93,17 +92,13 @@ class PrimerBenchmark(Benchmark):
     def _rows_of(self, split: str, task: str, first: int) -> Iterator[Row]:
         for index in count(first):
             drawn = sample(split, TASKS[task].family, index, self.size_px, self._curriculum((task,)))
-            if self._shows(drawn.scene):
-                turn = drawn.turns[0]
-                parts = (turn.question,) if drawn.picture is None else (drawn.picture, turn.question)
-                yield _row(f"{split}/{task}/{index}", turn, parts)
+            turn = drawn.turns[0]
+            parts = (turn.question,) if drawn.picture is None else (drawn.picture, turn.question)
+            yield _row(f"{split}/{task}/{index}", turn, parts)
 
     def _curriculum(self, tasks: tuple[str, ...] | None, questions: int = 1) -> Curriculum:
         weights = None if tasks is None else dict.fromkeys(tasks, 1.0)
-        return Curriculum(weights, questions, tasks is None, self.min_objects, self.max_objects)
-
-    def _shows(self, scene: object) -> bool:
-        return self.sprites or scene is None or scene.kind != "sprites"
+        return Curriculum(weights, questions, tasks is None, self.min_objects, self.max_objects, sprites=self.sprites)
 
 
 @lru_cache(maxsize=8)
@@ -114,8 +109,7 @@ def _training_texts(benchmark: PrimerBenchmark) -> tuple[Row, ...]:
     for family in dict.fromkeys(TASKS[task].family for task in tasks):
         for index in range(PRIOR_PICTURES):
             drawn = sample("train", family, index, benchmark.size_px, curriculum)
-            if benchmark._shows(drawn.scene):
-                rows += [_row(f"train/{family}/{index}", turn, (turn.question,)) for turn in drawn.turns]
+            rows += [_row(f"train/{family}/{index}", turn, (turn.question,)) for turn in drawn.turns]
     return tuple(rows)
 
 

@@ -1,0 +1,104 @@
+"""What a user gets wrong is one line that names it, exit code 2, and nothing half-written."""
+
+import errno
+import io
+import shutil
+
+import pytest
+from PIL import Image
+
+
+def png(size=(64, 64)):
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 80).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check(done, *words):
+    assert done.code == 2, (done.code, done.out, done.error)
+    lines = done.error.strip().splitlines()
+    complaint = lines[-1]
+    assert complaint.startswith("phantrol: ") and sum(line.startswith("phantrol: ") for line in lines) == 1
+    assert "Traceback" not in done.error
+    for word in words:
+        assert word in complaint, complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(None, "no such file"), (b"", "empty"), (b"a text", "not a picture"), (png()[:500], "broken")],
+)
+def test_pictures(here, phantrol, content, word):
+    if content is not None:
+        (here / "bad.png").write_bytes(content)
+    else:
+        (here / "bad.png").unlink(missing_ok=True)
+    check(phantrol("ask", "runs/demo/final", "bad.png", "What?"), "bad.png", word)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10_000, 1)])
+def test_extreme_pictures_work(here, phantrol, size):
+    Image.new("RGB", size, "red").save(here / "odd.png")
+    assert phantrol("ask", "runs/demo/final", "odd.png", "What?", "--max-new-tokens", 1).code == 0
+
+
+def test_a_question_without_text(here, phantrol):
+    for question in ("", "   "):
+        check(phantrol("ask", "runs/demo/final", "runs/demo/picture.png", question), "question without text")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["frobnicate"], ["frobnicate"]),
+        (["list", "--frobnicate"], ["--frobnicate"]),
+        (["list", "wishes"], ["wishes", "modifiers"]),
+        (["ask"], ["MODEL"]),
+        (["train", "no_such_recipe"], ["no_such_recipe", "primer_tiny"]),
+        (["train", "missing.py"], ["missing.py"]),
+        (["train", "primer_tiny", "stages.tune.speed=1", "--dry-run"], ["speed", "lr"]),
+        (["train", "primer_tiny", "stages.tune.lr=fast", "--dry-run"], ["lr", "fast"]),
+        (["train", "primer_tiny", "stages.9.lr=1", "--dry-run"], ["9"]),
+        (["train", "primer_tiny", "stages.tune.lr", "--dry-run"], ["stages.tune.lr", "KEY=VALUE"]),
+        (["eval", "runs/demo/final", "no_such_benchmark"], ["no_such_benchmark", "primer"]),
+        (["eval", "runs/demo/final", "primer", "--split", "tomorrow"], ["tomorrow", "val"]),
+        (["eval", "runs/demo/final", "primer", "tasks=flying"], ["flying", "shape"]),
+        (["eval", "runs/demo/final", "primer", "wings=2"], ["wings", "tasks"]),
+        (["eval", "./nowhere", "primer"], ["nowhere"]),
+        (["describe", "./nowhere"], ["nowhere"]),
+        (["eval", "runs/demo/final", "primer", "--limit", "one"], ["--limit", "integer"]),
+    ],
+)
+def test_names_keys_and_values(here, phantrol, args, words):
+    check(phantrol(*args), *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("model.safetensors", None, "missing"),
+        ("model.safetensors", b"", "empty"),
+        ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{", "cannot be loaded"),
+        ("config.json", b"{", "broken"),
+        ("tokenizer.json", None, "missing"),
+    ],
+)
+def test_a_model_folder_with_a_missing_or_corrupt_file(here, phantrol, tmp_path, name, content, word):
+    folder = tmp_path / "copy"
+    shutil.copytree(here / "runs" / "demo" / "final", folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    check(phantrol("ask", folder, "What?"), word)
+
+
+def test_no_room_on_the_disk(here, phantrol, monkeypatch):
+    from phantrol.evals.report import Report
+
+    def full(self, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Report, "write", full)
+    done = phantrol("eval", "runs/demo/final", "primer", "tasks=shape", "--limit", 2, "--json", "full.json")
+    check(done, "no room on the disk", "full.json")
+    assert not (here / "full.json").exists()

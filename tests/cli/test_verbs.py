@@ -1,0 +1,116 @@
+"""Each verb as its user types it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def test_demo_leaves_what_it_promises(workplace):
+    demo = workplace.folder / "runs" / "demo"
+    for name in ("scores.json", "report.html", "picture.png", "final/model.safetensors", "metrics.jsonl"):
+        assert (demo / name).stat().st_size > 0, name
+    scores = json.loads((demo / "scores.json").read_text())
+    assert {key for key in scores} == {"benchmark", "split", "model", "seed", "scores"}
+    assert {"shape", "existence", "count", "colour_one"} <= set(scores["scores"])
+    assert all(set(row) == {"model", "shuffled", "prior", "n"} for row in scores["scores"].values())
+    for words in ("shuffled images", "text-only prior", "the model says", "phantrol ask"):
+        assert words in workplace.out, words
+    rows = [json.loads(line) for line in (demo / "metrics.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"align", "tune", "prefer"}
+    assert any("reward_accuracy" in row for row in rows)
+
+
+def test_report_needs_no_network(workplace):
+    page = (workplace.folder / "runs" / "demo" / "report.html").read_text()
+    for outside in ('src="http', 'href="http', "@import", "url(http", "<link"):
+        assert outside not in page
+
+
+def test_a_second_demo_takes_another_folder(here):
+    from phantrol.demo import _free_folder
+
+    assert str(_free_folder()) == "runs/demo-2"
+
+
+def test_eval_writes_scores(here, phantrol):
+    done = phantrol(
+        "eval", "runs/demo/final", "primer", "tasks=shape,count", "sprites=false", "--limit", 3, "--json", "s.json"
+    )
+    assert done.code == 0, done.error
+    scores = json.loads((here / "s.json").read_text())
+    assert scores["benchmark"] == "primer" and scores["split"] == "val" and scores["seed"] == 0
+    assert list(scores["scores"]) == ["shape", "count"]
+    assert scores["scores"]["shape"]["n"] == 3
+
+
+def test_ask_with_and_without_a_picture(here, phantrol):
+    for args in (["runs/demo/picture.png", "What is this?"], ["Two plus two?"]):
+        done = phantrol("ask", "runs/demo/final", *args, "--max-new-tokens", 3)
+        assert done.code == 0, done.error
+
+
+def test_a_placeholder_typed_by_a_user_is_text(here, phantrol):
+    done = phantrol("ask", "runs/demo/final", "runs/demo/picture.png", "Is <image> a picture?", "--max-new-tokens", 2)
+    assert done.code == 0, done.error
+
+
+def test_describe_model_and_recipe(here, phantrol):
+    model = phantrol("describe", "runs/demo/final")
+    assert "traversal_gate" in model.out and "grafted: trol" in model.out
+    recipe = phantrol("describe", "primer_tiny", "stages.tune.max_steps=77")
+    assert "77" in recipe.out and "PhantomOptimization" in recipe.out
+
+
+def test_list(phantrol):
+    everything = phantrol("list").out
+    for name in ("trol", "phantom", "phantom_optimization", "primer", "primer_tiny"):
+        assert name in everything
+    assert phantrol("list", "modifiers").out.split() == ["phantom", "trol"]
+
+
+def test_dry_run_writes_nothing(here, phantrol, quick):
+    before = sorted(here.rglob("*"))
+    done = phantrol("train", "primer_tiny", *quick, "--dry-run")
+    assert done.code == 0, done.error
+    assert "traversal_gate" in done.out
+    assert sorted(here.rglob("*")) == before
+
+
+def test_doctor(phantrol):
+    done = phantrol("doctor")
+    assert "torch" in done.out and "transformers" in done.out
+    assert done.code == 0, done.out
+
+
+def test_doctor_names_a_trap(phantrol, monkeypatch):
+    import importlib.metadata
+
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == "torchvision" else real(name))
+    done = phantrol("doctor")
+    assert done.code == 1
+    assert "torchvision 0.1 installed" in done.out and "pip uninstall" in done.out
+
+
+def test_help_answers_within_a_second():
+    command = [sys.executable, "-m", "phantrol.cli", "--help"]
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        times.append(time.monotonic() - start)
+        assert done.returncode == 0
+    assert min(times) < 1.0
+    code = "import sys, phantrol.cli; print(sorted({'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("what", ["train", "demo"])
+def test_a_folder_in_use_is_refused(here, phantrol, quick, what):
+    args = ["train", "primer_tiny"] if what == "train" else ["demo"]
+    done = phantrol(*args, *quick, "--out", "runs/demo")
+    assert done.code == 2
+    assert "runs/demo" in done.error and "in use" in done.error
