@@ -21,7 +21,6 @@ from phantrol.training.recipe_json import recipe_to_json
 from phantrol.training.trainable import trainable_table
 from phantrol.training.trainer import StageTrainer
 
-
 COLORS = ("red", "green", "blue", "black", "white")
 
 
