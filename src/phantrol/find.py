@@ -45,7 +45,7 @@ def find(kind: str, name: str) -> Any:
     """
     package, constant = _kind(kind)
     if name.endswith(".py"):
-        module = _import_file(Path(name))
+        module = import_file(Path(name))
     elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")
     elif name in names(kind):
@@ -89,7 +89,8 @@ def _import(name: str, complaint: str) -> ModuleType:
         raise ValueError(f"{complaint}: is it installed, and spelled as Python imports it?") from None
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """Return a user's file as a module, imported once. Raises ValueError if there is none."""
     if not path.is_file():
         raise ValueError(f"no file {path}: expected a Python file")
     path = path.resolve()

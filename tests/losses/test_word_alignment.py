@@ -71,6 +71,15 @@ def test_only_features_learn_and_micro_batches_add_up():
     torch.testing.assert_close(half, loss / 2)
 
 
+def test_a_batch_without_pictures_costs_nothing():
+    words_alone = {name: value for name, value in BATCH.items() if name != "pixel_values"}
+    words_alone |= {"sequence_ids": torch.zeros(6, dtype=torch.long), "rejected": torch.tensor([]), "chosen": []}
+    assert WordAlignment().count(words_alone)["pictures"] == 0
+    loss = WordAlignment()(Seer(lambda e: torch.ones(2, 2, e.shape[1])), words_alone, {"pictures": 0}).loss
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
 def test_a_batch_without_telling_words_costs_nothing():
     same = {**BATCH, "labels": torch.tensor([[-100, -100, 5, 7, 9]] * 2)}
     loss = WordAlignment()(Seer(lambda e: torch.ones(2, 2, e.shape[1])), same, {"pictures": 2}).loss

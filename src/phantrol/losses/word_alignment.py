@@ -35,6 +35,8 @@ class WordAlignment(Loss):
     pair_threshold: float = 0.5
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
+        if "pixel_values" not in batch:
+            return LossOutput(torch.zeros((), requires_grad=True))
         inner = getattr(model, "module", model)  # a distributed wrapper hides the embeddings
         features = model(pixel_values=batch["pixel_values"]).image_features
         embeddings = inner.get_input_embeddings().weight.detach()  # the targets stand still
@@ -47,7 +49,7 @@ class WordAlignment(Loss):
         return LossOutput((word_loss + pair_loss) * share)
 
     def count(self, batch: Batch) -> dict[str, int]:
-        return super().count(batch) | {"pictures": batch["pixel_values"].shape[0]}
+        return super().count(batch) | {"pictures": len(batch.get("pixel_values", ()))}
 
     def _loss(self, features: Tensor, targets: Tensor, present: Tensor, threshold: float) -> Tensor:
         """features [I, L, D], targets [W, D], present [I, W] → scalar; 0 if the batch has no such words."""

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from phantrol.find import _import_file as import_file
+from phantrol.find import import_file
 from phantrol.training.recipe import Recipe
 
 
