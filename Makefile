@@ -10,8 +10,9 @@ TORCH ?= cpu
 # == also admits 2.13.0+cpu and prefers it where pip finds it; === admits 2.13.0 alone, on Linux the CUDA build
 TORCH_cpu := torch==2.13.0
 TORCH_cuda := torch===2.13.0
-# a torch that is too eager for cores slows itself down: two threads at most, and no busy waiting
+# a torch that is too eager for cores slows itself down: two threads, and next to no busy waiting
 export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT ?= 1000
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false

@@ -15,6 +15,7 @@ import typer
 
 # a torch that is too eager for cores slows itself down; these must be set before torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # but wait a few microseconds: a third more steps of a small model
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ def demo(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="where model, scores and report go; by default runs/demo")] = None,
     limit: Annotated[int, typer.Option(min=2, help="held-out questions per task")] = 200,
-    seed: Annotated[int, typer.Option(help="of weights, data and evaluation")] = 0,
+    seed: Annotated[int, typer.Option(help="of the weights, and of the pictures that are asked about")] = 0,
 ) -> None:
     """Watch a tiny model learn to see: train, evaluate, ask, and write a report. Minutes on a CPU, no download."""
     from phantrol.demo import run_demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from rich.console import Console
 
 from phantrol.data.messages import Message
-from phantrol.data.sources.primer import PrimerSource
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.report import Report
 from phantrol.evals.runner import evaluate
@@ -66,17 +66,15 @@ def _benchmark(recipe: Recipe) -> PrimerBenchmark:
     """Ask what the last stage taught, on pictures of the kind that it drew."""
     sources = [source for _, source in recipe.stages[-1].data.parts]
     tasks = tuple(dict.fromkeys(name for source in sources for name, _ in source.tasks))
-    sprites = any(source.sprites for source in sources)
-    return PrimerBenchmark((*tasks, "captions"), size_px=sources[0].size_px, sprites=sprites)
+    scenes = tuple(dict.fromkeys(scene for source in sources for scene in source.scenes))
+    return PrimerBenchmark((*tasks, "captions"), size_px=sources[0].size_px, scenes=scenes)
 
 
 def _new_pictures(recipe: Recipe, number: int) -> list[Any]:
     """Questions about pictures that neither training nor evaluation drew, each with its answer."""
-    training = recipe.stages[-1].data.parts[-1][1]
-    source = PrimerSource(
-        SPLIT, training.size_px, training.tasks, captions=False, min_objects=2, sprites=training.sprites
-    )
-    groups = [source[NEW_PICTURE + index] for index in range(number)]
+    _, most = max(recipe.stages[-1].data.parts, key=lambda part: part[0])
+    source = replace(most, split=SPLIT, captions=False, start=NEW_PICTURE)
+    groups = [source[index] for index in range(number)]
     return [max(group, key=lambda example: len(example.messages[0].text)) for group in groups]
 
 
@@ -116,7 +114,7 @@ def _farewell(out: Path, final: Path) -> str:
     return (
         f"\nThe report is {out / 'report.html'}: open it in a browser. Next, type\n"
         f'  phantrol ask {final} {out / "picture.png"} "What do you see in the image?"\n'
-        f"  phantrol eval {final} primer tasks=shape,colour_one,existence sprites=false --split test_comp\n"
+        f"  phantrol eval {final} primer --split test_comp\n"
         f"  phantrol describe {final}                           what it is made of\n"
         f"  phantrol train {RECIPE} --dry-run                   how it was trained"
     )

@@ -64,6 +64,7 @@ def test_a_question_without_text(here, phantrol):
         (["eval", "runs/demo/final", "primer", "--split", "tomorrow"], ["tomorrow", "val"]),
         (["eval", "runs/demo/final", "primer", "tasks=flying"], ["flying", "shape"]),
         (["eval", "runs/demo/final", "primer", "wings=2"], ["wings", "tasks"]),
+        (["eval", "runs/demo/final", "primer", "scenes=dreams"], ["dreams", "sprites"]),
         (["eval", "./nowhere", "primer"], ["nowhere"]),
         (["describe", "./nowhere"], ["nowhere"]),
         (["eval", "runs/demo/final", "primer", "--limit", "one"], ["--limit", "integer"]),

@@ -37,7 +37,7 @@ def test_a_second_demo_takes_another_folder(here):
 
 def test_eval_writes_scores(here, phantrol):
     done = phantrol(
-        "eval", "runs/demo/final", "primer", "tasks=shape,count", "sprites=false", "--limit", 3, "--json", "s.json"
+        "eval", "runs/demo/final", "primer", "tasks=shape,count", "scenes=shapes", "--limit", 3, "--json", "s.json"
     )
     assert done.code == 0, done.error
     scores = json.loads((here / "s.json").read_text())

@@ -42,7 +42,7 @@ def picture_and_question(chat):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return PrimerBenchmark(tasks=READABLE, sprites=False)
+    return PrimerBenchmark(tasks=READABLE, scenes=("shapes", "text"))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_primer_rows():
 
 
 def test_primer_captions_count_twice():
-    benchmark = PrimerBenchmark(tasks=("captions",), sprites=False)
+    benchmark = PrimerBenchmark(tasks=("captions",), scenes=("shapes",))
     row = Row("1", "captions", [], "The image shows a large red circle.")
     assert benchmark.scores(row, "a large red circle") == {"captions": 1.0, "captions_exact": 0.0}
     assert benchmark.scores(row, "The image shows a large red star.")["captions"] == 0
@@ -143,7 +143,7 @@ def test_primer_captions_count_twice():
 
 
 def test_primer_without_sprites():
-    benchmark = PrimerBenchmark(sprites=False)
+    benchmark = PrimerBenchmark(scenes=("shapes", "text"))
     assert not {"objects", "object_existence", "kinds"} & set(benchmark.tasks_of("val"))
     said = " ".join(row.answer + question_text(row) for row in benchmark.rows("val", 20) if row.task != "text_only")
     assert " dog" not in said and "tree" not in said and "guitar" not in said

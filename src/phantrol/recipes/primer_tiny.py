@@ -22,8 +22,8 @@ from phantrol.training.new_model import NewModel, TrainedTokenizer
 from phantrol.training.recipe import Recipe, Stage
 
 IMAGE_PX = 64
-VOCABULARY = 512  # all 256 bytes, the special tokens, and every word that Primer uses
-TASKS = {
+VOCABULARY = 640  # all 256 bytes, the special tokens, and every word that is used here
+SHAPE_TASKS = {
     "shape": 1.0,
     "colour_several": 1.0,
     "colour_one": 0.2,
@@ -32,13 +32,20 @@ TASKS = {
     "left_right": 1.5,
     "outermost": 0.5,
 }
-NAMED = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is in the picture
+SPRITE_TASKS = {"objects": 1.0, "object_existence": 1.0, "count": 0.5, "left_right": 0.5}
+NAMED_SHAPES = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is shown
 
 
 def recipe() -> Recipe:
-    pictures = PrimerSource(tasks=NAMED, size_px=IMAGE_PX, questions_per_picture=1, sprites=False)
-    questions = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, sprites=False)
-    several = replace(questions, tasks={name: TASKS[name] for name in TASKS if name != "colour_one"}, min_objects=2)
+    shapes = PrimerSource(tasks=SHAPE_TASKS, size_px=IMAGE_PX, questions_per_picture=8, scenes=("shapes",))
+    # with one object alone, any colour that is seen is right: pictures of several keep that shortcut from being learnt
+    several = replace(
+        shapes, tasks={name: weight for name, weight in SHAPE_TASKS.items() if name != "colour_one"}, min_objects=2
+    )
+    sprites = replace(shapes, tasks=SPRITE_TASKS, scenes=("sprites",))
+    named_shapes = replace(shapes, tasks=NAMED_SHAPES, questions_per_picture=1)
+    named_sprites = replace(sprites, tasks={"objects": 1.0}, questions_per_picture=1)
+    mixture = Mixture(((0.35, shapes), (0.45, several), (0.2, sprites)))
     model = NewModel(
         text=dict(
             model_type="llama",
@@ -59,38 +66,38 @@ def recipe() -> Recipe:
             stem=[[32, 5, 2, 2], [64, 3, 2, 1], [128, 3, 2, 1], [128, 3, 1, 0]],
         ),
         modifiers=(TrolConfig(layers=(1,), gate_bias=-1.0), PhantomConfig(layers=(2,))),
-        tokenizer=TrainedTokenizer(questions, groups=1000, vocab_size=VOCABULARY),
+        tokenizer=TrainedTokenizer(mixture, groups=2000, vocab_size=VOCABULARY),
         options=dict(match_embeddings=True, feature_positions=True, projector_norm=False),
         attention="eager",  # of short rows with a mask, twice as fast on a CPU as sdpa
     )
     align = Stage(
         "align",
-        data=Mixture(((1.0, pictures),)),
+        data=Mixture(((0.7, named_shapes), (0.3, named_sprites))),
         loss=WordAlignment(),
         train=("vision_tower.*", "projector.*"),
         lr=1.5e-3,
         betas=(0.9, 0.98),
         weight_decay=0.01,
         warmup_steps=30,
-        max_steps=800,
+        max_steps=700,
         batch_size=32,
         precision="bfloat16",
     )
     tune = replace(
         align,
         name="tune",
-        data=Mixture(((0.4, questions), (0.6, several))),
+        data=mixture,
         loss=Sft(),
         train=("*",),
         lr=2e-3,
         muon_lr=0.015,
         weight_decay=0.05,
         warmup_steps=60,
-        max_steps=1400,
+        max_steps=1100,
         batch_size=16,
         optimiser="muon",
     )
     prefer = replace(
-        tune, name="prefer", loss=PhantomOptimization(), lr=2e-4, muon_lr=1.5e-3, warmup_steps=5, max_steps=60
+        tune, name="prefer", loss=PhantomOptimization(), lr=2e-4, muon_lr=1.5e-3, warmup_steps=5, max_steps=40
     )
     return Recipe(model=model, stages=(align, tune, prefer), seed=0)

@@ -10,6 +10,7 @@ from phantrol.data.primer.splits import Split, find_split
 from phantrol.data.primer.tasks import FAMILIES, TASKS, tasks_for
 
 MOST_OBJECTS = 6
+SCENES = ("shapes", "sprites", "text")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Curriculum:
     captions      whether each picture gets a caption besides its questions
     min_objects, max_objects  objects in a picture, at most 6
     wordings      how many wordings of each template, None for all
-    sprites       whether there are pictures of sprites (animals, food, things) besides those of coloured shapes
+    scenes        kinds of pictures: "shapes" (coloured), "sprites" (animals, food, things), "text" (none at all)
 
     Raises ValueError for an unknown task or family, a weight that is not positive, or numbers out of range.
     """
@@ -32,7 +33,7 @@ class Curriculum:
     min_objects: int | None = None
     max_objects: int | None = None
     wordings: int | None = None
-    sprites: bool = True
+    scenes: tuple[str, ...] = SCENES
 
     def __post_init__(self) -> None:
         if self.tasks is not None:
@@ -49,6 +50,10 @@ class Curriculum:
             object.__setattr__(self, "tasks", tuple(tasks.items()))
         if self.questions < 1:
             raise ValueError(f"questions must be at least 1, got {self.questions}")
+        wrong = sorted(set(self.scenes) - set(SCENES))
+        if wrong or not self.scenes:
+            raise ValueError(f"unknown Primer scenes: {', '.join(wrong) or 'none'}; use some of {', '.join(SCENES)}")
+        object.__setattr__(self, "scenes", tuple(self.scenes))
         if self.wordings is not None and self.wordings < 1:
             raise ValueError(f"wordings must be at least 1 or None for all, got {self.wordings}")
 
@@ -69,7 +74,7 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
     """Raises ValueError for an unknown split, and for tasks that the split or the numbers of objects do not allow."""
     split = find_split(split_name)
     numbers = _numbers(curriculum, split)
-    kinds = tuple(kind for kind in split.scene_kinds if curriculum.sprites or kind != "sprites")
+    kinds = tuple(kind for kind in split.scene_kinds if kind in curriculum.scenes)
     possible = tasks_for(kinds, numbers)
     if curriculum.tasks is None:
         weights = {name: TASKS[name].weight for name in possible if curriculum.captions or name != "captions"}
@@ -78,9 +83,8 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
         wrong = [name for name in weights if name not in possible]
         if wrong:
             raise ValueError(
-                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects"
-                f"{'' if curriculum.sprites else ' and no sprites'} has no task {', '.join(wrong)}; "
-                f"it has {', '.join(possible)}"
+                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects in scenes of {', '.join(kinds)} "
+                f"has no task {', '.join(wrong)}; it has {', '.join(possible) or 'none'}"
             )
     leads = {
         family: {name: weight for name, weight in weights.items() if TASKS[name].family == family}

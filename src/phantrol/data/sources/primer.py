@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from phantrol.data.messages import Example, Message
-from phantrol.data.primer.curriculum import Curriculum, work_out
+from phantrol.data.primer.curriculum import SCENES, Curriculum, work_out
 from phantrol.data.primer.generator import VERSION, Turn, check_size, sample
 
 GOLDEN = (sqrt(5) - 1) / 2
@@ -24,7 +24,7 @@ class PrimerSource:
     captions      whether each picture gets a caption besides
     min_objects, max_objects  objects in a picture, by default as the split has it
     wordings      how many wordings of each question, None for all
-    sprites       whether there are pictures of sprites besides those of coloured shapes
+    scenes        kinds of pictures: "shapes", "sprites", "text" (text-only groups)
     pictures      the length of the source
     start         number of the first picture, so that a later stage sees new ones
 
@@ -40,7 +40,7 @@ class PrimerSource:
     min_objects: int | None = None
     max_objects: int | None = None
     wordings: int | None = None
-    sprites: bool = True
+    scenes: tuple[str, ...] = SCENES
     pictures: int = 1_000_000_000
     start: int = 0
 
@@ -61,7 +61,7 @@ class PrimerSource:
             self.min_objects,
             self.max_objects,
             self.wordings,
-            self.sprites,
+            self.scenes,
         )
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import count, islice
 
 from phantrol.data.messages import Message
-from phantrol.data.primer.curriculum import Curriculum, work_out
+from phantrol.data.primer.curriculum import SCENES, Curriculum, work_out
 from phantrol.data.primer.generator import Turn, sample
 from phantrol.data.primer.tasks import TASKS
 from phantrol.data.primer.vocabulary import COLOURS, PLURALS, SHAPES, SIZES, SPRITES
@@ -43,7 +43,7 @@ class PrimerBenchmark(Benchmark):
 
     tasks    names of tasks, None for all that the split and the other options allow
     size_px  side of the pictures
-    sprites  whether pictures with sprites (animals, food, things) are shown, or coloured shapes alone
+    scenes   kinds of pictures: "shapes", "sprites", "text" (none at all)
     min_objects, max_objects  objects in a picture, by default as the split has it
 
     Captions count twice: `captions` is the F1 of what they say about each object, `captions_exact` the share that is
@@ -52,7 +52,7 @@ class PrimerBenchmark(Benchmark):
 
     tasks: tuple[str, ...] | None = None
     size_px: int = 64
-    sprites: bool = True
+    scenes: tuple[str, ...] = SCENES
     min_objects: int | None = None
     max_objects: int | None = None
     max_new_tokens: int = 8
@@ -98,7 +98,7 @@ class PrimerBenchmark(Benchmark):
 
     def _curriculum(self, tasks: tuple[str, ...] | None, questions: int = 1) -> Curriculum:
         weights = None if tasks is None else dict.fromkeys(tasks, 1.0)
-        return Curriculum(weights, questions, tasks is None, self.min_objects, self.max_objects, sprites=self.sprites)
+        return Curriculum(weights, questions, tasks is None, self.min_objects, self.max_objects, None, self.scenes)
 
 
 @lru_cache(maxsize=8)
