@@ -164,7 +164,7 @@ def test_the_prior_learns_from_training_texts_and_the_mask_hides_what_varies():
         ({}, "val", None, "expected a limit"),
         ({}, "valid", 3, "unknown Primer split"),
         ({"tasks": ("shape", "taste")}, "val", 3, "asks no taste"),
-        ({"tasks": ("objects",), "sprites": False}, "val", 3, "asks no objects"),
+        ({"tasks": ("objects",), "scenes": ("shapes",)}, "val", 3, "asks no objects"),
         ({"tasks": ("text_only",)}, "test_comp", 3, "asks no text_only"),
         ({"tasks": ()}, "val", 3, "no rows"),
     ],

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from phantrol.data.mixture import Mixture
 from phantrol.models.building import build, load
 from phantrol.models.tokenizer import train_tokenizer
 
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
-    """A tokenizer of its own, trained on what the first groups of a data source say.
+    """A tokenizer of its own, trained on what the first groups of a mixture say.
 
-    source      any data source;  groups  how many of its groups are read
+    data        the mixture;  groups  how many of its groups are read
     vocab_size  tokens, bytes and special tokens included
     """
 
-    source: Any
+    data: Mixture
     groups: int = 1000
     vocab_size: int = 512
 
@@ -26,8 +27,8 @@ class TrainedTokenizer:
         return train_tokenizer(self._texts(), self.vocab_size)
 
     def _texts(self) -> Iterator[str]:
-        for index in range(min(self.groups, len(self.source))):
-            for example in self.source[index]:
+        for index in range(self.groups):
+            for example in self.data.group(index):
                 yield from (message.text for message in example.messages)
                 yield from (rejected.text for rejected in example.rejected)
 
