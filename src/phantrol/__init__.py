@@ -17,6 +17,7 @@ _HOMES = {
     "graft": "phantrol.modifiers.graft",
     "load_grafted": "phantrol.modifiers.graft",
     "TrolConfig": "phantrol.modifiers.trol",
+    "IDENTITY_BIAS": "phantrol.modifiers.trol",
     "PhantomConfig": "phantrol.modifiers.phantom",
     "build": "phantrol.models.building",
     "load": "phantrol.models.building",

@@ -61,7 +61,7 @@ def recipe() -> Recipe:
             vision_use_head=False,
         ),
         modifiers=(TrolConfig(), PhantomConfig()),
-        tokenizer=TrainedTokenizer(Colors(), groups=11, vocab_size=300),
+        tokenizer=TrainedTokenizer(Mixture(((1.0, Colors()),)), groups=11, vocab_size=300),
     )
     data = Mixture(((2.0, Colors()), (1.0, Colors(7, "shade"))))
     align = Stage(

@@ -22,8 +22,8 @@ from phantrol.training.new_model import NewModel, TrainedTokenizer
 from phantrol.training.recipe import Recipe, Stage
 
 IMAGE_PX = 64
-VOCABULARY = 640  # all 256 bytes, the special tokens, and every word that is used here
-SHAPE_TASKS = {
+VOCABULARY = 512  # all 256 bytes, the special tokens, and every word that is used here
+TASKS = {
     "shape": 1.0,
     "colour_several": 1.0,
     "colour_one": 0.2,
@@ -32,20 +32,16 @@ SHAPE_TASKS = {
     "left_right": 1.5,
     "outermost": 0.5,
 }
-SPRITE_TASKS = {"objects": 1.0, "object_existence": 1.0, "count": 0.5, "left_right": 0.5}
-NAMED_SHAPES = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is shown
+NAMED = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that are words for what is shown
 
 
 def recipe() -> Recipe:
-    shapes = PrimerSource(tasks=SHAPE_TASKS, size_px=IMAGE_PX, questions_per_picture=8, scenes=("shapes",))
+    shapes = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, scenes=("shapes",))
     # with one object alone, any colour that is seen is right: pictures of several keep that shortcut from being learnt
     several = replace(
-        shapes, tasks={name: weight for name, weight in SHAPE_TASKS.items() if name != "colour_one"}, min_objects=2
+        shapes, tasks={name: weight for name, weight in TASKS.items() if name != "colour_one"}, min_objects=2
     )
-    sprites = replace(shapes, tasks=SPRITE_TASKS, scenes=("sprites",))
-    named_shapes = replace(shapes, tasks=NAMED_SHAPES, questions_per_picture=1)
-    named_sprites = replace(sprites, tasks={"objects": 1.0}, questions_per_picture=1)
-    mixture = Mixture(((0.35, shapes), (0.45, several), (0.2, sprites)))
+    mixture = Mixture(((0.4, shapes), (0.6, several)))
     model = NewModel(
         text=dict(
             model_type="llama",
@@ -66,20 +62,20 @@ def recipe() -> Recipe:
             stem=[[32, 5, 2, 2], [64, 3, 2, 1], [128, 3, 2, 1], [128, 3, 1, 0]],
         ),
         modifiers=(TrolConfig(layers=(1,), gate_bias=-1.0), PhantomConfig(layers=(2,))),
-        tokenizer=TrainedTokenizer(mixture, groups=2000, vocab_size=VOCABULARY),
+        tokenizer=TrainedTokenizer(mixture, groups=1000, vocab_size=VOCABULARY),
         options=dict(match_embeddings=True, feature_positions=True, projector_norm=False),
         attention="eager",  # of short rows with a mask, twice as fast on a CPU as sdpa
     )
     align = Stage(
         "align",
-        data=Mixture(((0.7, named_shapes), (0.3, named_sprites))),
+        data=Mixture(((1.0, replace(shapes, tasks=NAMED, questions_per_picture=1)),)),
         loss=WordAlignment(),
         train=("vision_tower.*", "projector.*"),
         lr=1.5e-3,
         betas=(0.9, 0.98),
         weight_decay=0.01,
         warmup_steps=30,
-        max_steps=700,
+        max_steps=600,
         batch_size=32,
         precision="bfloat16",
     )
@@ -93,11 +89,11 @@ def recipe() -> Recipe:
         muon_lr=0.015,
         weight_decay=0.05,
         warmup_steps=60,
-        max_steps=1100,
+        max_steps=850,
         batch_size=16,
         optimiser="muon",
     )
     prefer = replace(
         tune, name="prefer", loss=PhantomOptimization(), lr=2e-4, muon_lr=1.5e-3, warmup_steps=5, max_steps=40
     )
-    return Recipe(model=model, stages=(align, tune, prefer), seed=0)
+    return Recipe(model=model, stages=(align, tune, prefer), seed=0, workers=1)
