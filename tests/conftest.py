@@ -11,11 +11,15 @@ for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"
     os.environ[variable] = "1"  # before anything imports transformers
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable  # noqa: E402
+import copy  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, SiglipVisionConfig  # noqa: E402
+
+import phantrol  # noqa: E402
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -68,3 +72,33 @@ def tiny_decoder_fixture() -> Callable[..., PreTrainedModel]:
 def family(request: pytest.FixtureRequest) -> str:
     """Each family of decoders in turn."""
     return request.param
+
+
+def tiny_model(
+    tokenizer: Any, modifiers: Sequence[Any], family: str = "llama", image_px: int = 32, **options: Any
+) -> Any:
+    """Return (model, processor): two decoder layers, 16 image tokens, and weights so large that what is seen matters.
+
+    options  seed, noise (added to every parameter), dtype, and whatever the decoder's configuration takes
+    """
+    seed, noise, dtype = options.pop("seed", 0), options.pop("noise", 0.2), options.pop("dtype", torch.float32)
+    torch.manual_seed(seed)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2)
+    text = AutoConfig.for_model(
+        family, **{**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8}
+    )
+    for name, value in {"num_hidden_layers": 2, **options}.items():
+        setattr(text, name, value)
+    vision = SiglipVisionConfig(num_hidden_layers=1, image_size=image_px, patch_size=image_px // 4, **sizes)
+    vision.vision_use_head = False
+    model, processor = phantrol.build(text, vision, modifiers, tokenizer=copy.deepcopy(tokenizer), dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+    return model, processor
+
+
+@pytest.fixture(scope="session", name="tiny_model")
+def tiny_model_fixture() -> Callable[..., Any]:
+    """`tiny_model(tokenizer, modifiers, ...)` makes a small vision-language model and its processor."""
+    return tiny_model

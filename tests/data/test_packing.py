@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import LlamaConfig, Qwen2Config
 
 import phantrol
 from phantrol.data.collate import Collator
@@ -13,7 +12,6 @@ from phantrol.data.messages import Example, Message, Rejected
 from phantrol.data.packing import Line, additive, pack, visible
 from phantrol.losses.base import token_logprobs
 from phantrol.losses.phantom_optimization import PhantomOptimization
-from phantrol.models.configuration import StemVisionConfig
 from phantrol.models.tokenizer import train_tokenizer
 
 TEXTS = ["What color is the circle?", "red blue green", "a large red circle and a small blue star"] * 4
@@ -25,28 +23,8 @@ def tokenizer():
     return train_tokenizer(TEXTS, 320)
 
 
-def build(tokenizer, modifiers, text=LlamaConfig, **options):
-    torch.manual_seed(0)
-    text_config = text(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        **options,
-    )
-    vision = StemVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
-    )
-    model, processor = phantrol.build(text_config, vision, modifiers, tokenizer=tokenizer, dtype=torch.float64)
-    with torch.no_grad():  # so that what a token sees matters
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, processor
-
-
 @pytest.fixture(scope="module", params=["plain", "trol", "trol, prompt", "phantom", "trol and phantom"])
-def model_and_processor(request, tokenizer):
+def model_and_processor(request, tiny_model, tokenizer):
     modifiers = {
         "plain": [],
         "trol": [phantrol.TrolConfig(gate_bias=0.2)],
@@ -54,7 +32,7 @@ def model_and_processor(request, tokenizer):
         "phantom": [phantrol.PhantomConfig(init="random")],
         "trol and phantom": [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")],
     }
-    return build(tokenizer, modifiers[request.param])
+    return tiny_model(tokenizer, modifiers[request.param], dtype=torch.float64)
 
 
 def picture(color="red"):
@@ -135,18 +113,18 @@ def test_padding_changes_nothing(model_and_processor):
 
 
 @pytest.mark.parametrize("implementation, tolerance", [("sdpa", 1e-10), ("eager", 1e-5)])
-def test_packed_equals_unpacked_on_each_attention(tokenizer, implementation, tolerance):
+def test_packed_equals_unpacked_on_each_attention(tiny_model, tokenizer, implementation, tolerance):
     """Eager attention of transformers takes the softmax in float32, whatever the dtype of the model."""
-    model, processor = build(tokenizer, [phantrol.PhantomConfig(init="random")])
+    model, processor = tiny_model(tokenizer, [phantrol.PhantomConfig(init="random")], dtype=torch.float64)
     model.set_attn_implementation(implementation)
     packed, plain = (Collator(processor, pack=p, dtype=torch.float64)(groups()) for p in (True, False))
     torch.testing.assert_close(by_sequence(model, packed), by_sequence(model, plain), rtol=0, atol=tolerance)
 
 
-def test_a_sliding_window_keeps_long_batches_unpacked(tokenizer):
-    model, processor = build(
-        tokenizer, [], Qwen2Config, use_sliding_window=True, sliding_window=24, max_window_layers=0
-    )
+def test_a_sliding_window_keeps_long_batches_unpacked(tiny_model, tokenizer):
+    window = dict(use_sliding_window=True, sliding_window=24, max_window_layers=0)
+    window["layer_types"] = ["sliding_attention"] * 2
+    model, processor = tiny_model(tokenizer, [], "qwen2", dtype=torch.float64, **window)
     plain = Collator(processor, pack=False, dtype=torch.float64)(groups())
     guarded = Collator(processor, dtype=torch.float64, window_tokens=24)(groups())
     assert guarded["attention_mask"].ndim == 2

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-import torch
-from transformers import LlamaConfig, SiglipVisionConfig
+import pytest
 
 import phantrol
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
@@ -14,30 +13,13 @@ from phantrol.inference.engine import Engine
 from phantrol.models.tokenizer import train_tokenizer
 
 
-def build_engine() -> Engine:
-    torch.manual_seed(0)
-    text = LlamaConfig(
-        vocab_size=8,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    vision = SiglipVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16
-    )
-    vision.vision_use_head = False
+@pytest.fixture
+def engine(tiny_model):
     tokenizer = train_tokenizer(["What color is the circle? red blue green"] * 4, 300)
-    model, processor = phantrol.build(text, vision, [phantrol.TrolConfig(gate_bias=0.2)], tokenizer=tokenizer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.4 * torch.randn_like(parameter))
-    return Engine(model, processor)
+    return Engine(*tiny_model(tokenizer, [phantrol.TrolConfig(gate_bias=0.2)], image_px=64, noise=0.4))
 
 
-def test_a_model_on_primer():
-    engine = build_engine()
+def test_a_model_on_primer(engine):
     benchmark = PrimerBenchmark(tasks=("colour_several", "multiple_choice", "text_only"), max_new_tokens=5)
     report = evaluate(engine, benchmark, limit=8, batch_size=5)
     assert [scores["n"] for scores in report.scores.values()] == [8, 8, 8]
@@ -52,8 +34,7 @@ def test_a_model_on_primer():
     assert "text_only" not in changed
 
 
-def test_a_saved_model_is_evaluated_by_name(tmp_path, capsys):
-    engine = build_engine()
+def test_a_saved_model_is_evaluated_by_name(engine, tmp_path, capsys):
     engine.model.save_pretrained(tmp_path / "model")
     engine.processor.save_pretrained(tmp_path / "model")
     users_file = tmp_path / "small.py"

@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import torch
 from PIL import Image
 from transformers import LlamaConfig
 
@@ -38,15 +37,8 @@ def parts(tokenizer):
 
 
 @pytest.fixture
-def model_and_processor(parts):
-    torch.manual_seed(0)
-    text, vision, tokenizer = parts
-    modifiers = [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")]
-    model, processor = phantrol.build(text, vision, modifiers, tokenizer=tokenizer)
-    with torch.no_grad():  # a modifier that says little would let a lost state pass unseen
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, processor
+def model_and_processor(tiny_model, tokenizer):
+    return tiny_model(tokenizer, [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")])
 
 
 @pytest.fixture
