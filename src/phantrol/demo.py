@@ -18,7 +18,7 @@ from phantrol.evals.report import Report
 from phantrol.evals.runner import evaluate
 from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
-from phantrol.explain.traversal import trace_traversal
+from phantrol.explain.traversal import Traversal, trace_traversal
 from phantrol.inference.engine import Engine
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run import run
@@ -91,6 +91,7 @@ def _write_report(
     out: Path, recipe: Recipe, engine: Engine, benchmark: PrimerBenchmark, report: Report, limit: int, seconds: float
 ) -> None:
     asked: list[Message] = [example.messages[0] for example in _new_pictures(recipe, 4)[1:]]
+    traversals = [trace_traversal(engine.model, engine.processor, [message.as_chat()]) for message in asked]
     write_report(
         out / "report.html",
         title="A small model learns to see",
@@ -106,8 +107,16 @@ def _write_report(
         reproduce="make demo",
         metrics=out / "metrics.jsonl",
         gallery=choose_gallery(benchmark.rows(SPLIT, limit, report.seed), report.samples),
-        traversals=[trace_traversal(engine.model, engine.processor, [message.as_chat()]) for message in asked],
+        traversals=traversals,
+        note=_on_traversal(traversals),
     )
+
+
+def _on_traversal(traversals: Sequence[Traversal]) -> str:
+    """Say in words what the maps show: a gate that is shut is a finding too."""
+    most = max((float(traversal.ratios.max()) for traversal in traversals), default=0.0)
+    used = "is hardly used here" if most < 0.1 else "is used"
+    return f"The second look {used}: in the maps below no token takes more than {100 * most:.2g} % of it."
 
 
 def _farewell(out: Path, final: Path) -> str:
