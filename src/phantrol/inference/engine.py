@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils.logging import disable_progress_bar
 
 from phantrol.models.building import load
 from phantrol.models.processing import Chat, Encoding
@@ -58,6 +59,7 @@ class Engine:
     @classmethod
     def open(cls, model: str | Path) -> Engine:
         """Return an engine of a saved model (a folder or a hub id), on the accelerator if there is one."""
+        disable_progress_bar()  # one more for each file of weights, between a user and an answer
         loaded, processor = load(model)
         if torch.accelerator.is_available():
             loaded.to(torch.accelerator.current_accelerator())
