@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from phantrol.models.conversation import Chat
 from phantrol.models.image_processing import load_picture
-from phantrol.models.processing import Chat
 from phantrol.ops.images import best_tile_grid
 
 

@@ -19,7 +19,8 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.models.building import load
-from phantrol.models.processing import Chat, Encoding
+from phantrol.models.conversation import Chat
+from phantrol.models.processing import Encoding
 
 SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding, few pictures in memory
 CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character

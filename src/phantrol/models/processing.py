@@ -9,7 +9,6 @@ B rows, N tokens, T tiles of all pictures, S tile side in pixels.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +19,9 @@ from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
+from phantrol.models.conversation import Chat, Seal, number_parts
 
 MAX_REMEMBERED = 4096  # texts and shapes of conversations whose tokens are kept: questions repeat
-Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ class PhantrolProcessor(ProcessorMixin):
         return [self._encode(chat, add_generation_prompt, tiles) for chat in chats]
 
     def _encode(self, chat: Chat, add_generation_prompt: bool, tiles: dict[int, Tensor]) -> Encoding:
-        messages, texts, pictures = _number_parts(chat)
+        messages, texts, pictures = number_parts(chat)
         for picture in pictures:
             if id(picture) not in tiles:
                 tiles[id(picture)] = self.image_processor([picture])["pixel_values"]
@@ -114,7 +113,7 @@ class PhantrolProcessor(ProcessorMixin):
     ) -> list[tuple[str, str]]:
         """The chat template, rendered around sealed parts and cut at them. What it gives depends on the shape of the
         conversation alone, so it is rendered once for each shape."""
-        seal = _Seal(texts)
+        seal = Seal(texts)
         shape = (repr(messages), seal.mark, add_generation_prompt, self.chat_template)
         if shape not in self._renderings:
             rendered = self.tokenizer.apply_chat_template(
@@ -225,7 +224,7 @@ class PhantrolProcessor(ProcessorMixin):
         return self._ids(self.image_prefix, special=True) + features + self._ids(self.image_suffix, special=True)
 
     def _render(self, chat: Chat, add_generation_prompt: bool) -> str:
-        chat, texts, _ = _number_parts(chat)
+        chat, texts, _ = number_parts(chat)
         shown = {"image": lambda _: self.image_token, "text": lambda index: texts[index][1]}
         messages = [
             {"role": m["role"], "content": "".join(shown[kind](index) for kind, index in m["content"])} for m in chat
@@ -252,53 +251,6 @@ class PhantrolProcessor(ProcessorMixin):
         if tiles is not None:
             batch["pixel_values"] = tiles["pixel_values"]
         return BatchFeature(dict(batch))
-
-
-def _number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
-    """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures."""
-    messages, texts, pictures = [], [], []
-    for message in chat:
-        role, content = message["role"], message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
-        numbered = []
-        for part in parts:
-            if part.get("type") == "text":
-                numbered.append(("text", len(texts)))
-                texts.append((role, part["text"]))
-            elif part.get("type") == "image":
-                numbered.append(("image", len(pictures)))
-                pictures.append(_picture_of(part))
-            else:
-                raise ValueError(f"unknown part of type {part.get('type')!r}: expected 'text' or 'image'")
-        if role == "user" and not any(texts[index][1].strip() for kind, index in numbered if kind == "text"):
-            raise ValueError("a question without text: type what you want to know about the picture")
-        messages.append({"role": role, "content": numbered})
-    return messages, texts, pictures
-
-
-def _picture_of(part: Mapping[str, Any]) -> Any:
-    for key in ("image", "path"):
-        if part.get(key) is not None:
-            return part[key]
-    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
-
-
-class _Seal:
-    """Marks ("text", 3) as a string that no text of the chat contains, so that a rendered template can be cut there."""
-
-    def __init__(self, texts: list[tuple[str, str]]):
-        everything = "".join(text for _, text in texts)
-        self.mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in everything)
-
-    def __call__(self, kind: str, index: int) -> str:
-        return f"{self.mark}{kind}:{index}{self.mark}"
-
-    def split(self, rendered: str) -> list[tuple[str, str]]:
-        pieces = re.split(f"{self.mark}(text|image):([0-9]+){self.mark}", rendered)
-        found = [("template", pieces[0])]
-        for kind, index, after in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
-            found += [(kind, index), ("template", after)]
-        return found
 
 
 def _is_list_of_lists(images: Any) -> bool:

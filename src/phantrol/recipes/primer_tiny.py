@@ -89,11 +89,19 @@ def recipe() -> Recipe:
         muon_lr=0.015,
         weight_decay=0.05,
         warmup_steps=60,
-        max_steps=950,
+        max_steps=900,
         batch_size=16,
         optimiser="muon",
     )
     prefer = replace(
-        tune, name="prefer", loss=PhantomOptimization(), lr=2e-4, muon_lr=1.5e-3, warmup_steps=5, max_steps=40
+        tune,
+        name="prefer",
+        # each question brings two wrong answers, so half as many of them fill a row
+        data=Mixture(tuple((weight, replace(source, questions_per_picture=4)) for weight, source in mixture.parts)),
+        loss=PhantomOptimization(),
+        lr=2e-4,
+        muon_lr=1.5e-3,
+        warmup_steps=5,
+        max_steps=40,
     )
     return Recipe(model=model, stages=(align, tune, prefer), seed=0)

@@ -1,0 +1,62 @@
+"""A conversation taken apart: its texts, its pictures, and where each of them goes in a rendered chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
+
+
+def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
+    """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures.
+
+    Raises ValueError for a question without text, an image part without a picture, and parts of any other type.
+    """
+    messages, texts, pictures = [], [], []
+    for message in chat:
+        role, content = message["role"], message.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
+        numbered = []
+        for part in parts:
+            if part.get("type") == "text":
+                numbered.append(("text", len(texts)))
+                texts.append((role, part["text"]))
+            elif part.get("type") == "image":
+                numbered.append(("image", len(pictures)))
+                pictures.append(_picture_of(part))
+            else:
+                raise ValueError(f"unknown part of type {part.get('type')!r}: expected 'text' or 'image'")
+        if role == "user" and not any(texts[index][1].strip() for kind, index in numbered if kind == "text"):
+            raise ValueError("a question without text: type what you want to know about the picture")
+        messages.append({"role": role, "content": numbered})
+    return messages, texts, pictures
+
+
+def _picture_of(part: Mapping[str, Any]) -> Any:
+    for key in ("image", "path"):
+        if part.get(key) is not None:
+            return part[key]
+    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
+
+
+class Seal:
+    """Marks ("text", 3) as a string that no text of the chat contains, so that a rendered template can be cut there.
+
+    The mark is one character of Unicode's private use area; `texts` are the (role, text)s of the chat.
+    """
+
+    def __init__(self, texts: list[tuple[str, str]]):
+        everything = "".join(text for _, text in texts)
+        self.mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in everything)
+
+    def __call__(self, kind: str, index: int) -> str:
+        return f"{self.mark}{kind}:{index}{self.mark}"
+
+    def split(self, rendered: str) -> list[tuple[str, str]]:
+        pieces = re.split(f"{self.mark}(text|image):([0-9]+){self.mark}", rendered)
+        found = [("template", pieces[0])]
+        for kind, index, after in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+            found += [(kind, index), ("template", after)]
+        return found
