@@ -1,12 +1,14 @@
 """Grafted tiny decoders, and float64 throughout, so that "equal" can mean 1e-10 and a lost state cannot hide.
 
+And the same decoders with one mechanism broken (`broken_case`), for the negative controls of every comparison.
+
 B rows, N tokens of a sequence, of which the first PROMPT are its prompt, V vocabulary.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,9 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 
+from phantrol.modifiers import sequence
 from phantrol.modifiers.graft import graft
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.sequence import AnchorLayer, PassCache
 from phantrol.modifiers.trol import TrolConfig
 
 SETS = {
@@ -29,8 +35,9 @@ SETS = {
     "phantom_drop": [PhantomConfig(logits="drop", train_eta=True)],
     "both": [PhantomConfig(), TrolConfig()],
     "both_prompt": [TrolConfig(tokens="prompt"), PhantomConfig(layers=(1, 2))],
+    "partial_lora": [PartialLoraConfig(rank=3, alpha=2.0), TrolConfig(tokens="prompt", share_gate=True)],
 }
-PROMPT, TOTAL = 8, 11
+PROMPT, TOTAL, NUM_LAYERS = 8, 11, 3
 
 
 @dataclass(repr=False)
@@ -62,6 +69,12 @@ class Case:
 
 
 @pytest.fixture
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
 def float64_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms, rotary angles, eager attention and sampling go through float32 even in float64 models: let them not."""
 
@@ -76,6 +89,12 @@ def float64_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "to", widened(torch.Tensor.to))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(torch.nn.functional, "softmax", widened(torch.nn.functional.softmax))
+
+
+def say_where_images_are(decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Take every fourth token of the vocabulary for one of an image, so that a partial LoRA has something to do."""
+    ids = args[0] if args else kwargs.get("input_ids")
+    return args, {**kwargs, "image_mask": kwargs.get("image_mask", None if ids is None else ids % 4 == 0)}
 
 
 def enlarge(model: PreTrainedModel, gate_bias: float = 0.2) -> None:
@@ -97,6 +116,7 @@ def build_case(tiny_decoder: Callable[..., PreTrainedModel]) -> Callable[[str, s
         plain = tiny_decoder(family).double()
         torch.manual_seed(0)
         model = graft(copy.deepcopy(plain), SETS[name])
+        model.get_decoder().register_forward_pre_hook(say_where_images_are, with_kwargs=True)
         enlarge(model)
         plain.load_state_dict(model.state_dict(), strict=False)
         ids = torch.randint(3, 97, (2, TOTAL), generator=torch.Generator().manual_seed(2))
@@ -114,3 +134,75 @@ def case(family: str, request: pytest.FixtureRequest, build_case: Callable[[str,
 @pytest.fixture(scope="session")
 def sets() -> dict[str, list[Any]]:
     return SETS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of a `comparison` on a `broken_case` runs on each family with each row of its file's BREAKS.
+
+    BREAKS  rows of (comparison, name of the fixture that breaks a mechanism, names of the sets that have it)
+    """
+    if {"comparison", "broken_case"} <= set(metafunc.fixturenames):
+        rows = [(comparison, (broken, name)) for comparison, broken, names in metafunc.module.BREAKS for name in names]
+        ids = ["-".join((comparison.__name__, *broken_case)) for comparison, broken_case in rows]
+        metafunc.parametrize(("comparison", "broken_case"), rows, ids=ids, indirect=["broken_case"])
+
+
+@pytest.fixture
+def broken_case(family: str, request: pytest.FixtureRequest, build_case: Callable[[str, str], Case]) -> Case:
+    """A case that was built whole; from here to the end of the test, one mechanism is broken.
+
+    A break keeps all shapes as they are: it must show in the numbers, since an exception could have any other cause.
+    """
+    broken, name = request.param
+    case = build_case(family, name)
+    request.getfixturevalue(broken)
+    return case
+
+
+@pytest.fixture
+def first_passes(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[Tensor, Tensor]]:
+    """What a cache last gave each slot to attend to; at a later pass of layer i, slot i holds its first pass."""
+    update, given = Cache.update, {}
+
+    def update_and_note(self: Cache, keys: Tensor, values: Tensor, slot: int, *args: Any, **kwargs: Any) -> Any:
+        given[slot] = update(self, keys, values, slot, *args, **kwargs)
+        return given[slot]
+
+    monkeypatch.setattr(Cache, "update", update_and_note)
+    return given
+
+
+@pytest.fixture
+def alias_second_pass(monkeypatch: pytest.MonkeyPatch, first_passes: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """Later passes attend to the keys and values of the first."""
+    monkeypatch.setattr(PassCache, "update", lambda self, keys, values, layer_idx, *args: first_passes[layer_idx])
+
+
+@pytest.fixture
+def forget_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the anchor survives the forward pass that met it."""
+    keep = AnchorLayer.keep
+    monkeypatch.setattr(AnchorLayer, "keep", lambda self, keys, values: keep(self, 0 * keys, 0 * values))
+
+
+@pytest.fixture
+def reset_own_layers(monkeypatch: pytest.MonkeyPatch, first_passes: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """What lies in the extra layers of a cache outlives its reset.
+
+    No break for tokens="prompt": the end of a prompt drops its layers, and a state that outlives a reset raises.
+    """
+    begin, update = sequence._begin, PassCache.update
+
+    def begin_once(cache: Cache, state: sequence.SequenceState) -> None:
+        # `_begin` clears the extra layers of any cache whose length is an int, as that of a sliding first layer is
+        if not state.begun:
+            begin(cache, state)
+
+    def update_oldest(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any) -> Any:
+        # a sliding layer that goes on from an old window gives more than the mask expects: the old comes first
+        num_tokens = first_passes[layer_idx][0].shape[-2]
+        return tuple(states[..., :num_tokens, :] for states in update(self, keys, values, layer_idx, *args))
+
+    monkeypatch.setattr(Cache, "reset", lambda self: [layer.reset() for layer in self.layers[:NUM_LAYERS]])
+    monkeypatch.setattr(sequence, "_begin", begin_once)
+    monkeypatch.setattr(PassCache, "update", update_oldest)

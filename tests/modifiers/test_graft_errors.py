@@ -23,7 +23,10 @@ OPTIONS = [
     (lambda: PhantomConfig(logits="some"), "PhantomConfig.logits is 'some': expected exact or drop"),
     (lambda: PhantomConfig(init="zero"), "PhantomConfig.init is 'zero': expected identity or random"),
     (lambda: config_from_dict({"name": "trol", "depth": 3}), "modifier 'trol' has no option depth: known are layers"),
-    (lambda: config_from_dict({"name": "troll"}), "unknown name 'troll' among modifiers: known are phantom, trol"),
+    (
+        lambda: config_from_dict({"name": "troll"}),
+        "unknown name 'troll' among modifiers: known are partial_lora, phantom",
+    ),
     (lambda: config_from_dict({"passes": 2}), "name"),
 ]
 LISTS = [

@@ -154,7 +154,7 @@ def test_a_modifier_less_than_was_saved_is_refused(folder: Path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda options: options.update(name="troll"), "unknown name 'troll' among modifiers: known are phantom, trol"),
+        (lambda options: options.update(name="troll"), "unknown name 'troll' among modifiers: known are partial_lora"),
         (lambda options: options.update(name="trol.py"), "no file trol.py"),
         (lambda options: options.update(name="no_such.module"), "no module 'no_such.module'"),
         (lambda options: options.update(name="json.decoder"), "json.decoder defines no MODIFIER"),

@@ -63,8 +63,9 @@ def attend_slowly(module: Attention, query: Tensor, key: Tensor, value: Tensor) 
 
         def y(kind: str, states: Tensor, b: int = b, anchor: int = anchor) -> Tensor:
             part = getattr(phantom, kind)
-            memory = anchor_memory(states[b : b + 1, :, anchor], part.k_proj.weight, part.v_proj.weight)
-            return attend_anchor_heads(states[b : b + 1], *memory, part.q_proj.weight, part.o_proj.weight)[0]
+            weights = (part.k_proj.weight, part.v_proj.weight, part.o_proj.weight)
+            memory = anchor_memory(states[b : b + 1, :, anchor], *weights)
+            return attend_anchor_heads(states[b : b + 1], *memory, part.q_proj.weight)[0]
 
         y_value = y("value", value)
         y_query, y_key = (y("query", query), y("key", key)) if phantom.exact else (0 * query[b], 0 * key[b])
@@ -121,7 +122,7 @@ def test_with_one_key_value_head_the_term_is_a_constant(heads: int):
     anchors = value[torch.arange(2), :, torch.tensor(ANCHORS)]
     part = module.phantom.value
     _, said = part.remember(anchors)  # [B, 1, d]: one head, so the whole share is its own
-    c = nn.functional.gelu(nn.functional.linear(said, part.o_proj.weight))[:, :, None]
+    c = nn.functional.gelu(said)[:, :, None]
     w = torch.sigmoid(module.phantom.gate_1(h1) - module.phantom.gate_2(h1 + c))
     assert difference(attend(module, query, key, value), (h1 + (1 - w) * c).transpose(1, 2)) < 1e-13
     assert difference(attend(module, query, key, value), h1.transpose(1, 2)) > 1e-3
