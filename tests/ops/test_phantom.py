@@ -53,9 +53,9 @@ def test_memory_by_hand():
     """gelu(1) = Φ(1) = 0.8413447, gelu(-1) = -Φ(-1) = -0.1586553, gelu(0) = 0."""
     anchor = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]], dtype=torch.float64)
     swap, halve = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double(), -torch.eye(2).double() / 2
-    keys, values = anchor_memory(anchor, swap, halve)
+    keys, values = anchor_memory(anchor, swap, halve, torch.tensor([[1.0, 0.0], [3.0, 5.0]]).double())
     assert keys.flatten().tolist() == pytest.approx([0, gelu(1), gelu(2), 0], abs=1e-15)
-    assert values.flatten().tolist() == pytest.approx([gelu(-0.5), 0, 0, gelu(-1)], abs=1e-15)
+    assert values.flatten().tolist() == pytest.approx([gelu(-0.5), 3 * gelu(-0.5), 0, 5 * gelu(-1)], abs=1e-15)
     assert gelu(1) == pytest.approx(0.8413447460685429, abs=1e-15)
     assert gelu(-1) == pytest.approx(-0.15865525393145707, abs=1e-15)
 
@@ -65,7 +65,7 @@ def test_attention_by_hand():
     query = 1.0  # gelu(1) = Φ(1)
     keys = torch.tensor([[[0.0], [math.log(3) / gelu(1)]]], dtype=torch.float64)
     values = torch.tensor([[[0.0], [2.0]]], dtype=torch.float64)
-    y = attend_anchor_heads(torch.full((1, 1, 1, 1), query, dtype=torch.float64), keys, values, ONE, ONE)
+    y = attend_anchor_heads(torch.full((1, 1, 1, 1), query, dtype=torch.float64), keys, values, ONE)
     assert float(y) == pytest.approx(gelu(1.5), abs=1e-15)
 
 
@@ -74,7 +74,7 @@ def test_against_loops(heads: int, anchor_heads: int):
     """With as many heads as the anchor, and with others: the loops know no difference."""
     states, anchor = 2 * random(2, heads, 3, 4), 2 * random(2, anchor_heads, 4, seed=1)
     q, k, v, o = (random(4, 4, seed=seed) for seed in range(2, 6))
-    y = attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)
+    y = attend_anchor_heads(states, *anchor_memory(anchor, k, v, o), q)
     torch.testing.assert_close(y, attend_slowly(states, anchor, q, k, v, o), atol=1e-13, rtol=0)
     assert float((y - attend_slowly(states, anchor, q, k, o, v)).abs().max()) > 1e-3
     if anchor_heads > 1:  # a single head has the whole share, whatever the scores
@@ -85,27 +85,27 @@ def test_heads_repeat_without_a_difference():
     """Released models repeat key and value heads before this, and attend to each of them twice."""
     states, anchor = random(2, 2, 3, 4), random(2, 2, 4, seed=1)
     q, k, v, o = (random(4, 4, seed=seed) for seed in range(2, 6))
-    few = attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)
-    repeated = anchor_memory(anchor.repeat_interleave(3, dim=1), k, v)
-    many = attend_anchor_heads(states.repeat_interleave(3, dim=1), *repeated, q, o)
+    few = attend_anchor_heads(states, *anchor_memory(anchor, k, v, o), q)
+    repeated = anchor_memory(anchor.repeat_interleave(3, dim=1), k, v, o)
+    many = attend_anchor_heads(states.repeat_interleave(3, dim=1), *repeated, q)
     torch.testing.assert_close(many, few.repeat_interleave(3, dim=1), atol=1e-14, rtol=0)
-    unequal = anchor_memory(anchor[:, [0, 0, 1]], k, v)
-    assert float((attend_anchor_heads(states, *unequal, q, o) - few).abs().max()) > 1e-3
+    unequal = anchor_memory(anchor[:, [0, 0, 1]], k, v, o)
+    assert float((attend_anchor_heads(states, *unequal, q) - few).abs().max()) > 1e-3
 
 
 def test_one_anchor_head_says_the_same_to_all():
     states, anchor = random(2, 4, 3, 4), random(2, 1, 4, seed=1)
     q, k, v, o = (random(4, 4, seed=seed) for seed in range(2, 6))
-    y = attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)
+    y = attend_anchor_heads(states, *anchor_memory(anchor, k, v, o), q)
     torch.testing.assert_close(y, y[:, :1, :1].expand_as(y), atol=1e-14, rtol=0)
-    other = attend_anchor_heads(states, *anchor_memory(anchor.flip(0), k, v), q, o)
+    other = attend_anchor_heads(states, *anchor_memory(anchor.flip(0), k, v, o), q)
     assert float((y - other).abs().max()) > 1e-3, "each row has its own anchor"
 
 
 def test_gelu_is_exact():
     """The approximation by tanh is off by up to 4.7e-4, which these numbers resolve."""
     anchor = torch.linspace(-3, 3, 25, dtype=torch.float64)[None, :, None]
-    keys, _ = anchor_memory(anchor, ONE, ONE)
+    keys, _ = anchor_memory(anchor, ONE, ONE, ONE)
     expected = torch.tensor([gelu(x) for x in anchor.flatten().tolist()], dtype=torch.float64)
     torch.testing.assert_close(keys.flatten(), expected, atol=1e-15, rtol=0)
     approximate = torch.nn.functional.gelu(anchor, approximate="tanh").flatten()
@@ -150,11 +150,11 @@ def test_half_precision_keeps_its_dtype(dtype: torch.dtype):
     states, anchor = random(2, 2, 3, 16), random(2, 2, 16, seed=1)
     weights = [random(16, 16, seed=seed) / 4 for seed in range(2, 6)]
     q, k, v, o = (weight.to(dtype) for weight in weights)
-    keys, values = anchor_memory(anchor.to(dtype), k, v)
-    y = attend_anchor_heads(states.to(dtype), keys, values, q, o)
+    keys, values = anchor_memory(anchor.to(dtype), k, v, o)
+    y = attend_anchor_heads(states.to(dtype), keys, values, q)
     assert keys.dtype == values.dtype == y.dtype == dtype
     q, k, v, o = weights
-    expected = attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)
+    expected = attend_anchor_heads(states, *anchor_memory(anchor, k, v, o), q)
     tolerance = 0.02 if dtype == torch.bfloat16 else 0.003
     torch.testing.assert_close(y.double(), expected, atol=tolerance, rtol=0)
 
@@ -165,7 +165,7 @@ def test_large_states_do_not_overflow(dtype: torch.dtype):
     states, anchor = torch.full((1, 2, 3, 16), 300.0, dtype=dtype), torch.full((1, 2, 16), 300.0, dtype=dtype)
     anchor[:, 1] = 200.0
     eye = torch.eye(16, dtype=dtype)
-    y = attend_anchor_heads(states, *anchor_memory(anchor, eye, eye), eye, eye)
+    y = attend_anchor_heads(states, *anchor_memory(anchor, eye, eye, eye), eye)
     assert y.isfinite().all()
     assert torch.equal(y, torch.full_like(y, 300.0))
 
@@ -176,6 +176,6 @@ def test_gradients():
     ]
 
     def attended(states, anchor, q, k, v, o):
-        return attend_anchor_heads(states, *anchor_memory(anchor, k, v), q, o)
+        return attend_anchor_heads(states, *anchor_memory(anchor, k, v, o), q)
 
     assert torch.autograd.gradcheck(attended, tensors)

@@ -15,28 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 RECORDED = Path(__file__).parents[1] / "recorded"
-SIZES = dict(
-    vocab_size=512,
-    hidden_size=64,
-    intermediate_size=96,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=256,
-    pad_token_id=2,
-    bos_token_id=1,
-    eos_token_id=2,
-    tie_word_embeddings=False,
-)
 
 
 @dataclass(repr=False)
 class Recording:
     """What was recorded of one model, and helpers to feed the same to ours."""
 
-    weights: dict[str, Tensor]
+    folder: Path
     io: dict[str, Tensor]
-    sizes: dict[str, int]
 
     @property
     def real(self) -> Tensor:
@@ -66,7 +52,7 @@ class Recording:
 def recorded():
     def read(name: str) -> Recording:
         folder = RECORDED / name
-        return Recording(load_file(folder / "weights.safetensors"), load_file(folder / "io.safetensors"), SIZES)
+        return Recording(folder, load_file(folder / "io.safetensors"))
 
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,26 +10,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import DynamicCache, PreTrainedModel, Qwen2ForCausalLM
 
+from phantrol.models.released.convert import load_official
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig, use_phantom_attention
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.phantom import anchor_memory
 
 AGREEMENT, BROKEN = 2e-5, 1e-3
-PARTS = {"linear_q": "q_proj", "linear_k": "k_proj", "linear_v": "v_proj", "linear_o": "o_proj"}
-
-
-def our_key(key: str) -> str | None:
-    """Return what we call a tensor of the official decoder, or None if it is of the vision tower."""
-    if not key.startswith("language_model."):
-        return None
-    key = key.removeprefix("language_model.")
-    for kind in ("query", "key", "value"):
-        for theirs, ours in PARTS.items():
-            key = key.replace(f"xattn_{kind}_phantom.{theirs}", f"phantom.{kind}.{ours}")
-    return key.replace("gating_phantom_", "phantom.gate_")
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +26,37 @@ def recording(recorded: Callable[[str], Any]) -> Any:
     return recorded("phantom_qwen2")
 
 
+@pytest.fixture(scope="module")
+def whole(recording: Any) -> PreTrainedModel:
+    return load_official(recording.folder)
+
+
 @pytest.fixture(scope="module", params=["exact", "drop"])
-def model(recording: Any, request: pytest.FixtureRequest) -> PreTrainedModel:
-    config = Qwen2Config(
-        **recording.sizes, rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
-    )
-    model = graft(Qwen2ForCausalLM(config).eval(), [PhantomConfig(eta=0.5, init="random", logits=request.param)])
-    weights = {our_key(key): weight for key, weight in recording.weights.items() if our_key(key)}
-    report = model.load_state_dict(weights, strict=False)
+def model(whole: PreTrainedModel, request: pytest.FixtureRequest) -> PreTrainedModel:
+    if request.param == "exact":
+        return whole.language_model
+    config = copy.deepcopy(whole.config.text_config)
+    config.modifiers, config._attn_implementation = None, "sdpa"
+    model = graft(Qwen2ForCausalLM(config).eval(), [PhantomConfig(eta=0.5, init="random", logits="drop")])
+    report = model.load_state_dict(whole.language_model.state_dict(), strict=False)
     assert not report.missing_keys
-    left_over = {".query.", ".key."} if request.param == "drop" else set()
-    assert {part for part in (".query.", ".key.") if any(part in key for key in report.unexpected_keys)} == left_over
+    assert all(".query." in key or ".key." in key for key in report.unexpected_keys)
     use_phantom_attention(model.config)
     return model
+
+
+def test_what_goes_into_the_decoder(whole: PreTrainedModel, recording: Any):
+    """InternViT with its layer scales, the pixel shuffle, and the projector with its norm."""
+    io = recording.io
+    seen = whole.vision_tower(io["pixel_values"]).last_hidden_state
+    assert float((seen - io["vit_last_hidden_state"]).abs().max()) < AGREEMENT
+    features = whole.get_image_features(io["pixel_values"])
+    assert float((features - io["projected_features"]).abs().max()) < AGREEMENT
+    inputs = {name: io[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    logits = whole(**inputs).logits[recording.real]
+    assert float((logits - io["prefill_logits"][recording.real]).abs().max()) < AGREEMENT
+    inputs["pixel_values"] = io["pixel_values"].flip(-1)
+    assert float((whole(**inputs).logits[recording.real] - logits).abs().max()) > BROKEN
 
 
 def is_exact(model: PreTrainedModel) -> bool:
@@ -134,7 +142,7 @@ def test_what_is_kept_of_the_anchor(model: PreTrainedModel, recording: Any):
         anchor = recording.io[f"layer0_sos_{kind}"]  # [B, H, d], key and value heads repeated
         anchor = anchor if kind == "query" else anchor[:, ::2]
         part = getattr(phantom, kind)
-        expected = anchor_memory(anchor, part.k_proj.weight, part.v_proj.weight)
+        expected = anchor_memory(anchor, part.k_proj.weight, part.v_proj.weight, part.o_proj.weight)
         kept = cache.layers[cache.sequence_state.slots[0, 0, kind]]
         for ours, theirs in zip((kept.keys, kept.values), expected, strict=True):
             assert float((ours[:, :, 0] - theirs).abs().max()) < AGREEMENT

@@ -32,6 +32,7 @@ class LayerModifier:
     mixin: ClassVar[type]  # goes before the layer's own class
     depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
     prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
+    image_only: bool = False  # it works on image tokens: layers are told which they are
 
     def __init__(self, config: Any, num_layers: int):
         self.config, self.num_layers = config, num_layers

@@ -5,6 +5,7 @@ B batch, N tokens of this forward pass.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from phantrol.modifiers.base import (
     mixed_class,
     modifier_of,
 )
-from phantrol.modifiers.sequence import SequenceState, SequenceStep, end_prompt, find_anchor, sequence_state
+from phantrol.modifiers.sequence import (
+    SequenceState,
+    SequenceStep,
+    end_prompt,
+    find_anchor,
+    image_rows,
+    sequence_state,
+)
 
 
 class GraftedLayer:
@@ -45,6 +53,7 @@ class GraftedDecoder:
         use_cache: bool | None = None,
         prompt_length: int | None = None,
         prompt_mask: Tensor | None = None,
+        image_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own forward pass, and:
@@ -53,6 +62,7 @@ class GraftedDecoder:
         prompt_mask    [B, N] True on tokens of the prompt, where they lie otherwise, as in training
         Both matter to modifiers that treat prompt and answer differently. Without either, a token that comes alone
         after others is of an answer, and all others are of a prompt.
+        image_mask     [B, N] True on tokens of this pass that stand for image features; matters to a partial LoRA
         """
         for modifier in self.modifiers:
             modifier.prepare(self)
@@ -72,6 +82,8 @@ class GraftedDecoder:
         prompt_only = any(modifier.prompt_only for modifier in self.modifiers)
         prompt = (prompt_length, prompt_mask) if prompt_only else None
         step = _step(state, past_key_values, tokens, attention_mask, prompt)
+        if any(modifier.image_only for modifier in self.modifiers):
+            step = dataclasses.replace(step, image_rows=image_rows(image_mask, *tokens.shape[:2]))
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

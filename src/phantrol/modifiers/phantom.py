@@ -64,10 +64,10 @@ class AnchorAttention(nn.Module):
             nn.init.zeros_(self.o_proj.weight)
 
     def forward(self, states: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        return attend_anchor_heads(states, *memory, self.q_proj.weight, self.o_proj.weight)
+        return attend_anchor_heads(states, *memory, self.q_proj.weight)
 
     def remember(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        return anchor_memory(anchor, self.k_proj.weight, self.v_proj.weight)
+        return anchor_memory(anchor, self.k_proj.weight, self.v_proj.weight, self.o_proj.weight)
 
 
 class PhantomDimension(nn.Module):

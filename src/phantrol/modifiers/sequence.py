@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from phantrol.modifiers.base import LayerModifier
@@ -64,6 +64,7 @@ class SequenceStep:
     anchor_index     [B]  where in this chunk the anchor of each row is; None once all anchors have been seen
     anchor_in_chunk  [B]  False where the anchor lies in an earlier or a later chunk
     prompt           True or False for all tokens, or [B, N] with True on tokens of the prompt
+    image_rows       which tokens are of an image; None if none is, or no modifier asks
     """
 
     state: SequenceState | None = None
@@ -71,9 +72,50 @@ class SequenceStep:
     anchor_in_chunk: Tensor | None = None
     prompt: bool | Tensor = True
     pass_index: int = 0
+    image_rows: ImageRows | None = None
 
     def at_pass(self, pass_index: int) -> SequenceStep:
         return dataclasses.replace(self, pass_index=pass_index)
+
+
+class ImageRows:
+    """Where the image tokens of one forward pass are, R of B·N, worked out once for all linears of all layers."""
+
+    def __init__(self, image_mask: Tensor, index: Tensor):
+        self.index, self._num_tokens = index, image_mask.numel()  # [R], rows of [B·N, ...]
+        self._taken: tuple[Tensor, nn.Module, Tensor] | None = None
+
+    def take(self, x: Tensor, layer: nn.Module) -> Tensor:
+        """Return layer(x) of the image tokens alone, [R, r]; x [B, N, I].
+
+        Asked again for the same x and the same layer, as queries, keys and values do, it is not computed again.
+        Raises ValueError if x does not hold the tokens of the forward pass in their order.
+        """
+        if self._taken is None or self._taken[0] is not x or self._taken[1] is not layer:
+            rows = x.reshape(-1, x.shape[-1])
+            if len(rows) != self._num_tokens:
+                raise ValueError(
+                    f"a linear got {len(rows)} rows in a forward pass of {self._num_tokens} tokens: a partial LoRA "
+                    "expects decoders whose linears see every token in order"
+                )
+            self._taken = x, layer, layer(rows[self.index])
+        return self._taken[2]
+
+
+def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> ImageRows | None:
+    """Return where image tokens are, or None if there are none; image_mask [B, N], True on image tokens.
+
+    Raises ValueError if the mask is not of these tokens.
+    """
+    if image_mask is None:
+        return None
+    if tuple(image_mask.shape) != (num_rows, num_tokens):
+        raise ValueError(
+            f"image_mask is {list(image_mask.shape)}, expected [{num_rows}, {num_tokens}]: one entry for each token of "
+            "this forward pass"
+        )
+    index = image_mask.flatten().nonzero().squeeze(1)
+    return ImageRows(image_mask, index) if len(index) else None
 
 
 class PassCache:

@@ -44,7 +44,7 @@ class TrolConfig:
             raise ValueError(f"TrolConfig.tokens is {self.tokens!r}: expected 'all' or 'prompt'")
 
 
-IDENTITY_BIAS = -40.0  # σ(2·-40) = 2e-35: below the last bit of any float that a token is made of
+IDENTITY_BIAS = -40.0  # tanh(-40) is -1 in any float, so that w is 0
 
 
 class TraversalGate(nn.Linear):

@@ -11,19 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def anchor_memory(anchor: Tensor, key_weight: Tensor, value_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what other tokens need of the anchor: gelu(s·Wkᵀ) and gelu(s·Wvᵀ).              [Phantom, eq. 1]
+def anchor_memory(
+    anchor: Tensor, key_weight: Tensor, value_weight: Tensor, output_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what other tokens need of the anchor: gelu(s·Wkᵀ) and gelu(s·Wvᵀ)·Woᵀ.          [Phantom, eq. 1]
 
-    anchor  [B, A, d]  states of the anchor, one row per head; key_weight, value_weight  [d, d]
+    anchor  [B, A, d]  states of the anchor, one row per head; key_weight, value_weight, output_weight  [d, d]
     →       keys [B, A, d], values [B, A, d]
+
+    Differs: the released code multiplies by Wo what each token has gathered. A sum of products is the product of the
+    sum, so here Wo meets the A heads of the anchor once, and not every head of every token.
     """
-    return F.gelu(F.linear(anchor, key_weight)), F.gelu(F.linear(anchor, value_weight))
+    values = F.linear(F.gelu(F.linear(anchor, value_weight)), output_weight)
+    return F.gelu(F.linear(anchor, key_weight)), values
 
 
-def attend_anchor_heads(
-    states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor, output_weight: Tensor
-) -> Tensor:
-    """Return y = gelu(Wo · Σ_a softmax_a(gelu(Wq x)·k_a / √d) v_a).                           [Phantom, eq. 1]
+def attend_anchor_heads(states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor) -> Tensor:
+    """Return y = gelu(Σ_a softmax_a(gelu(Wq x)·k_a / √d) v_a).                                [Phantom, eq. 1]
 
     states        [B, H, N, d]  queries, keys or values of the tokens, keys after rotation
     keys, values  [B, A, d]     from `anchor_memory`
@@ -36,9 +40,10 @@ def attend_anchor_heads(
     batch, heads, tokens, size = states.shape
     queries = F.gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
-    scores = torch.matmul(queries.to(wide), keys.to(wide).transpose(1, 2)) * size**-0.5  # [B, H·N, A]
-    shares = torch.softmax(scores, dim=-1).to(states.dtype)
-    return F.gelu(F.linear(torch.matmul(shares, values), output_weight)).reshape(batch, heads, tokens, size)
+    # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
+    scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).transpose(1, 2))  # [B, A, H·N]
+    shares = torch.softmax(scores, dim=1).to(states.dtype)
+    return F.gelu(torch.matmul(shares.transpose(1, 2), values)).reshape(batch, heads, tokens, size)
 
 
 def merge_halves(first: Tensor, term: Tensor, first_score: Tensor, second_score: Tensor) -> Tensor:

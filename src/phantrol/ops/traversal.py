@@ -11,17 +11,18 @@ from torch import Tensor
 
 
 def traversal_ratio(first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return w = σ(2·(first·weightᵀ + bias)), how much of the next pass a token takes.     [TroL, section 3]
+    """Return w = (tanh(first·weightᵀ + bias) + 1) / 2, how much of the next pass a token takes.  [TroL, section 3]
 
     first   [B, N, D]  output of the pass before
     weight  [1, D]     bias  [1]
     →       [B, N, 1]  w in (0, 1), in float32 or better
 
-    The paper does not name the squashing function; the released code has (tanh(z) + 1) / 2, which is σ(2z).
+    The paper does not name the squashing function: this is the released one, which is σ(2z). It is written as it was
+    released, since a sigmoid rounds elsewhere, and large hidden states carry that further than 2e-5.
     Differs: the released code computes this in float16; a ratio close to 0 or 1 deserves float32.
     """
     dtype = torch.promote_types(first.dtype, torch.float32)
-    return torch.sigmoid(2 * F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype)))
+    return 0.5 * torch.tanh(F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype))) + 0.5
 
 
 def mix_passes(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
@@ -30,4 +31,4 @@ def mix_passes(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
     first, second  [B, N, D]  outputs of the first and of the second pass
     ratio          [B, N, 1]  w in (0, 1), one scalar per token
     """
-    return torch.lerp(first, second, ratio.to(first.dtype).expand_as(first))
+    return ((1 - ratio) * first + ratio * second).to(first.dtype)

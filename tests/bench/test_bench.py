@@ -1,0 +1,116 @@
+"""`phantrol bench` on shapes so small that it takes seconds: what it counts is what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig
+
+from phantrol.bench import cases, run, timing
+from phantrol.bench.cases import CASES, Case, build_sides
+from phantrol.cli import main
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+
+SMALL = LlamaConfig(
+    vocab_size=cases.VOCAB,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=64,
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch):
+    for name, case in CASES.items():
+        layers = {"layers": (0,)} if name == "trol_half.prefill" else {}
+        modifiers = tuple(dataclasses.replace(modifier, **layers) for modifier in case.modifiers)
+        monkeypatch.setitem(CASES, name, dataclasses.replace(case, backbone=SMALL, modifiers=modifiers, tokens=24))
+
+
+def test_every_row_is_measured_and_written(small: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
+    threads = torch.get_num_threads()
+    run.bench([name for name in CASES], runs=1, json_path=tmp_path / "new" / "bench.json")
+    result = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert [row["name"] for row in result["rows"]] == list(CASES)
+    assert all(row["ours"] > 0 and row["plain"] > 0 and row["runs"] == 1 for row in result["rows"])
+    assert {"name", "ratio", "ours", "plain", "unit", "runs"} == set(result["rows"][0])
+    assert result["machine"]["threads"] == 1 and result["versions"]["torch"] == torch.__version__
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in CASES)
+    assert torch.get_num_threads() == threads, "the caller's threads are given back"
+    assert not list((tmp_path / "new").glob("*.partial"))
+
+
+def test_bytes_of_the_cache_are_exact(small: Any):
+    """TroL keeps the prompt's second pass no longer than the prompt; Phantom doubles, and keeps its anchors."""
+    ratios = {row.name: row for row in run.bench([name for name in CASES if name.startswith("kv.")], runs=1)}
+    per_token = 2 * SMALL.num_hidden_layers * SMALL.hidden_size * 4
+    plain, anchors = 25 * per_token, 2 * SMALL.num_hidden_layers * SMALL.hidden_size * 4
+    expected = {
+        "kv.trol_prompt": plain,
+        "kv.trol_all": 2 * plain,
+        "kv.phantom": 2 * plain + 3 * anchors,
+        "kv.phantom_drop": 1.5 * plain + anchors,
+    }
+    assert {name: row.ours for name, row in ratios.items()} == expected
+    assert all(row.plain == plain for row in ratios.values())
+
+
+def test_the_sides_take_turns(monkeypatch: pytest.MonkeyPatch):
+    """Both are warmed first; then neither is always the first of a pair."""
+    called: list[str] = []
+    sides = {"plain": "plain", "ours": "ours"}
+    list(timing._in_turn(sides, called.append, runs=4))
+    assert called[:2] == ["plain", "ours"]
+    pairs = [tuple(called[i : i + 2]) for i in range(2, 10, 2)]
+    assert pairs == [("ours", "plain"), ("plain", "ours")] * 2
+
+
+def test_the_ratio_is_that_of_neighbours(monkeypatch: pytest.MonkeyPatch):
+    """A machine that slows down tenfold in the middle moves the medians, not the ratio."""
+    values = [("plain", 1.0), ("ours", 2.0), ("ours", 20.0), ("plain", 10.0), ("plain", 30.0), ("ours", 60.0)]
+    monkeypatch.setitem(timing.WORKS, "prefill", (lambda *_: iter(values), "s"))
+    row = timing.measure("x", Case(SMALL, (), "prefill"), {"plain": None, "ours": None}, 3)
+    assert (row.ratio, row.ours, row.plain) == (2.0, 20.0, 10.0)
+
+
+def test_sides_have_one_shape_and_decode_goes_on_from_the_prompt():
+    case = Case(SMALL, (TrolConfig(tokens="prompt"), PhantomConfig(init="random")), "decode", tokens=4)
+    sides = build_sides(case)
+    plain, ours = (sum(p.numel() for p in sides[name].parameters()) for name in ("plain", "ours"))
+    assert ours > plain and not hasattr(sides["plain"].config, "modifiers")
+    assert not hasattr(SMALL, "modifiers"), "the shape itself stays as it was"
+    seen: list[int] = []
+    for model in sides.values():
+        forward = model.forward
+        model.forward = lambda ids, past_key_values, forward=forward, **options: (
+            seen.append(past_key_values.get_seq_length()),
+            forward(ids, past_key_values=past_key_values, **options),
+        )
+    list(timing.decode(sides, tokens=4, runs=1))
+    assert seen[:2] == [0, 0] and sorted(seen[2:]) == sorted(2 * list(range(4, 4 + 1 + timing.DECODED)))
+
+
+def test_cache_bytes_counts_every_layer():
+    past = DynamicCache()
+    past.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 8), 0)
+    assert timing.cache_bytes(past) == 4 * (24 + 48)
+
+
+def test_an_unknown_row_and_no_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    with pytest.raises(ValueError, match=r"no row phantom\.speed: known are phantom\.prefill, "):
+        run.bench(["phantom.speed"])
+    with pytest.raises(ValueError, match="0 runs: expected 1 or more"):
+        run.bench(["phantom.prefill"], runs=0)
+    monkeypatch.setattr("sys.argv", ["phantrol", "bench", "phantom.speed"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and capsys.readouterr().err.startswith("phantrol: no row phantom.speed")
