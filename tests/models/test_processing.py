@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -176,3 +177,21 @@ def test_pixel_unshuffle_keeps_neighbours_together():
     assert pixel_unshuffle(features, 2)[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     with pytest.raises(ValueError, match="square grid whose side is a multiple of 2"):
         pixel_unshuffle(torch.zeros(1, 9, 1), 2)
+
+
+def test_released_resizing_is_torchs_on_bytes(tmp_path):
+    """The whole picture is squashed to a square, by a filter that does not average what it skips."""
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 640, 3), dtype=np.uint8)
+    processor = PhantrolImageProcessor(490, antialias=False, image_mean=mean, image_std=std)
+    processor.save_pretrained(tmp_path)
+    processor = PhantrolImageProcessor.from_pretrained(tmp_path)
+    pixels = processor([Image.fromarray(noise)])["pixel_values"]
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(noise).permute(2, 0, 1)[None], size=(490, 490), mode="bicubic"
+    )
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    assert resized.dtype == torch.uint8
+    torch.testing.assert_close(pixels, (resized - mean) / std, atol=1e-6, rtol=0)
+    smooth = PhantrolImageProcessor(490, image_mean=processor.image_mean, image_std=processor.image_std)
+    assert (smooth([Image.fromarray(noise)])["pixel_values"] - pixels).abs().mean() > 0.1

@@ -41,11 +41,12 @@ class Answer:
 
 
 class Engine:
-    """A model and its processor, ready to answer. Greedy by default.
+    """A model and its processor, ready to answer. Never by chance unless asked to: as many beams as the model's
+    generation config says, which is one, greedy, unless the model was released with more.
 
     A chat is a list of {"role", "content"} with content as text, or as parts {"type": "text", "text"} and
-    {"type": "image", "image": a picture or a file}. `options` are those of `generate`: do_sample, temperature, top_p,
-    stop_strings ... The model is put into eval mode, and stays where it is.
+    {"type": "image", "image": a picture or a file}. `options` are those of `generate`: num_beams, do_sample,
+    temperature, top_p, stop_strings ... The model is put into eval mode, and stays where it is.
 
     Every method raises ValueError for a chat that the processor refuses, for `max_new_tokens` below 1, and if prompt
     and answer are longer than what the model can read.
@@ -56,12 +57,17 @@ class Engine:
         end = model.generation_config.eos_token_id
         ends = [processor.end_of_turn_id] if end is None else end
         self._end_ids = [ends] if isinstance(ends, int) else list(ends)
+        names = processor.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+        self._byte_ids = frozenset(names) - {None, processor.tokenizer.unk_token_id}
 
     @classmethod
-    def open(cls, model: str | Path) -> Engine:
-        """Return an engine of a saved model (a folder or a hub id), on the accelerator if there is one."""
+    def open(cls, model: str | Path, weights: str | None = None) -> Engine:
+        """Return an engine of a saved model (a folder or a hub id), on the accelerator if there is one.
+
+        weights  "int8" or "int4", as for `load`
+        """
         disable_progress_bar()  # one more for each file of weights, between a user and an answer
-        loaded, processor = load(model)
+        loaded, processor = load(model, weights)
         if torch.accelerator.is_available():
             loaded.to(torch.accelerator.current_accelerator())
         return cls(loaded, processor)
@@ -97,9 +103,14 @@ class Engine:
     def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as they come; joined, they are the text of `answer`. It returns the Answer.
 
+        Beams are compared at the end, so none of them can be sent before: a stream has `num_beams=1`, whatever the
+        model's generation config says, and raises ValueError if more are asked for.
         A faulty chat raises here and now, not at the first piece. An error of the model raises where the next piece was
         awaited. Whoever closes the generator stops the model.
         """
+        if options.get("num_beams", 1) != 1:
+            raise ValueError(f"a stream with num_beams={options['num_beams']}: expected 1; beams come with `answer`")
+        options["num_beams"] = 1
         return self._stream(self._encode(chat, max_new_tokens), max_new_tokens, options)
 
     def _stream(self, prompt: Encoding, max_new_tokens: int, options: dict[str, Any]) -> Generator[str, None, Answer]:
@@ -121,8 +132,7 @@ class Engine:
                 if isinstance(got, BaseException):
                     raise got
                 ids += got
-                # what is already certain: not the bytes of a character whose other bytes are still to come
-                text = self._decode(ids).rstrip(CUT_CHARACTER)
+                text = self._decode(ids[: self._num_certain(ids)]).rstrip(CUT_CHARACTER)
                 if len(text) > len(said) and text.startswith(said):
                     yield text[len(said) :]
                     said = text
@@ -185,6 +195,14 @@ class Engine:
                 ids = ids[:-1]
         reason = "stop" if end is not None or len(ids) < max_new_tokens else "length"
         return Answer(self._decode(ids), num_prompt_tokens, len(ids), reason)
+
+    def _num_certain(self, ids: list[int]) -> int:
+        """How many tokens decode to the same text whatever follows: not bytes of a character that others may still
+        complete. SentencePiece's tokens for single bytes are read as one run, which one wrong byte spoils."""
+        length = len(ids)
+        while length and ids[length - 1] in self._byte_ids:
+            length -= 1
+        return length
 
     def _decode(self, ids: list[int]) -> str:
         # tidying up spaces would change text that a stream has already sent

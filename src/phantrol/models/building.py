@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
@@ -14,6 +14,7 @@ from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
 from phantrol.models.processing import PhantrolProcessor
+from phantrol.models.quantised import loading_options
 from phantrol.modifiers.base import config_to_dict
 
 Part = str | Path | PretrainedConfig
@@ -87,12 +88,18 @@ def build(
     return model.eval(), processor
 
 
-def load(folder: str | Path, **kwargs: Any) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
+def load(
+    folder: str | Path, weights: Literal["int8", "int4"] | None = None, **kwargs: Any
+) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
     """Return a model that was saved with its processor, ready to answer.
 
-    folder  what `save_pretrained` of both wrote, or a hub id;  kwargs  as for `from_pretrained` (dtype, device_map ...)
+    folder   what `save_pretrained` of both wrote, or a hub id
+    weights  8 or 4 bits for the decoder's linear maps (see `quantised.py`), on the accelerator if there is one
+    kwargs   as for `from_pretrained` (dtype, device_map ...)
     Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over.
     """
+    if weights is not None:
+        kwargs = loading_options(weights, **kwargs)
     path = Path(folder)
     if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):
         check_folder(path)
@@ -154,7 +161,7 @@ def _tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
     if tokenizer.chat_template is None:
         raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
     if image_token not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [*tokenizer.additional_special_tokens, image_token]})
+        tokenizer.add_special_tokens({"extra_special_tokens": [image_token]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,3 +61,37 @@ class Seal:
         for kind, index, after in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
             found += [(kind, index), ("template", after)]
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What the model reads, and what it says then.
+
+    prompt           ("template", text), ("text", number) and ("image", number), up to where the assistant begins
+    answer           numbers of the assistant's texts
+    follows_answer   the prompt begins with what the template writes behind an answer: its end of turn
+    """
+
+    prompt: tuple[tuple[str, str], ...]
+    answer: tuple[int, ...] = ()
+    follows_answer: bool = False
+
+
+def split_turns(pieces: Sequence[tuple[str, str]], texts: Sequence[tuple[str, str]]) -> list[Turn]:
+    """Cut a rendered conversation, as `Seal.split` gives it, where the assistant begins to speak, and where it ends.
+
+    texts  the (role, text)s of the conversation
+    """
+    turns: list[Turn] = []
+    prompt: list[tuple[str, str]] = []
+    answer: list[int] = []
+    for kind, content in pieces:
+        if kind == "text" and texts[int(content)][0] == "assistant":
+            answer.append(int(content))
+        elif (kind, content) != ("template", ""):
+            if answer:
+                turns.append(Turn(tuple(prompt), tuple(answer), bool(turns) and prompt[0][0] == "template"))
+                prompt, answer = [], []
+            prompt.append((kind, content))
+    follows = bool(turns) and bool(prompt) and prompt[0][0] == "template"
+    return [*turns, Turn(tuple(prompt), tuple(answer), follows)] if prompt or answer else turns

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
-from phantrol.modifiers.graft import GraftedGeneration, graft, modifier_configs
+from phantrol.models.generation import PictureGeneration
+from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers, modifier_configs
 from phantrol.ops.images import join_patches, pixel_unshuffle, scatter_features
 from phantrol.ops.logprobs import token_logprobs
 
@@ -74,7 +75,7 @@ class GridPositions(nn.Module):
         return features + places @ self.directions.to(features.dtype)
 
 
-class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, GenerationMixin):
+class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, PreTrainedModel, GenerationMixin):
     """A vision tower, a projector and a grafted decoder, all of them Hugging Face's own classes."""
 
     config_class = PhantrolConfig
@@ -129,23 +130,29 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        tile_order: Tensor | None = None,
         **kwargs: Any,
     ) -> PhantrolOutput:
         """
         input_ids     [B, N]        with `image_token_id` where an image feature goes
         pixel_values  [I, 3, S, S]  tiles of all pictures of all rows, in reading order
+        tile_order    [J]           rows that share pictures: the J tiles of all rows, each as its place in pixel_values
         labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
 
         Raises ValueError if image tokens and pictures do not match.
         """
         features = None if pixel_values is None else self.get_image_features(pixel_values)
+        if features is not None and tile_order is not None:
+            features = features[tile_order.to(features.device)]
         if input_ids is None and inputs_embeds is None:
             return PhantrolOutput(image_features=features)
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds = self._embed(input_ids)
         if features is not None:
             is_image = input_ids == self.config.image_token_id
             inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
+            if grafted_modifiers(self):
+                kwargs.setdefault("image_mask", is_image)
         if labels is not None:
             kwargs.setdefault("prompt_mask", labels == -100)
         outputs = self.get_decoder()(
@@ -173,6 +180,13 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PreTrainedModel, Gener
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        """[B, N] → word embeddings [B, N, D]; an image token may lie outside of the vocabulary."""
+        if self.config.image_token_id >= self.config.text_config.vocab_size:
+            # any row will do, since image features overwrite it
+            input_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
+        return self.get_input_embeddings()(input_ids)
 
 
 class _GivenHidden(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
-from phantrol.models.conversation import Chat, Seal, number_parts
-
-MAX_REMEMBERED = 4096  # texts and shapes of conversations whose tokens are kept: questions repeat
+from phantrol.models.conversation import Chat, Seal, Turn, number_parts, split_turns
+from phantrol.models.text_encoding import MAX_REMEMBERED, TextEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +62,8 @@ class PhantrolProcessor(ProcessorMixin):
         self.image_prefix, self.image_suffix = image_prefix, image_suffix
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        self._special_ids = frozenset(tokenizer.all_special_ids)
-        self._renderings: dict[Any, list[tuple[str, str]]] = {}
-        self._token_ids: dict[tuple[str, bool], list[int]] = {}
+        self._text = TextEncoder(tokenizer)
+        self._renderings: dict[Any, list[Turn]] = {}
         if self.image_token_id in (None, tokenizer.unk_token_id):
             raise ValueError(f"the tokenizer has no token {image_token!r}: add it as a special token")
 
@@ -88,29 +87,46 @@ class PhantrolProcessor(ProcessorMixin):
                 tiles[id(picture)] = self.image_processor([picture])["pixel_values"]
         ids: list[int] = []
         answers: list[bool] = []
-        last_role = None
-        for kind, content in self._rendered(messages, texts, add_generation_prompt):
-            if kind == "template":
-                piece = self._ids(content, special=True)
-                flags = [False] * len(piece)
-                if last_role == "assistant" and piece and piece[0] in self._special_ids:
-                    flags[0] = True  # the end of the assistant's turn is the assistant's to say
-            elif kind == "image":
-                piece = self._image_ids(len(tiles[id(pictures[int(content)])]))
-                flags = [False] * len(piece)
-            else:
-                role, text = texts[int(content)]
-                piece = self._ids(text, special=False)
-                flags = [role == "assistant"] * len(piece)
-            last_role = texts[int(content)][0] if kind == "text" else None
-            ids += piece
-            answers += flags
+        for turn in self._turns(messages, texts, add_generation_prompt):
+            prompt = tuple(
+                (kind != "text", texts[int(content)][1] if kind == "text" else self._shown(kind, content))
+                for kind, content in turn.prompt
+            )
+            num_tiles = [len(tiles[id(pictures[int(content)])]) for kind, content in turn.prompt if kind == "image"]
+            read = self._with_features(self._text.prompt(prompt), num_tiles)
+            said = self._text.typed("".join(texts[number][1] for number in turn.answer)) if turn.answer else []
+            # the end of the assistant's turn is the assistant's to say
+            ends_turn = turn.follows_answer and bool(read) and read[0] in self._text.special_ids
+            ids += read
+            ids += said
+            answers += [ends_turn] * min(1, len(read))
+            answers += [False] * (len(read) - 1)
+            answers += [True] * len(said)
         cut = [tiles[id(picture)] for picture in pictures]
         return Encoding(ids, answers, None if not cut else cut[0] if len(cut) == 1 else torch.cat(cut))
 
-    def _rendered(
+    def _shown(self, kind: str, content: str) -> str:
+        return content if kind == "template" else f"{self.image_prefix}{self.image_token}{self.image_suffix}"
+
+    def _with_features(self, ids: list[int], num_tiles: Sequence[int]) -> list[int]:
+        """`ids` with one image token for each picture → as many as its tiles have features."""
+        if not num_tiles:
+            return ids
+        if ids.count(self.image_token_id) != len(num_tiles):
+            raise ValueError(
+                f"{len(num_tiles)} pictures but {ids.count(self.image_token_id)} tokens {self.image_token!r} in the "
+                "prompt: the chat template, image_prefix and image_suffix must hold none"
+            )
+        sizes, expanded, start = iter(num_tiles), [], 0
+        for _ in num_tiles:
+            place = ids.index(self.image_token_id, start)
+            expanded += ids[start:place] + [self.image_token_id] * num_image_tokens(self, next(sizes))
+            start = place + 1
+        return expanded + ids[start:]
+
+    def _turns(
         self, messages: list[dict[str, Any]], texts: list[tuple[str, str]], add_generation_prompt: bool
-    ) -> list[tuple[str, str]]:
+    ) -> list[Turn]:
         """The chat template, rendered around sealed parts and cut at them. What it gives depends on the shape of the
         conversation alone, so it is rendered once for each shape."""
         seal = Seal(texts)
@@ -124,7 +140,7 @@ class PhantrolProcessor(ProcessorMixin):
             )
             if len(self._renderings) >= MAX_REMEMBERED:
                 self._renderings.clear()
-            self._renderings[shape] = seal.split(rendered)
+            self._renderings[shape] = split_turns(seal.split(rendered), texts)
         return self._renderings[shape]
 
     @property
@@ -136,7 +152,7 @@ class PhantrolProcessor(ProcessorMixin):
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
         encoding = self.encode(chat)
         last = max(index for index, flag in enumerate(encoding.answer_mask) if flag)
-        if encoding.input_ids[last] not in self.tokenizer.all_special_ids:
+        if encoding.input_ids[last] not in self._text.special_ids:
             raise ValueError("the chat template does not end an assistant's turn with a special token: add one")
         return encoding.input_ids[last]
 
@@ -169,11 +185,9 @@ class PhantrolProcessor(ProcessorMixin):
         tiles = self.image_processor(pictures) if pictures else None
         sizes = iter([] if tiles is None else tiles["num_tiles"])
         encodings = []
-        for prompt in prompts:
-            ids: list[int] = []
-            for index, piece in enumerate(prompt.split(self.image_token)):
-                ids += self._image_ids(int(next(sizes))) if index else []
-                ids += self._ids(piece, special=True)
+        for prompt, count in zip(prompts, counts, strict=True):
+            shown = prompt.replace(self.image_token, self._shown("image", ""))
+            ids = self._with_features(self._text.prompt(((True, shown),)), list(islice(sizes, count)))
             encodings.append(Encoding(ids, [False] * len(ids)))
         return self._batch(encodings, tiles, padding, padding_side, return_tensors)
 
@@ -207,21 +221,6 @@ class PhantrolProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values"]
-
-    def _ids(self, text: str, special: bool) -> list[int]:
-        if not text:
-            return []
-        key = (text, special)
-        if key not in self._token_ids:
-            if len(self._token_ids) >= MAX_REMEMBERED:
-                self._token_ids.clear()
-            tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)
-            self._token_ids[key] = tokens["input_ids"]
-        return self._token_ids[key]
-
-    def _image_ids(self, num_tiles: int) -> list[int]:
-        features = [self.image_token_id] * num_image_tokens(self, num_tiles)
-        return self._ids(self.image_prefix, special=True) + features + self._ids(self.image_suffix, special=True)
 
     def _render(self, chat: Chat, add_generation_prompt: bool) -> str:
         chat, texts, _ = number_parts(chat)

@@ -1,0 +1,64 @@
+"""What `generate` must know about pictures: which row's tiles are whose when rows multiply, and ids that no logit has.
+
+B rows, E copies of each row (beams, or several answers), N tokens of a row, V logits, I tiles of all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from phantrol.models.configuration import num_image_tokens
+
+
+class PictureGeneration:
+    """Mixed in before a model that takes `pixel_values` [I, 3, S, S] of all rows in reading order."""
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Copy each row E times. Tiles are many to a row: they are seen once, and `tile_order` says whose they are.
+
+        transformers would copy tile by tile, and hand the first row's second tile to its second copy.
+        """
+        pixel_values = kwargs.pop("pixel_values", None)
+        order = None
+        if pixel_values is not None and input_ids is not None and expand_size > 1:
+            order = self._tile_order(input_ids, len(pixel_values), expand_size)
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        if pixel_values is not None:
+            kwargs["pixel_values"] = pixel_values
+        return input_ids, kwargs if order is None else {**kwargs, "tile_order": order}
+
+    def _tile_order(self, input_ids: Tensor, num_tiles: int, expand_size: int) -> Tensor:
+        num_tokens = (input_ids == self.config.image_token_id).sum(dim=1)  # [B]
+        per_tile = num_image_tokens(self.config)
+        if int(num_tokens.sum()) != num_tiles * per_tile:
+            raise ValueError(
+                f"{int(num_tokens.sum())} image tokens for {num_tiles} tiles: expected {per_tile} for each tile"
+            )
+        rows = torch.arange(num_tiles, device=input_ids.device).split((num_tokens // per_tile).tolist())
+        return torch.cat([row.repeat(expand_size) for row in rows])
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        processors = super()._get_logits_processor(*args, **kwargs)
+        beyond = self.config.image_token_id + 1 - self.config.text_config.vocab_size
+        return processors if beyond <= 0 else _Widened(processors, beyond)
+
+
+class _Widened(LogitsProcessorList):
+    """Processors that read a prompt whose image token lies outside of the vocabulary, such as a repetition penalty:
+    they see `beyond` more scores [B, V + beyond], impossible ones, so that every id of the prompt has its own."""
+
+    def __init__(self, processors: LogitsProcessorList, beyond: int):
+        super().__init__(processors)
+        self.beyond = beyond
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        wide = torch.nn.functional.pad(scores, (0, self.beyond), value=-torch.inf)
+        return super().__call__(input_ids, wide, **kwargs)[..., : scores.shape[-1]]

@@ -1,0 +1,179 @@
+"""`convert` makes a phantrol model of a folder in the official layout; `load_official` opens one in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from safetensors.torch import save_file
+from torch import Tensor
+
+from phantrol.models.configuration import PhantrolConfig
+from phantrol.models.modeling import PhantrolForConditionalGeneration
+from phantrol.models.processing import PhantrolProcessor
+from phantrol.models.released.card import model_card
+from phantrol.models.released.layout import UNKNOWN_TOKEN, Layout, read_layout
+from phantrol.models.released.mapping import Plan, plan
+from phantrol.models.released.processor import released_generation, released_processor
+from phantrol.models.released.source import Source, find_source
+
+SHARD_BYTES = 4 * 10**9
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done. notes: one line each on what a reader should know of the gates and of what was dropped."""
+
+    out: Path
+    layout: Layout
+    dtype: torch.dtype
+    num_tensors: int
+    num_bytes: int
+    notes: tuple[str, ...]
+
+
+@torch.no_grad()
+def convert(
+    source: str | Path, out: str | Path, per_layer_gates: bool = False, shard_bytes: int = SHARD_BYTES
+) -> Conversion:
+    """Write the phantrol model of a released one: weights, configuration, processor, generation settings, model card.
+
+    source  a folder in the official layout, or a hub id;  out  a folder that does not exist yet
+    per_layer_gates  keep each entry of trol_gating.pt, where the released loader leaves the last one in all layers
+    Tensors keep their dtype, and one shard of the result at most is held in memory. `out` appears when it is whole.
+    Raises ValueError naming the file or tensor if the source is no released model, or not whole; then nothing is there.
+    """
+    out = Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists: expected the name of a folder that does not, or remove it first")
+    files = Source(find_source(source))
+    layout = read_layout(files.config, files.shapes, per_layer_gates)
+    todo = plan(layout, files.shapes)
+    config, notes = layout.config, _notes(files, layout, todo)
+    processor = released_processor(files.folder, layout.family, layout.backbone, config)
+    _settle_image_token(config, processor)
+    config.architectures, config.dtype = [PhantrolForConditionalGeneration.__name__], files.dtype
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    try:
+        num_tensors, num_bytes = write_shards(_converted(files, todo), unfinished, shard_bytes)
+        config.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        released_generation(layout.family, layout.backbone, processor).save_pretrained(unfinished)
+        (unfinished / "README.md").write_text(model_card(_public_name(source), out.name, layout, notes), "utf-8")
+        unfinished.chmod(0o755)
+        os.rename(unfinished, out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return Conversion(out, layout, files.dtype, num_tensors, num_bytes, notes)
+
+
+@torch.no_grad()
+def load_official(
+    folder: str | Path, dtype: torch.dtype | None = None, need_vision: bool = True, per_layer_gates: bool = False
+) -> PhantrolForConditionalGeneration:
+    """Return the model of a folder in the official layout, in eval mode.
+
+    dtype        by default that of the folder's weights
+    need_vision  False lets a vision tower be missing: it is then on the meta device, and refuses to compute
+    Raises ValueError as `convert` does.
+    """
+    source = Source(Path(folder))
+    layout = read_layout(source.config, source.shapes, per_layer_gates)
+    todo = plan(layout, source.shapes, need_vision)
+    with init_empty_weights(include_buffers=False):
+        model = PhantrolForConditionalGeneration(layout.config)
+    weights = {name: tensor.to(dtype or source.dtype) for name, tensor in _converted(source, todo)}
+    model.load_state_dict(weights, strict=False, assign=True)  # `plan` has held the names against each other
+    model.tie_weights()
+    return model.eval()
+
+
+def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int) -> tuple[int, int]:
+    """Write safetensors of at most `shard_bytes` each (a larger tensor has one of its own), and their index.
+
+    The names are those that `from_pretrained` looks for. Returns how many tensors and bytes were written.
+    """
+    shards: list[list[str]] = []
+    held: dict[str, Tensor] = {}
+    room = total = 0
+
+    def write() -> None:
+        nonlocal room
+        save_file(held, folder / f"{len(shards)}.part", metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+        room = shard_bytes
+
+    room = shard_bytes
+    for name, tensor in tensors:
+        if held and tensor.nbytes > room:
+            write()
+        held[name] = tensor
+        room -= tensor.nbytes
+        total += tensor.nbytes
+    write()
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = ["model.safetensors"]
+    else:
+        weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    for i, name in enumerate(names):
+        (folder / f"{i}.part").chmod(0o644)
+        os.rename(folder / f"{i}.part", folder / name)
+    return sum(map(len, shards)), total
+
+
+def _public_name(source: str | Path) -> str:
+    """A hub id, or the folder's own name: where it lies on this machine is nobody's business."""
+    return Path(source).absolute().name if Path(source).is_dir() else str(source)
+
+
+def _converted(source: Source, todo: Plan) -> Iterator[tuple[str, Tensor]]:
+    for move in todo.moves:
+        yield from move.apply(source.read(move.source)).items()
+
+
+def _settle_image_token(config: PhantrolConfig, processor: PhantrolProcessor) -> None:
+    if config.image_token_id == UNKNOWN_TOKEN:
+        config.image_token_id = processor.image_token_id
+    elif config.image_token_id != processor.image_token_id:
+        raise ValueError(
+            f"the image token is {config.image_token_id} in the weights' configuration and {processor.image_token_id} "
+            "in the tokenizer: expected the tokenizer files of the same checkpoint"
+        )
+
+
+def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
+    """One line on gates that differ, and one per reason for which tensors were dropped."""
+    notes, by_reason = [], {}
+    for name, reason in todo.dropped.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        notes.append(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
+    gates = _count_gates(source)
+    if gates > 1:
+        kept = "each layer keeps its own" if layout.per_layer_gates else "the last one serves every layer"
+        notes.insert(0, f"the gates of the {layout.text.num_hidden_layers} layers are {gates} different ones: {kept}")
+    return tuple(notes)
+
+
+def _count_gates(source: Source) -> int:
+    """How many different gates there are among those that the released loader takes."""
+    weights = [name for name in source.shapes if "trol_gating" in name and name.endswith(".weight")]
+    loaded = [name for name in weights if ".pt/" in name] or weights
+    entries = {
+        tuple(torch.cat([source.read(name).flatten(), source.read(name.removesuffix("weight") + "bias")]).tolist())
+        for name in loaded
+    }
+    return len(entries)

@@ -1,0 +1,169 @@
+"""Configurations of stock Hugging Face classes for the parts of an official checkpoint: decoders and vision towers.
+
+Shapes are the truth for sizes; the configuration says what shapes cannot: heads, rotary angles, epsilons, token ids.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CLIPVisionConfig, InternVLVisionConfig, LlamaConfig, Phi3Config, PretrainedConfig, Qwen2Config
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+CLIP_HEAD_SIZE, CLIP_PX = 64, 490
+THETA = {"internlm2": 1e6, "phi3": 1e4, "qwen2": 1e6}
+EPS = {"internlm2": 1e-5, "phi3": 1e-5, "qwen2": 1e-6}
+# of each backbone: embedding table, output head, attention, and the linear that ends a layer
+NAMES = {
+    "internlm2": ("tok_embeddings", "output", "attention", "feed_forward.w2"),
+    "phi3": ("embed_tokens", "lm_head", "self_attn", "mlp.down_proj"),
+    "qwen2": ("embed_tokens", "lm_head", "self_attn", "mlp.down_proj"),
+}
+CLASSES = {"internlm2": LlamaConfig, "phi3": Phi3Config, "qwen2": Qwen2Config}
+
+
+def text_config(
+    config: Mapping[str, Any], llm: Mapping[str, Any], shapes: Shapes, prefix: str, backbone: str, tied: bool
+) -> PretrainedConfig:
+    """Return the decoder's.
+
+    config, llm  all of config.json, and the part of it on the decoder;  prefix  of the names of the decoder's tensors
+    """
+    table, head, attention, down = NAMES[backbone]
+    layers, table = f"{prefix}model.layers.", f"{prefix}model.{table}.weight"
+    down = f"{layers}0.{down}"
+    hidden = size_of(shapes, table, 1) or llm["hidden_size"]
+    heads = _heads(llm, shapes, hidden)
+    options = {
+        "vocab_size": size_of(shapes, f"{prefix}{head}.weight", 0) or size_of(shapes, table, 0) or llm["vocab_size"],
+        "hidden_size": hidden,
+        "intermediate_size": size_of(shapes, f"{down}.weight", 1)
+        or size_of(shapes, f"{down}.ffn.weight", 1)
+        or llm["intermediate_size"],
+        "num_hidden_layers": num_layers(shapes, layers) or llm["num_hidden_layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": _key_value_heads(llm, shapes, f"{layers}0.{attention}.", hidden // heads, heads),
+        "hidden_act": llm.get("hidden_act", "silu"),
+        "max_position_embeddings": llm["max_position_embeddings"],
+        "rms_norm_eps": llm.get("rms_norm_eps", EPS[backbone]),
+        "rope_parameters": rope_parameters(llm, backbone),
+        "tie_word_embeddings": tied,
+    }
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        options[name] = config.get(name, llm.get(name))
+    if backbone == "phi3":
+        options["original_max_position_embeddings"] = llm.get("original_max_position_embeddings", 4096)
+        # a window of w in the released flash attention sees w tokens before the one at hand, in transformers w - 1
+        options["sliding_window"] = llm["sliding_window"] + 1 if llm.get("sliding_window") else None
+    if backbone == "qwen2":
+        window = ("use_sliding_window", "sliding_window", "max_window_layers")
+        options |= {name: llm[name] for name in window if name in llm}
+    return CLASSES[backbone](**options)
+
+
+def _heads(llm: Mapping[str, Any], shapes: Shapes, hidden: int) -> int:
+    """From the configuration; where that is silent, a Phantom's maps have the size of a head."""
+    maps = [shape for name, shape in shapes.items() if name.endswith("xattn_value_phantom.linear_q.weight")]
+    if "num_attention_heads" not in llm and maps:
+        return hidden // maps[0][0]
+    return llm["num_attention_heads"]
+
+
+def _key_value_heads(llm: Mapping[str, Any], shapes: Shapes, attention: str, size: int, heads: int) -> int:
+    """size: of a head. A fused tensor has rows for the queries, and as many for keys as for values."""
+    for name in ("wqkv", "wqkv.ffn", "qkv_proj"):
+        if f"{attention}{name}.weight" in shapes:
+            return (shapes[f"{attention}{name}.weight"][0] // size - heads) // 2
+    rows = size_of(shapes, f"{attention}k_proj.weight", 0)
+    return rows // size if rows else llm.get("num_key_value_heads") or heads
+
+
+def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Return the rotary angles of an official decoder's configuration in the form of transformers 5.
+
+    InternLM2: none, dynamic NTK or linear. Phi-3: none, "su" (longrope) or "yarn", which in the released code are the
+    same angles with another factor on cosines and sines. Raises ValueError for any other kind.
+    """
+    theta, scaling = float(llm.get("rope_theta", THETA[backbone])), dict(llm.get("rope_scaling") or {})
+    kind = scaling.pop("type", None) or scaling.pop("rope_type", None) or "default"
+    scaling.pop("rope_type", None)
+    if kind == "default":
+        return {"rope_type": "default", "rope_theta": theta}
+    if backbone == "internlm2" and kind in ("dynamic", "linear"):
+        return {"rope_type": kind, "rope_theta": theta, "factor": float(scaling["factor"])}
+    if backbone == "phi3" and kind in ("su", "longrope", "yarn"):
+        original = int(llm.get("original_max_position_embeddings", 4096))
+        stretch = llm["max_position_embeddings"] / original
+        grown = math.log(max(stretch, 1))
+        return {
+            "rope_type": "longrope",
+            "rope_theta": theta,
+            "short_factor": list(scaling["short_factor"]),
+            "long_factor": list(scaling["long_factor"]),
+            "original_max_position_embeddings": original,
+            "attention_factor": 0.1 * grown + 1 if kind == "yarn" else math.sqrt(1 + grown / math.log(original)),
+        }
+    raise ValueError(f"rope_scaling of type {kind!r} on {backbone}: the released code has none of that kind")
+
+
+def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisionConfig:
+    """Return that of InternViT; options: what config.json has under vision_config."""
+    hidden, patch, image_px = _vision_sizes(shapes, "vision_model.embeddings.", "position_embedding")
+    layers = "vision_model.encoder.layers."
+    if patch is None:
+        hidden, patch, image_px = (options[name] for name in ("hidden_size", "patch_size", "image_size"))
+    return InternVLVisionConfig(
+        hidden_size=hidden,
+        intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or options["intermediate_size"],
+        num_hidden_layers=num_layers(shapes, layers) or options["num_hidden_layers"],
+        num_attention_heads=options["num_attention_heads"],
+        attention_bias=f"{layers}0.attn.qkv.bias" in shapes or (not shapes and bool(options.get("qkv_bias", True))),
+        use_qk_norm=f"{layers}0.attn.q_norm.weight" in shapes,
+        norm_type=options.get("norm_type", "layer_norm"),
+        layer_norm_eps=options.get("layer_norm_eps", 1e-6),
+        hidden_act=options.get("hidden_act", "gelu"),
+        image_size=image_px,
+        patch_size=patch,
+        use_mean_pooling=True,  # then there is no norm after the last layer, as released
+    )
+
+
+def clip_config(shapes: Shapes, projector_in: int | None) -> CLIPVisionConfig:
+    """CLIP ViT-L/14 with positions for 490 px, or what the shapes say."""
+    tower = "vit.vision_tower.vision_model."
+    hidden, patch, image_px = _vision_sizes(shapes, f"{tower}embeddings.", "position_embedding.weight")
+    layers = f"{tower}encoder.layers."
+    hidden = hidden or projector_in or 1024
+    return CLIPVisionConfig(
+        hidden_size=hidden,
+        intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or 4 * hidden,
+        num_hidden_layers=num_layers(shapes, layers) or 24,
+        num_attention_heads=hidden // CLIP_HEAD_SIZE,
+        image_size=image_px or CLIP_PX,
+        patch_size=patch or 14,
+        hidden_act="quick_gelu",
+        layer_norm_eps=1e-5,
+        projection_dim=768,
+    )
+
+
+def _vision_sizes(shapes: Shapes, embeddings: str, positions: str) -> tuple[int | None, int | None, int | None]:
+    """Return hidden size, patch side in pixels and tile side in pixels of a vision tower, or three times None."""
+    patch = shapes.get(f"{embeddings}patch_embedding.weight")
+    table = shapes.get(f"{embeddings}{positions}")
+    if patch is None or table is None:
+        return None, None, None
+    return patch[0], patch[-1], math.isqrt(table[-2] - 1) * patch[-1]
+
+
+def size_of(shapes: Shapes, name: str, dim: int) -> int | None:
+    return shapes[name][dim] if name in shapes else None
+
+
+def num_layers(shapes: Shapes, prefix: str) -> int:
+    found = [int(match[1]) for name in shapes if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))]
+    return max(found, default=-1) + 1

@@ -1,0 +1,206 @@
+"""A folder in the official layout, read tensor by tensor: safetensors or pickled shards, and TroL's trol_gating.pt.
+
+Pickles are read as data alone (`weights_only`): one that holds code is refused. Files are mapped into memory, never
+read whole, and mapped anew after every GiB, so that pages already read do not add up.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from phantrol.models.released.layout import GATE_FILE
+from phantrol.models.released.parts import Shape
+
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WHOLE = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
+WANTED = ["*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt"]
+REMAP_BYTES = 2**30
+
+
+def find_source(source: str | Path) -> Path:
+    """Return the folder, or download the hub repository of that name, `owner/name`, and return where it lies.
+
+    Raises ValueError if there is neither.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+        raise ValueError(
+            f"no folder {source}: expected one in the official layout, or a hub id such as BK-Lee/TroL-1.8B"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=_wanted(str(source))))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"no folder {source}, and the hub gives no repository of that name: {_first_line(error)}"
+        ) from None
+
+
+def _wanted(repository: str) -> list[str]:
+    """Patterns of the files to download: weights in one form, if the hub can be asked which there are."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        names = list_repo_files(repository)
+    except (HfHubHTTPError, OSError):  # offline: what is in the cache will do
+        return WANTED
+    twice = any(name.endswith(".safetensors") for name in names)
+    return [pattern for pattern in WANTED if not (twice and pattern == "*.bin")]
+
+
+class Source:
+    """config, shapes and dtypes of a folder's tensors by official names; `read` returns one of them.
+
+    Raises ValueError naming the file that is missing, broken, or holds what it must not.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = _read_json(folder / "config.json")
+        self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._files: dict[str, Path] = {}
+        self._mapped: tuple[Path, Mapping[str, Tensor]] | None = None
+        self._bytes_read = 0
+        for path, promised in _weight_files(folder).items():
+            self._enter(path, promised)
+        if (folder / GATE_FILE).is_file():
+            self._enter(folder / GATE_FILE, (), f"{GATE_FILE}/")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of most numbers."""
+        counts: Counter[torch.dtype] = Counter()
+        for name, dtype in self.dtypes.items():
+            if dtype.is_floating_point:
+                counts[dtype] += torch.Size(self.shapes[name]).numel()
+        return counts.most_common(1)[0][0]
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor that lies in a mapped file: copy it, and let it go."""
+        path = self._files[name]
+        if self._mapped is None or self._mapped[0] != path or self._bytes_read > REMAP_BYTES:
+            self._mapped, self._bytes_read = None, 0
+            self._mapped = path, _open(path)
+        tensor = self._mapped[1][name.removeprefix(f"{GATE_FILE}/")]
+        self._bytes_read += tensor.nbytes
+        return tensor
+
+    def _enter(self, path: Path, promised: tuple[str, ...], prefix: str = "") -> None:
+        tensors = _open(path)
+        for name in promised:
+            if name not in tensors:
+                raise ValueError(
+                    f"{path} holds no {name}, which the index of {self.folder} expects there: copy it again"
+                )
+        for name in tensors:
+            shape, dtype = tensors.kind(name) if isinstance(tensors, _Safetensors) else _kind(path, name, tensors[name])
+            if prefix + name in self._files:
+                raise ValueError(f"{name} is in both {self._files[prefix + name].name} and {path.name}: expected one")
+            self.shapes[prefix + name], self.dtypes[prefix + name], self._files[prefix + name] = shape, dtype, path
+
+
+class _Safetensors(Mapping):
+    def __init__(self, path: Path):
+        self._file = safe_open(path, "pt")
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Any:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def kind(self, name: str) -> tuple[Shape, torch.dtype]:
+        """Shape and dtype, read from the header alone."""
+        part = self._file.get_slice(name)
+        return tuple(part.get_shape()), DTYPES.get(part.get_dtype(), torch.uint8)
+
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+
+
+def _open(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return _Safetensors(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is broken or not whole: {_first_line(error)}; copy it again") from None
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.name != GATE_FILE)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"wants to run {code[1]}" if code else f"is no plain table of tensors ({_first_line(error)})"
+        raise ValueError(
+            f"{path} is a pickle that {what}: refused, since only tensors are read; ask for safetensors"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is broken, or saved by a PyTorch before 1.6: {_first_line(error)}; copy it again, or save it anew"
+        ) from None
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{path} holds a {type(tensors).__name__}: expected a table of tensors")
+    return tensors
+
+
+def _kind(path: Path, name: Any, tensor: Any) -> tuple[Shape, torch.dtype]:
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        raise ValueError(f"{path} holds {name!r}, a {type(tensor).__name__}: expected tensors and their names alone")
+    return tuple(tensor.shape), tensor.dtype
+
+
+def _weight_files(folder: Path) -> dict[Path, tuple[str, ...]]:
+    """Return the files, each with the names that an index promises in it."""
+    for index in INDICES:
+        if (folder / index).is_file():
+            table = _read_json(folder / index).get("weight_map")
+            if not isinstance(table, dict) or not table:
+                raise ValueError(f"{folder / index} names no weight_map: expected the index of sharded weights")
+            files: dict[str, list[str]] = {}
+            for name, file in table.items():
+                files.setdefault(str(file), []).append(name)
+            for file in sorted(files):
+                if Path(file).name != file or not (folder / file).is_file():
+                    raise ValueError(f"shard {file} is missing in {folder}, though {index} names it: download it too")
+            return {folder / file: tuple(files[file]) for file in sorted(files)}
+    for name in WHOLE:
+        if (folder / name).is_file():
+            return {folder / name: ()}
+    raise ValueError(f"no weights in {folder}: expected {', '.join(WHOLE)}, or an index and its shards")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"no {path.name} in {path.parent}: expected a folder in the official layout")
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is broken: {_first_line(error)}") from None
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} holds a {type(table).__name__}: expected a JSON object")
+    return table
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
