@@ -11,6 +11,7 @@ import sys
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -160,11 +161,32 @@ def phantom_attention(
     base = ALL_ATTENTION_FUNCTIONS.get(backend) or sys.modules[_family(module)].eager_attention_forward
     if phantom is None:
         return base(module, query, key, value, attention_mask, **kwargs)
-    halves, weights = base(module, phantom.enlarge_query(query), key, value, attention_mask, **kwargs)
-    dimension = module.phantom
-    first, term = halves.chunk(2, dim=-1)
+    size, dimension, query = query.shape[-1], module.phantom, phantom.enlarge_query(query)
+
+    def attend(values: Tensor) -> tuple[Tensor, Tensor | None]:
+        if backend == "sdpa" and query.shape[2] == 1 and not module.training:
+            return _attend_one_token(query, key, values, attention_mask, kwargs.get("scaling")), None
+        return base(module, query, key, values, attention_mask, **kwargs)
+
+    if dimension.exact:
+        halves, weights = attend(value)
+        first, term = halves.chunk(2, dim=-1)
+    else:  # fused attention wants values as wide as keys
+        (first, weights), (term, _) = attend(value[..., :size]), attend(value[..., size:])
     term = dimension.eta * term
     return merge_halves(first, term, dimension.gate_1(first), dimension.gate_2(first + term)), weights
+
+
+def _attend_one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """query [B, H, 1, d], key [B, K, T, d], value [B, K, T, dv], mask [B, 1, 1, T] → [B, 1, H, dv].
+
+    A single token sees all of the cache, so the queries that share a key/value head may stand as rows of one product:
+    no head is repeated, and a step costs with doubled heads what the backbone's costs with its own.
+    """
+    rows, heads, _, size = query.shape
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+    return attended.reshape(rows, 1, heads, value.shape[-1])
 
 
 def use_phantom_attention(config: Any) -> None:
