@@ -6,6 +6,7 @@ Run once, by hand; the package reads the sheets with Pillow alone.
     apt-get download fonts-noto-color-emoji                  # NotoColorEmoji.ttf, bitmaps of 136 x 128
     npm pack @twemoji/svg                                    # one SVG a code point
     python scripts/build_sprites.py NotoColorEmoji.ttf package/
+    python scripts/build_sprites.py NotoColorEmoji.ttf package/ --look sheet.png   # names beside drawings, to choose by
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from phantrol.data.primer.fonts import load_font
+from phantrol.data.primer.sprite_names import CODE_POINT, SPRITES
 from phantrol.data.primer.sprites import CELL_PX, COLUMNS, SHEETS, sheet_path
-from phantrol.data.primer.vocabulary import SPRITES_BY_KIND
+from phantrol.data.primer.stamps import fit
 
 FONT_PX = 109  # the one size of the font's bitmaps
-BYTES_ALLOWED = 400_000
+QUALITY = {"noto": 80, "twemoji": 80}
+BYTES_ALLOWED = 1_600_000
+
+Draw = Callable[[int], Image.Image]
 
 
-def draw_noto(font_file: Path) -> Callable[[int], Image.Image]:
+def draw_noto(font_file: Path) -> Draw:
     font = ImageFont.truetype(str(font_file), FONT_PX, layout_engine=ImageFont.Layout.BASIC)
 
     def draw(code_point: int) -> Image.Image:
@@ -36,7 +42,7 @@ def draw_noto(font_file: Path) -> Callable[[int], Image.Image]:
     return draw
 
 
-def draw_twemoji(folder: Path) -> Callable[[int], Image.Image]:
+def draw_twemoji(folder: Path) -> Draw:
     import resvg_py
 
     def draw(code_point: int) -> Image.Image:
@@ -47,40 +53,49 @@ def draw_twemoji(folder: Path) -> Callable[[int], Image.Image]:
     return draw
 
 
-def fit(drawing: Image.Image) -> Image.Image:
-    """Return the drawing without its empty margins, centred in a cell."""
-    box = drawing.getbbox()
-    if box is None:
-        raise ValueError("an empty drawing: the font or the folder lacks a code point")
-    drawing = drawing.crop(box)
-    scale = CELL_PX / max(drawing.size)
-    drawing = drawing.resize([max(1, round(side * scale)) for side in drawing.size], Image.Resampling.LANCZOS)
-    cell = Image.new("RGBA", (CELL_PX, CELL_PX))
-    cell.paste(drawing, ((CELL_PX - drawing.width) // 2, (CELL_PX - drawing.height) // 2))
-    return cell
-
-
-def build_sheet(draw: Callable[[int], Image.Image]) -> Image.Image:
-    code_points = [code_point for names in SPRITES_BY_KIND.values() for code_point in names.values()]
-    rows = -(-len(code_points) // COLUMNS)
+def build_sheet(draw: Draw) -> Image.Image:
+    rows = -(-len(SPRITES) // COLUMNS)
     sheet = Image.new("RGBA", (COLUMNS * CELL_PX, rows * CELL_PX))
-    for i, code_point in enumerate(code_points):
-        sheet.paste(fit(draw(code_point)), (i % COLUMNS * CELL_PX, i // COLUMNS * CELL_PX))
+    for i, name in enumerate(SPRITES):
+        sheet.paste(fit(draw(CODE_POINT[name]), CELL_PX), (i % COLUMNS * CELL_PX, i // COLUMNS * CELL_PX))
     return sheet
+
+
+def write(sheet: Image.Image, target: Path, quality: int) -> None:
+    beside = target.with_suffix(".part")
+    sheet.save(beside, "WEBP", quality=quality, alpha_quality=80, method=6)
+    os.replace(beside, target)
+
+
+def look(drawings: dict[str, Draw], target: Path, columns: int = 8) -> None:
+    """Write a picture of all names with their drawings side by side."""
+    wide, high = 2 * CELL_PX + 20, CELL_PX + 24
+    rows = -(-len(SPRITES) // columns)
+    page = Image.new("RGB", (columns * wide, rows * high), "white")
+    pen = ImageDraw.Draw(page)
+    for i, name in enumerate(SPRITES):
+        x, y = i % columns * wide, i // columns * high
+        for j, draw in enumerate(drawings.values()):
+            drawing = fit(draw(CODE_POINT[name]), CELL_PX)
+            page.paste(drawing, (x + j * (CELL_PX + 4), y), drawing)
+        pen.text((x, y + CELL_PX + 2), name, "black", load_font("aileron", 16))
+    page.save(target)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("font", type=Path, help="NotoColorEmoji.ttf")
     parser.add_argument("twemoji", type=Path, help="the unpacked folder of @twemoji/svg")
+    parser.add_argument("--look", type=Path, help="write this contact sheet and nothing else")
     args = parser.parse_args()
     drawings = dict(zip(SHEETS, (draw_noto(args.font), draw_twemoji(args.twemoji)), strict=True))
+    if args.look:
+        look(drawings, args.look)
+        return
     total = 0
     for style, draw in drawings.items():
         target = Path(str(sheet_path(style)))
-        beside = target.with_suffix(".part")
-        build_sheet(draw).save(beside, "WEBP", quality=80, alpha_quality=80, method=6)
-        os.replace(beside, target)
+        write(build_sheet(draw), target, QUALITY[style])
         total += target.stat().st_size
         print(f"{target.name}: {target.stat().st_size:,} bytes")
     if total > BYTES_ALLOWED:

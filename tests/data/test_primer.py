@@ -10,15 +10,20 @@ import time
 from collections import Counter
 
 import pytest
-from PIL import Image
 
 from phantrol.data.primer import FAMILIES, SPLITS, TASKS, Curriculum, sample, text_only, wordings
-from phantrol.data.primer.sprites import CELL_PX, SHEETS, sheet_path, sprite
-from phantrol.data.primer.vocabulary import HELD_OUT_PAIRS, SHAPES, SPRITES
+from phantrol.data.primer.curriculum import SCENES
+from phantrol.data.primer.tasks import WORDINGS
+from phantrol.data.primer.vocabulary import HELD_OUT_PAIRS
 from phantrol.data.sources.primer import SOURCE, PrimerSource
 
-# Texts of version 1. A sample that changes needs a new VERSION, else cached evaluations and seeds lie.
-TEXTS_OF_VERSION_1 = "75c83e42a2e5aabbeb647d0b2b074f2467a7e1d553a654fb6408994f90441045"
+# Texts of version 2. A sample that changes needs a new VERSION, else cached evaluations and seeds lie.
+TEXTS_OF_VERSION_2 = "f6173c7387ce93320016ee76f82cd9a838606abe5ba5af89d7b53ecdfe8bea7b"
+# Texts of version 1, without their ids: pictures of shapes, asked by name what version 1 asked, are what they were.
+TEXTS_OF_SHAPES = "1aa12009d68646ab52134eb45819718b02ec831a9a5ceb90017a4a6b964137a2"
+TASKS_OF_VERSION_1 = ("shape", "colour_one", "colour_several", "existence", "count", "left_right", "outermost")
+OBJECTS = ("shapes", "sprites", "text")  # kinds of pictures that can be small
+PAGES_PX = 192
 
 DIGEST = """
 import hashlib
@@ -26,8 +31,8 @@ from phantrol.data.sources.primer import PrimerSource
 from phantrol.data.primer import SPLITS
 texts, pixels = hashlib.sha256(), hashlib.sha256()
 for split in SPLITS:
-    source = PrimerSource(split)
-    for i in range(25):
+    source = PrimerSource(split, size_px=192)
+    for i in range(50):
         for example in source[i]:
             parts = [example.id, example.task, *(m.text for m in example.messages), *(r.text for r in example.rejected)]
             texts.update(chr(0).join(parts).encode())
@@ -44,26 +49,39 @@ def test_samples_are_the_same_in_any_process():
         ran = subprocess.run([sys.executable, "-c", DIGEST], env=env, capture_output=True, text=True, check=True)
         digests.append(ran.stdout)
     assert digests[0] == digests[1]
-    assert digests[0].split()[0] == TEXTS_OF_VERSION_1
+    assert digests[0].split()[0] == TEXTS_OF_VERSION_2
+
+
+def test_shapes_are_what_they_were_in_version_1():
+    texts = hashlib.sha256()
+    for split in ("train", "val", "test_comp", "test_style"):
+        source = PrimerSource(split, tasks=dict.fromkeys(TASKS_OF_VERSION_1, 1.0), scenes=("shapes",))
+        for i in range(30):
+            for example in source[i]:
+                said = (example.task, *(m.text for m in example.messages), *(r.text for r in example.rejected))
+                texts.update(chr(0).join(said).encode())
+    assert texts.hexdigest() == TEXTS_OF_SHAPES
 
 
 def test_a_sample_does_not_depend_on_what_was_drawn_before():
-    source = PrimerSource()
-    first = [_fingerprint(source[i]) for i in range(20)]
-    assert [_fingerprint(source[i]) for i in reversed(range(20))] == first[::-1]
+    source = PrimerSource(size_px=PAGES_PX)
+    first = [_fingerprint(source[i]) for i in range(40)]
+    assert [_fingerprint(source[i]) for i in reversed(range(40))] == first[::-1]
 
 
-def test_the_size_changes_the_pixels_only():
-    for i in range(20):
-        small, large = PrimerSource(size_px=64)[i], PrimerSource(size_px=224)[i]
-        assert [_texts(example) for example in small] == [_texts(example) for example in large]
-        for pictures, side in ((small[0].messages[0].pictures, 64), (large[0].messages[0].pictures, 224)):
+@pytest.mark.parametrize(("sides", "scenes"), [((64, 224), OBJECTS), ((PAGES_PX, 224, 448), SCENES)])
+def test_the_size_changes_the_pixels_only(sides, scenes):
+    for i in range(30):
+        groups = [PrimerSource(size_px=side, scenes=scenes)[i] for side in sides]
+        assert all([_texts(example) for example in group] == [_texts(e) for e in groups[0]] for group in groups)
+        for group, side in zip(groups, sides, strict=True):
+            pictures = group[0].messages[0].pictures
             assert all(picture.size == (side, side) and picture.mode == "RGB" for picture in pictures)
 
 
 def test_a_group_shares_one_picture_object():
-    source = PrimerSource()
-    for i in range(40):
+    source = PrimerSource(size_px=PAGES_PX)
+    for i in range(80):
         group = source[i]
         pictures = [example.messages[0].pictures for example in group]
         assert len({id(picture) for few in pictures for picture in few}) <= 1
@@ -75,8 +93,8 @@ def test_a_group_shares_one_picture_object():
 def test_splits_share_no_picture():
     seen: dict[str, str] = {}
     for split in SPLITS:
-        source = PrimerSource(split, questions_per_picture=1)
-        for i in range(300):
+        source = PrimerSource(split, size_px=PAGES_PX, questions_per_picture=1)
+        for i in range(200):
             for picture in source[i][0].messages[0].pictures:
                 digest = hashlib.sha256(picture.tobytes()).hexdigest()
                 assert seen.setdefault(digest, split) == split
@@ -85,9 +103,9 @@ def test_splits_share_no_picture():
 def test_val_is_drawn_like_train():
     counts = [Counter(), Counter()]
     for count, split in zip(counts, ("train", "val"), strict=True):
-        source = PrimerSource(split)
-        for i in range(600):
-            count.update(example.task for example in source[i])
+        for family in FAMILIES:
+            for i in range(60):
+                count.update(turn.task for turn in sample(split, family, i, PAGES_PX).turns)
     train, val = counts
     assert set(train) == set(val) == set(TASKS)
     for task in train:
@@ -96,10 +114,13 @@ def test_val_is_drawn_like_train():
 
 def test_test_comp_is_about_held_out_pairs():
     curriculum = Curriculum(questions=3, captions=False)
-    for family in ("attributes", "spatial"):
-        for i in range(50):
-            scene = sample("test_comp", family, i, curriculum=curriculum).scene
-            assert {thing.pair for thing in scene.things} <= set(HELD_OUT_PAIRS)
+    for family in ("attributes", "spatial", "false_premise"):
+        for i in range(80):
+            drawn = sample("test_comp", family, i, curriculum=curriculum)
+            shown = {thing.pair for thing in drawn.scene.things}
+            # few of the held-out pairs share a color or a shape, so lists of such are of known ones too
+            listed = drawn.turns[0].task in ("colours_of", "shapes_of")
+            assert shown & set(HELD_OUT_PAIRS) if listed else shown <= set(HELD_OUT_PAIRS)
 
 
 def test_test_comp_asks_yes_and_no_alike_and_half_of_the_noes_are_adversarial():
@@ -129,18 +150,16 @@ def test_test_hard_has_more_objects_than_training():
 def test_test_style_draws_the_same_things_otherwise():
     assert {sample(split, "objects", 0).scene.style for split in ("train", "val", "test_hard")} == {"plain"}
     assert sample("test_style", "objects", 0).scene.style == "sketch"
-    for name in SPRITES:
-        assert sprite("noto", name, 64).tobytes() != sprite("twemoji", name, 64).tobytes()
 
 
 def test_held_out_wordings_are_new_and_say_known_words():
-    tables = [*wordings.WORDINGS.values(), *text_only.WORDINGS.values()]
+    tables = [*WORDINGS.values(), *text_only.WORDINGS.values()]
     known = {word for train, _ in tables for text in train for word in _words(text)}
     for train, held_out in tables:
         assert train and held_out and not set(train) & set(held_out)
         assert {word for text in held_out for word in _words(text)} <= known
-    for train, held_out in wordings.WORDINGS.values():
-        assert len(train) >= 6 and len(held_out) >= 2
+    for train, held_out in WORDINGS.values():
+        assert 6 <= len(train) <= 12 and len(held_out) >= 2
 
 
 def test_test_para_uses_held_out_wordings_only():
@@ -176,15 +195,16 @@ def test_families_take_turns_by_weight():
 def test_every_family_leads_with_its_own_task():
     for family in FAMILIES:
         for i in range(10):
-            assert TASKS[sample("train", family, i).turns[0].task].family == family
+            assert TASKS[sample("train", family, i, PAGES_PX).turns[0].task].family == family
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"split": "exam"}, "exam.*train, val, test_comp"),
-        ({"size_px": 32}, "64 to 224, got 32"),
-        ({"size_px": 448}, "64 to 224, got 448"),
+        ({"size_px": 32}, "64 to 448, got 32"),
+        ({"size_px": 449}, "64 to 448, got 449"),
+        ({"tasks": {"chart_sum": 1}, "size_px": 191}, "chart_sum need pictures of 192 px or more, got 191"),
         ({"tasks": {"shapes": 1}}, "shapes; use some of shape, colour_one"),
         ({"tasks": {"shape": 0}}, "above 0, got 0 for shape"),
         ({"tasks": {}}, "none; use some of"),
@@ -213,35 +233,16 @@ def test_sources_are_plain_values():
     assert hash(PrimerSource()) == hash(PrimerSource())
 
 
-def test_sprite_sheets_are_complete_small_and_credited():
-    total = 0
-    for style in SHEETS:
-        path = sheet_path(style)
-        total += len(path.read_bytes())
-        with path.open("rb") as file:
-            assert Image.open(file).size[0] % CELL_PX == 0
-        drawings = {sprite(style, name, CELL_PX).tobytes() for name in SPRITES}
-        assert len(drawings) == len(SPRITES) >= 60
-        for name in SPRITES:
-            box = sprite(style, name, CELL_PX).getchannel("A").point(lambda alpha: 255 * (alpha > 64)).getbbox()
-            assert max(box[2] - box[0], box[3] - box[1]) > 0.8 * CELL_PX, name
-    assert total <= 400_000
-    credits = sheet_path("noto").with_name("sprites.txt").read_text()
-    assert "Apache" in credits and "Creative Commons Attribution 4.0" in credits
-
-
-def test_names_do_not_collide():
-    assert not set(SPRITES) & set(SHAPES)
-    assert len(set(SPRITES)) == len(SPRITES)
-
-
-def test_it_draws_fast_enough_to_feed_a_training_run():
-    source = PrimerSource()
-    source[0]
+@pytest.mark.parametrize(("size_px", "least"), [(64, 500), (224, 300)])
+def test_it_draws_fast_enough_to_feed_a_training_run(size_px, least):
+    """A fifth of what an idle core does, since the machine may be busy."""
+    source = PrimerSource(size_px=size_px)
+    for i in range(100):
+        source[i]
     began = time.process_time()
     for i in range(300):
         source[i]
-    assert 300 / (time.process_time() - began) > 300
+    assert 300 / (time.process_time() - began) > least
 
 
 def _texts(example):

@@ -3,17 +3,22 @@ from __future__ import annotations
 import pytest
 
 from phantrol.evals.metrics import (
+    anls,
     attribute_f1,
     chosen_letter,
+    edit_distance,
     exact_match,
     normalise,
     number,
     option_letter,
+    relaxed_accuracy,
+    share_of_groups_right,
     wilson_interval,
     yes_no,
+    yes_no_f1,
 )
 
-NOUNS, ADJECTIVES = {"circle", "star", "dog"}, {"red", "blue", "large", "small"}
+NOUNS, ADJECTIVES = {"circle", "star", "dog", "ice cream", "cream"}, {"red", "blue", "large", "small"}
 
 
 def test_normalise():
@@ -68,6 +73,103 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
 
 
 @pytest.mark.parametrize(
+    ("text", "answer", "score"),
+    [
+        ("100", "100", 1),
+        ("95", "100", 1),
+        ("105", "100", 1),
+        ("94.9", "100", 0),
+        ("105.1", "100", 0),
+        # 5 % of the answer, not of what was said: 5 % of 105.2 would be 5.26
+        ("105.2", "100", 0),
+        ("95.0", "100.0", 1),
+        ("0.95", "1", 1),
+        ("1.05", "1", 1),
+        ("10", "9.6", 1),
+        ("-95", "-100", 1),
+        ("95", "-100", 0),
+        ("0", "0", 1),
+        ("0.001", "0", 0),  # 5 % of nothing is nothing
+        ("1,150", "1200", 1),
+        ("$1,200", "1200", 1),
+        ("about 12 %", "12%", 1),
+        ("twelve", "12", 1),
+        ("12 of 40", "12", 0),  # two numbers: which one is meant?
+        ("", "12", 0),
+        ("3", "3 cm", 1),
+        ("three", "three", 1),
+        ("Oslo.", "Oslo", 1),  # not a number: the words count
+        ("Bonn", "Oslo", 0),
+        ("2021", "2020-03-01", 0),  # a date is not a number to be near to
+        ("2020-03-01", "2020-03-01", 1),
+    ],
+)
+def test_relaxed_accuracy(text, answer, score):
+    assert relaxed_accuracy(text, answer) == score
+
+
+def test_relaxed_accuracy_looks_from_the_answer():
+    """With text and answer the wrong way round these two would come out exchanged."""
+    assert relaxed_accuracy("104.9", "100") == 1 and relaxed_accuracy("95.2", "100") == 1
+    assert relaxed_accuracy("100", "95.2") == 0  # 4.8 is more than 5 % of 95.2
+    assert relaxed_accuracy("100", "105.2") == 1  # 5.2 is less than 5 % of 105.2
+    assert relaxed_accuracy("110", "100", tolerance=0.1) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "distance"),
+    [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("ab", "ba", 2), ("same", "same", 0)],
+)
+def test_edit_distance(one, other, distance):
+    assert edit_distance(one, other) == edit_distance(other, one) == distance
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "score"),
+    [
+        ("Hello", "hello", 1),
+        ("  new   york ", "New York", 1),
+        ("kitten", "sitting", 1 - 3 / 7),
+        ("hellp", "hello", 0.8),
+        ("the hello", "hello", 1 - 4 / 9),  # articles count, other than in exact match
+        ("abcd", "abxy", 0),  # half of it is wrong: the threshold is not enough
+        ("abcde", "abcxy", 0.6),
+        ("", "hello", 0),
+        ("12.50", "12.80", 0.8),
+    ],
+)
+def test_anls(text, answer, score):
+    assert anls(text, answer) == pytest.approx(score)
+
+
+def test_anls_takes_another_threshold_but_no_empty_answer():
+    assert anls("abcd", "abxy", threshold=0.51) == 0.5
+    with pytest.raises(ValueError, match="empty"):
+        anls("a", " ")
+
+
+def test_yes_no_f1_by_hand():
+    # said yes 3 times, rightly 2 of them; 4 are a yes: precision 2/3, recall 2/4
+    pairs = [("Yes.", "yes"), ("yes", "yes"), ("yes", "no"), ("no", "yes"), ("maybe", "yes"), ("no", "no")]
+    assert yes_no_f1(pairs) == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
+    assert yes_no_f1([("yes", "yes"), ("no", "no")]) == 1
+    assert yes_no_f1([("no", "yes"), ("no", "no")]) == 0
+    assert yes_no_f1([]) == 0
+    assert yes_no_f1([("yes or no", "yes")]) == 0
+    # who always says yes gets 2/3 where half of the answers are a yes, whoever always says no nothing
+    assert yes_no_f1([("yes", "yes"), ("yes", "no")]) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="'perhaps'"):
+        yes_no_f1([("yes", "perhaps")])
+
+
+def test_groups_count_only_if_all_of_them_is_right():
+    scores = [("a", 1.0), ("b", 1.0), ("a", 1.0), ("b", 0.0), ("a", 1.0), ("c", 0.5)]
+    assert share_of_groups_right(scores) == pytest.approx(1 / 3)
+    assert share_of_groups_right(reversed(scores)) == pytest.approx(1 / 3)
+    assert share_of_groups_right([]) == 0
+
+
+@pytest.mark.parametrize(
     ("text", "letter"),
     [
         ("B", "B"),
@@ -82,6 +184,12 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
         ("I choose A.", "A"),
         ("A dog is in the image", None),
         ("A. red B. blue", None),
+        ("A or B", None),
+        ("A or B.", None),
+        ("(A) or (B)", None),
+        ("It is A, B", None),
+        ("A/B", None),
+        ("Either A and B are right", None),
         ("red", None),
         ("", None),
         ("It is I", "I"),
@@ -106,6 +214,9 @@ def test_attribute_f1_by_hand():
     assert f1("a dog", truth) == 0
     assert f1("", truth) == 0
     assert f1("red or blue circle", "red circle") == pytest.approx(2 * 1 / 4)  # the colour next to it counts
+    # a noun of two words is one noun, and its words none
+    assert f1("ice cream", "ice cream") == 1 and f1("cream", "ice cream") == 0
+    assert f1("a small ice cream and a dog", "a dog and small ice cream") == 1
     # saying everything twice does not help
     assert f1("red circle red circle", "red circle") == pytest.approx(2 * 2 / 6)
     with pytest.raises(ValueError, match="none of the known nouns"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import phantrol
 from phantrol.losses.dpo import Dpo
 from phantrol.losses.sft import Sft
 from phantrol.training.checkpoint import checkpoints
-from phantrol.training.new_model import NewModel
+from phantrol.training.new_model import Lora
 from phantrol.training.run import run
 
 
@@ -72,22 +72,6 @@ def test_the_reference_needs_the_end_of_the_stage_before(preferring, tmp_path):
         run(recipe, tmp_path / "run", resume=True)
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """A model with LoRA on its decoder."""
-
-    base: NewModel
-
-    def build(self):
-        import peft
-
-        model, processor = self.base.build()
-        config = peft.LoraConfig(
-            r=2, lora_alpha=8, lora_dropout=0.1, target_modules=r".*language_model.*(q_proj|v_proj)"
-        )
-        return peft.get_peft_model(model, config), processor
-
-
 @pytest.fixture(scope="module")
 def adapted(tiny_recipe, tmp_path_factory):
     """The stages of TroL: projector and gates, then these and LoRA on the decoder."""
@@ -98,7 +82,7 @@ def adapted(tiny_recipe, tmp_path_factory):
         replace(align, loss=Sft(), train=("projector.*", "*traversal_gate*")),
         replace(tune, train=("*traversal_gate*", "*lora_*"), optimiser="adamw", lr=1e-2),
     )
-    recipe = replace(recipe, model=Adapted(recipe.model), stages=stages)
+    recipe = replace(recipe, model=replace(recipe.model, lora=Lora(rank=2, alpha=8, dropout=0.1)), stages=stages)
     out = tmp_path_factory.mktemp("adapted")
     run(recipe, out)
     return recipe, out
@@ -159,3 +143,16 @@ def test_two_ranks_are_as_good_as_one(tiny_recipe, metrics, tmp_path, forked):
     groups = [tiny_recipe().stages[1].data.group(i, tiny_recipe().stage_seed(1)) for i in range(16)]
     seen = [any(message.pictures for example in group for message in example.messages) for group in groups]
     assert any(not any(seen[i : i + 2]) for i in range(0, 16, 2))  # some rank had no picture in some step
+
+
+def test_a_micro_batch_of_text_alone_where_only_the_projector_is_trained(tiny_recipe, tmp_path):
+    """Nothing that is trained takes part in it, and it counts for nothing. Each third group is text only."""
+    recipe = tiny_recipe("log_every_steps=1", "stages.0.batch_size=4", "stages.0.accumulation=4")
+    align = replace(recipe.stages[0], loss=Sft(), train=("projector.*",), max_steps=3)
+    text = {**recipe.model.text, "attention_dropout": 0.0}
+    plain = replace(recipe, model=replace(recipe.model, text=text, modifiers=()), stages=(align,))
+    run(plain, tmp_path / "cut")
+    run(replace(plain, stages=(replace(align, accumulation=1),)), tmp_path / "whole")
+    cut, whole = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    trained = [name for name in whole if name.startswith("projector")]
+    assert all(torch.allclose(cut[name], whole[name], atol=1e-5) for name in trained)

@@ -55,13 +55,16 @@ class Mixture:
                 return source, taken[source]
             taken[source] += 1
 
-    def locate(self, index: int, seed: int = 0) -> tuple[int, int]:
+    def locate(self, index: int, seed: int = 0, ahead: int = 0) -> tuple[int, int]:
         """Return (number of the source, index within it) for position `index`.
+
+        ahead  so many groups further on in the same source
 
         A source is walked in a permutation; when it is used up it begins again, in another permutation. One that is
         never used up is walked in its own order, which its author has made even. Raises ValueError for an empty source.
         """
         source, count = self.pick(index)
+        count += ahead
         length = len(self.parts[source][1])
         if not length:
             raise ValueError(f"part {source} of the mixture is empty: give it rows or take it out of the mixture")

@@ -60,6 +60,10 @@ class Benchmark:
         """Return every score that a row counts for, by name. By default one, under the name of its task."""
         return {row.task: self.score(row, text)}
 
+    def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """Return the scores that are no average over rows, as F1 is none: {name: (from 0 to 1, what it is over)}."""
+        return {}
+
     def tokens_for(self, task: str) -> int:
         """Return the most tokens that an answer of this task needs."""
         return self.max_new_tokens

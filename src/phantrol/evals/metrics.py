@@ -1,10 +1,14 @@
-"""How right an answer is: functions (text, answer) → 0 to 1. They forgive form, never content."""
+"""How right an answer is: functions (text, answer) → 0 to 1. They forgive form, never content.
+
+`text` is what a model said, `answer` the truth; of two arguments the truth is always the second. Below them stand the
+scores of many answers together: `yes_no_f1`, `share_of_groups_right`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Iterable
 from math import sqrt
 
 NUMBER_WORDS = (
@@ -40,6 +44,44 @@ def number(text: str, answer: str) -> float:
     return float(said == right)
 
 
+def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
+    """1 if the only number in the text is within 5 % of the answer's; an answer that is not a number wants the words.
+
+    The tolerance is a share of the answer, as in ChartQA's paper: an answer of 0 tolerates nothing. Percent signs,
+    units and thousands' commas do not matter.
+    Differs: some released evaluation code takes the 5 % of what the model said, which forgives numbers that are too
+    large more than numbers that are too small.
+    """
+    target = _only_number(answer)
+    if target is None:
+        return exact_match(text, answer)
+    said = {_value(found) for found in _NUMBERS.findall(text.lower())}
+    # a little more than 5 %, since 95 is not within 0.05 · 100 of 100 in binary fractions
+    return float(len(said) == 1 and abs(said.pop() - target) <= tolerance * abs(target) * (1 + 1e-9))
+
+
+def anls(text: str, answer: str, threshold: float = 0.5) -> float:
+    """1 less the edit distance as a share of the longer text, and 0 from a share of `threshold` on, as in DocVQA.
+
+    Case and spaces at the ends do not matter, and runs of spaces count as one. The average over rows is the ANLS.
+    """
+    said, right = (" ".join(side.lower().split()) for side in (text, answer))
+    if not right:
+        raise ValueError("the right answer is empty: expected a text")
+    away = edit_distance(said, right) / max(len(said), len(right))
+    return 1 - away if away < threshold else 0.0
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Return how many letters must be put in, taken out or exchanged to make one of the other (Levenshtein)."""
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, wanted in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != wanted))
+    return row[-1]
+
+
 def option_letter(text: str, answer: str) -> float:
     """1 if the letter that the text chooses, as in "B", "(B)", "B. red" or "The answer is B.", is the answer's."""
     return float(chosen_letter(text) == answer.strip().upper())
@@ -53,6 +95,9 @@ def chosen_letter(text: str) -> str | None:
     # a lone "A" before a word is an article: a letter counts with a mark after it, or at the end, or as "answer is B"
     found = re.findall(r"(?<![\w'])\(?([A-Z])(?:[).:,]|\s*$)", text)
     found += re.findall(r"(?i:\b(?:answer|option|letter|choice)\s+(?:is\s+)?)\(?([A-Z])\b", text)
+    # "A or B" chooses neither
+    hedges = re.findall(r"\b([A-Z])\)?\s*(?:,|/|\bor\b|\band\b)\s*\(?([A-Z])\b", text)
+    found += [letter for pair in hedges for letter in pair]
     return found[0] if len(set(found)) == 1 else None
 
 
@@ -60,13 +105,40 @@ def attribute_f1(text: str, answer: str, nouns: Collection[str], adjectives: Col
     """F1 over what two captions say about their objects: each noun, and each adjective bound to its noun.
 
     "a large red circle" says circle, large circle, red circle. So a right colour on the wrong object earns nothing. The
-    order of the objects does not count.
+    order of the objects does not count. A noun may be of several words ("ice cream").
     """
     said, right = (_attributes(side, nouns, adjectives) for side in (text, answer))
     if not right:
         raise ValueError(f"the right caption {answer!r} names none of the known nouns")
     shared = sum((said & right).values())
     return 2 * shared / (sum(said.values()) + sum(right.values()))
+
+
+def yes_no_f1(pairs: Iterable[tuple[str, str]]) -> float:
+    """Return the F1 of "yes" over (text, answer) of yes-no questions, as in POPE; 0 if no yes was right.
+
+    What is neither yes nor no counts as not yes.
+    """
+    pairs = list(pairs)
+    wrong = [answer for _, answer in pairs if normalise(answer) not in ("yes", "no")]
+    if wrong:
+        raise ValueError(f"the right answer is {wrong[0]!r}: expected yes or no")
+    said = [yes_no(text, "yes") for text, _ in pairs]
+    right = [float(normalise(answer) == "yes") for _, answer in pairs]
+    both = sum(one * other for one, other in zip(said, right, strict=True))
+    return 2 * both / (sum(said) + sum(right)) if both else 0.0
+
+
+def share_of_groups_right(scores: Iterable[tuple[Hashable, float]]) -> float:
+    """Return the share of groups all of whose scores are 1, from (group, score).
+
+    Circular evaluation: a multiple-choice question counts only if the right option is found in each place, so the group
+    is the question, and its rows are its rotations.
+    """
+    worst: dict[Hashable, float] = {}
+    for group, score in scores:
+        worst[group] = min(score, worst.get(group, 1.0))
+    return sum(score == 1 for score in worst.values()) / len(worst) if worst else 0.0
 
 
 def wilson_interval(share: float, number_of_rows: int, z: float = 1.96) -> tuple[float, float]:
@@ -82,7 +154,13 @@ def wilson_interval(share: float, number_of_rows: int, z: float = 1.96) -> tuple
 def _attributes(text: str, nouns: Collection[str], adjectives: Collection[str]) -> Counter[str]:
     said: Counter[str] = Counter()
     bound: list[str] = []
-    for word in normalise(text).split():
+    words = normalise(text).split()
+    longest = max(len(noun.split()) for noun in nouns)
+    while words:
+        sizes = [size for size in range(longest, 0, -1) if " ".join(words[:size]) in nouns]
+        size = sizes[0] if sizes else 1
+        word = " ".join(words[:size])
+        words = words[size:]
         if word in adjectives:
             bound.append(word)
         elif word in nouns:
@@ -91,6 +169,15 @@ def _attributes(text: str, nouns: Collection[str], adjectives: Collection[str]) 
         else:
             bound = []
     return said
+
+
+def _only_number(text: str) -> float | None:
+    """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"."""
+    found = re.fullmatch(r"[$€£]?\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*(?:%|°|[a-z]{1,7}[²³]?)?\.?", text.strip().lower())
+    if found:
+        return _value(found[1])
+    word = normalise(text)
+    return _value(word) if word in NUMBER_WORDS else None
 
 
 def _value(word: str) -> float:

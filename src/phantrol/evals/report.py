@@ -33,13 +33,17 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The result of one benchmark on one split."""
+    """The result of one benchmark on one split.
+
+    overall  scores that are no average over samples, in the form of `scores`
+    """
 
     benchmark: str
     split: str
     model: str
     seed: int
     samples: tuple[Sample, ...]
+    overall: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -59,6 +63,7 @@ class Report:
             "model": self.model,
             "seed": self.seed,
             "scores": self.scores,
+            "overall": self.overall,
         }
 
     def write(self, path: str | Path) -> None:
@@ -78,6 +83,10 @@ class Report:
             table.add_column(heading, justify="right")
         for cells in self._lines():
             table.add_row(*cells)
+        table.add_section()
+        for name, scores in self.overall.items():
+            shares = [_percent(scores[column]) for column in COLUMNS]
+            table.add_row(name, shares[0], "", *shares[1:], str(scores["n"]))
         table.columns[0].footer = "mean of tasks"
         means = [sum(scores[column] for scores in self.scores.values()) / len(self.scores) for column in COLUMNS]
         for column, mean in zip((1, 3, 4), means, strict=True):

@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from phantrol.evals.benchmark import Benchmark, Row, question_text
 from phantrol.evals.prior import TextPrior, answer_by_halves
-from phantrol.evals.report import Report, Sample
+from phantrol.evals.report import COLUMNS, Report, Sample
 from phantrol.evals.shuffling import shuffle_pictures
 from phantrol.find import find, name_of
 from phantrol.inference.engine import Engine
@@ -67,7 +67,7 @@ def evaluate(
         texts = samples[index].texts | {"prior": prior}
         scores = {column: benchmark.scores(row, text) for column, text in texts.items()}
         scored.append(dataclasses.replace(samples[index], texts=texts, scores=scores))
-    return Report(name, split, getattr(engine, "name", ""), seed, tuple(scored))
+    return Report(name, split, getattr(engine, "name", ""), seed, tuple(scored), _overall(benchmark, rows, scored))
 
 
 def run_benchmark(
@@ -109,6 +109,16 @@ def run_benchmark(
 
 def _sample(row: Row, texts: dict[str, str]) -> Sample:
     return Sample(row.id, row.task, question_text(row), row.answer, texts, {})
+
+
+def _overall(benchmark: Benchmark, rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for column in COLUMNS:
+        scores = benchmark.overall(rows, [sample.texts[column] for sample in samples])
+        for name, (score, number) in scores.items():
+            found.setdefault(name, {})[column] = score
+            found[name]["n"] = number
+    return found
 
 
 def _prior_answers(benchmark: Benchmark, rows: Sequence[Row]) -> Iterable[str]:

@@ -36,7 +36,7 @@ NAMED = {"shape": 1.0, "colour_several": 1.0, "colour_one": 0.3}  # answers that
 
 
 def recipe() -> Recipe:
-    shapes = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, scenes=("shapes",))
+    shapes = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, scenes=("shapes",), sprites=64)
     # with one object alone, any colour that is seen is right: pictures of several keep that shortcut from being learnt
     several = replace(
         shapes, tasks={name: weight for name, weight in TASKS.items() if name != "colour_one"}, min_objects=2

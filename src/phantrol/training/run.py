@@ -2,6 +2,7 @@
 
 OUT/recipe.json       the recipe with all its defaults        OUT/metrics.jsonl   a line at each logging step
 OUT/stages/0-align/   checkpoints of a stage                  OUT/final/          model, processor, recipe.json
+OUT/skipped.jsonl     rows that could not be read, if any
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import nn
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from phantrol.data.mixture import Groups
+from phantrol.data.skipping import read_groups
 from phantrol.training.checkpoint import (
     Checkpoint,
     check_whole,
@@ -27,6 +30,8 @@ from phantrol.training.checkpoint import (
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_to_json
+from phantrol.training.skipped import FILE as SKIPPED
+from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import StageTrainer, process_state
 from phantrol.training.weights import is_peft, load_weights
 
@@ -74,6 +79,8 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
             raise SystemExit(143)
 
     _save_final(model, processor, recipe, out_dir / _FINAL)
+    if skipped := read_skipped(out_dir / SKIPPED):
+        console.print(f"{len(skipped)} rows could not be read and were left out: {out_dir / SKIPPED}")
     return out_dir / _FINAL
 
 
@@ -95,7 +102,8 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
         out_dir.mkdir(parents=True, exist_ok=True)
         write_text(out_dir / _RECIPE, text)
         names = [stage.name for stage in recipe.stages[: start.stage + 1]] if start else [""]
-        rewind(out_dir / _METRICS, names, start.step if start else 0)
+        for name in (_METRICS, SKIPPED):
+            rewind(out_dir / name, names, start.step if start else 0)
     state.wait_for_everyone()
     return start
 
@@ -119,7 +127,7 @@ def _named_checkpoint(path: Path, out_dir: Path) -> Checkpoint:
 
 def _check_data(stage: Stage, seed: int) -> None:
     """Draw the groups of the first step, so that a broken source is found before anything is built."""
-    groups = [stage.data.group(index, seed) for index in range(stage.batch_size)]
+    groups = read_groups(Groups(stage.data, seed, stage.batch_size), range(stage.batch_size))
     if stage.loss.needs_pairs and not any(example.rejected for group in groups for example in group):
         raise ValueError(
             f"stage {stage.name!r}: got no rejected answer in the first {len(groups)} groups, expected some for "

@@ -22,11 +22,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from phantrol.data.collate import Collator
 from phantrol.data.mixture import Groups
+from phantrol.data.skipping import SkippingCollator
 from phantrol.training.checkpoint import beside, keep_newest, stage_dir, written_beside
 from phantrol.training.optimiser import build_optimiser, lr_factor
 from phantrol.training.progress import Meters
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.reference import Reference
+from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.trainable import frozen_towers, train_only
 from phantrol.training.weights import load_weights, save_weights
 
@@ -54,7 +56,7 @@ class StageTrainer(Trainer):
         self.patterns = tuple(pattern for earlier in recipe.stages[: number + 1] for pattern in earlier.train)
         train_only(model, stage.train)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
-        self.stop_signal = StopSignal()
+        self.stop_signal, self.skipped = StopSignal(), SkippedRows(run_dir / FILE, stage.name)
         super().__init__(
             model=model,
             args=training_arguments(model, recipe, number, run_dir),
@@ -88,10 +90,10 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
-            self.train_dataset,
+            range(len(self.train_dataset)),  # positions: the collator reads them, and past what cannot be read
             batch_size=self._train_batch_size,
             shuffle=False,  # the order is the mixture's
-            collate_fn=self.data_collator,
+            collate_fn=SkippingCollator(self.train_dataset, self.data_collator),
             num_workers=self.recipe.workers,
             worker_init_fn=_leave_process_group,
             pin_memory=torch.cuda.is_available(),
@@ -106,6 +108,7 @@ class StageTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         totals: Counter[str] = Counter()
         for batch in batches:
+            self.skipped.add(batch.pop("skipped"), self.state.global_step + 1)
             totals.update(self.stage.loss.count(batch))
         if self.accelerator.num_processes > 1:
             totals["stop"] = int(self.stop_signal.received)  # so that all ranks stop after the same step
@@ -135,7 +138,10 @@ class StageTrainer(Trainer):
         self.pictures += inputs["num_pictures"]
         for name, values in output.metrics.items():
             self.meters.add(name, values)
-        return output.loss * self.accelerator.num_processes  # gradients of ranks are averaged, shares are to be added
+        loss = output.loss * self.accelerator.num_processes  # gradients of ranks are averaged, shares are to be added
+        if not loss.requires_grad:  # nothing that is trained took part: text alone, where the projector alone is trained
+            loss = loss + 0 * next(p for p in model.parameters() if p.requires_grad).sum()
+        return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

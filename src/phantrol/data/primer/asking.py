@@ -1,18 +1,23 @@
-"""What every question is made from: the sitting (a scene being asked about) and the draft (a question, its truth)."""
+"""What every question is made from: the task (what is asked, about which scenes), the sitting (a scene being asked
+about) and the draft (a question and its truth). A file of a family holds tasks, their wordings, and nothing else is
+registered: see tasks.py."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from phantrol.data.messages import Rejected
-from phantrol.data.primer.scene import Scene, Thing
+from phantrol.data.primer.scene import Thing
 from phantrol.data.primer.splits import Split
 from phantrol.data.primer.vocabulary import Pair
+from phantrol.data.primer.wordings import Template, choose_wording
 
 NEAR_SHARE = 0.7  # of the incorrect answers are true of another object in the picture, where there is one
+ANY_NUMBER = (1, 99)
+ANSWERS = ("short", "number", "yesno", "letter", "free")  # forms of answers, by which a metric is chosen
 
 
 @dataclass
@@ -23,30 +28,45 @@ class Sitting:
     counted      (answer, colour) and (answer, shape) that the scene was built for, for questions that count
     free_number  the number of objects was drawn evenly, so that asking for it is fair
     numbers      fewest and most objects in a picture
+    templates    wordings by the name of a template
     wordings     how many wordings of training to use, None for all
     """
 
     rng: random.Random
     split: Split
-    scene: Scene
+    scene: Any
     numbers: tuple[int, int]
+    templates: Mapping[str, Template]
     wordings: int | None = None
     focus: Any = None
     counted: dict[str, tuple[int, str]] = field(default_factory=dict)
     free_number: bool = True
     asked: dict[str, list] = field(default_factory=dict)
 
+    def lead(self, name: str) -> tuple | None:
+        """Return what a plan of this name built the scene for, for the first question only."""
+        planned = isinstance(self.focus, tuple) and self.focus[:1] == (name,)
+        return self.focus[1:] if planned and not self.asked else None
+
+    def word(self, draft: Draft) -> str:
+        """Return the question, in one of the wordings of the split."""
+        template = self.templates[draft.template]
+        wording = choose_wording(self.rng, template, self.split.held_out_wording, self.wordings)
+        return draft.prefix + wording.format(**draft.slots)
+
 
 @dataclass(frozen=True)
 class Draft:
     """A question before it is worded.
 
-    pool   the answers that are equally likely when only the text is known; () for free text
+    pool   the answers that are equally likely when only the text is known, one that stands twice twice as likely; ()
+           for free text
     near   answers of the pool that are true of something else in the picture
     wrong  incorrect answers, where they do not come from the pool
     vague  answers that dodge; by default "A or B" over the pool
     key     what was asked about: a sitting asks each task about it once
     prefix  what stands before the wording
+    other   draws an answer as the right one was drawn, for options, where there is no pool
     """
 
     template: str
@@ -58,10 +78,43 @@ class Draft:
     wrong: tuple[str, ...] = ()
     vague: tuple[str, ...] = ()
     prefix: str = ""
+    other: Callable[[], str] | None = None
 
 
 Ask = Callable[[Sitting], Draft | None]
-Plan = Callable[[random.Random, Split, int], tuple[list[Pair | str], object]]
+# (rng, split, number of objects) -> (contents, focus); without objects to be counted, (rng, split) -> (scene, focus)
+Plan = Callable[..., tuple[Any, object]]
+# (rng, split, fewest objects, most objects) -> (contents, what was counted)
+CountPlan = Callable[[random.Random, Split, int, int], tuple[list[Pair | str], dict[str, tuple[int, str]]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One score of the benchmark.
+
+    kinds    kinds of scene it can ask about; the lead question draws one of them
+    plans    how the scene is drawn when this question leads, by kind
+    answer   the form of its answers, one of ANSWERS
+    numbers  fewest and most objects it can ask about
+    axis     axis on which the objects of its scenes differ clearly
+    counts   how the contents are drawn in place of a plan, for questions that count
+    picky    many scenes do not suit it, those with few objects least: so their number is not drawn evenly
+    weight   share among the tasks unless a curriculum says otherwise
+    """
+
+    family: str
+    ask: Ask | None
+    plans: dict[str, Plan | None]
+    answer: str = "short"
+    numbers: tuple[int, int] = ANY_NUMBER
+    axis: str | None = None
+    counts: CountPlan | None = None
+    picky: bool = False
+    weight: float = 1.0
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.plans)
 
 
 def reject(rng: random.Random, draft: Draft) -> tuple[Rejected, ...]:

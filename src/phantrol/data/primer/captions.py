@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from phantrol.data.primer.asking import Draft, Sitting
 from phantrol.data.primer.scene import Thing
-from phantrol.data.primer.sprite_tasks import draw_sprite
 from phantrol.data.primer.vocabulary import COLOURS, SHAPES, SIZES, with_article
 
 
@@ -37,7 +36,7 @@ def _alter_one(sitting: Sitting) -> tuple[Thing, ...]:
 def _alter(sitting: Sitting, thing: Thing) -> Thing:
     rng = sitting.rng
     if thing.colour is None:
-        return replace(thing, name=draw_sprite(rng, [other.name for other in sitting.scene.things]))
+        return replace(thing, name=sitting.split.pack.pick(rng, [other.name for other in sitting.scene.things]))
     attribute = rng.choice(("size", "colour", "name"))
     if attribute == "size":
         return replace(thing, size=SIZES[1 - SIZES.index(thing.size)])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from phantrol.data.primer.fonts import fonts
 from phantrol.data.primer.splits import Split, find_split
-from phantrol.data.primer.tasks import FAMILIES, TASKS, tasks_for
+from phantrol.data.primer.sprite_packs import find_pack
+from phantrol.data.primer.tasks import FAMILIES, KINDS, TASKS, tasks_for
 
 MOST_OBJECTS = 6
-SCENES = ("shapes", "sprites", "text")
+SCENES = (*KINDS, "text")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,11 @@ class Curriculum:
     captions      whether each picture gets a caption besides its questions
     min_objects, max_objects  objects in a picture, at most 6
     wordings      how many wordings of each template, None for all
-    scenes        kinds of pictures: "shapes" (coloured), "sprites" (animals, food, things), "text" (none at all)
+    scenes        kinds of pictures: "shapes" (coloured), "sprites" (animals, food, things), "charts" and the like
+                  (where the pictures are large enough), "text" (none at all)
+    sprites       which sprites: None for all that are bundled, a number for so many of them (64 are the core), or a
+                  folder of stamps ("tuxpaint" for those that Debian installs)
+    extra_fonts   whether `test_style` writes in the fonts of phantrol[fonts] as well
 
     Raises ValueError for an unknown task or family, a weight that is not positive, or numbers out of range.
     """
@@ -34,6 +40,8 @@ class Curriculum:
     max_objects: int | None = None
     wordings: int | None = None
     scenes: tuple[str, ...] = SCENES
+    sprites: int | str | None = None
+    extra_fonts: bool = False
 
     def __post_init__(self) -> None:
         if self.tasks is not None:
@@ -60,8 +68,9 @@ class Curriculum:
 
 @dataclass(frozen=True)
 class Syllabus:
-    """A curriculum worked out for one split: kinds of scenes, numbers of objects, weights by family and by task."""
+    """A curriculum worked out: the split with its sprites, kinds of scenes, numbers of objects, weights."""
 
+    split: Split
     kinds: tuple[str, ...]
     numbers: tuple[int, int]
     families: dict[str, float]
@@ -70,17 +79,27 @@ class Syllabus:
 
 
 @lru_cache(maxsize=256)
-def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
-    """Raises ValueError for an unknown split, and for tasks that the split or the numbers of objects do not allow."""
-    split = find_split(split_name)
+def work_out(curriculum: Curriculum, split_name: str, size_px: int) -> Syllabus:
+    """Raises ValueError for an unknown split, and for tasks that the split, the numbers of objects or the side of the
+    pictures do not allow."""
+    split = replace(find_split(split_name), pack=find_pack(curriculum.sprites), extra_fonts=curriculum.extra_fonts)
+    fonts(split.name, split.extra_fonts)  # are they there?
     numbers = _numbers(curriculum, split)
-    kinds = tuple(kind for kind in split.scene_kinds if kind in curriculum.scenes)
+    shown = tuple(kind for kind in split.scene_kinds if kind in curriculum.scenes)
+    kinds = tuple(kind for kind in shown if kind not in KINDS or size_px >= KINDS[kind].smallest_px)
     possible = tasks_for(kinds, numbers)
     if curriculum.tasks is None:
         weights = {name: TASKS[name].weight for name in possible if curriculum.captions or name != "captions"}
     else:
         weights = dict(curriculum.tasks)
         wrong = [name for name in weights if name not in possible]
+        small = [name for name in wrong if name in tasks_for(shown, numbers)]
+        if small:
+            need = max(min(KINDS[kind].smallest_px for kind in TASKS[name].kinds) for name in small)
+            raise ValueError(
+                f"the Primer tasks {', '.join(small)} need pictures of {need} px or more, got {size_px} px: "
+                "their letters could not be read"
+            )
         if wrong:
             raise ValueError(
                 f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects in scenes of {', '.join(kinds)} "
@@ -91,7 +110,8 @@ def work_out(curriculum: Curriculum, split_name: str) -> Syllabus:
         for family in FAMILIES
     }
     leads = {family: names for family, names in leads.items() if names}
-    return Syllabus(kinds, numbers, {family: sum(names.values()) for family, names in leads.items()}, weights, leads)
+    families = {family: sum(names.values()) for family, names in leads.items()}
+    return Syllabus(split, kinds, numbers, families, weights, leads)
 
 
 def _numbers(curriculum: Curriculum, split: Split) -> tuple[int, int]:

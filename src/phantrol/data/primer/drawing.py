@@ -1,4 +1,4 @@
-"""From a scene to a picture, with Pillow, at twice the size and then reduced."""
+"""From a scene to a picture, with Pillow: shapes at twice the size and then reduced, sprites as they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SPRITE_SHEET = {"plain": "noto", "sketch": "twemoji"}
 TEXTURE_CELLS = 5
 TEXTURE_DEPTH = 10  # of 255
 TINT = 10  # of 255: how far a colour strays
-STROKE = 0.30  # of the radius
+STROKE, RIM = 0.30, 1 / 8  # of the radius
+WHOLE_PX = 128  # larger pictures of shapes are not enlarged as a whole, which would take most of the time
 
 _TEXTURE = bytes(value * TEXTURE_DEPTH // 256 for value in range(256))
 
@@ -28,24 +29,32 @@ _TEXTURE = bytes(value * TEXTURE_DEPTH // 256 for value in range(256))
 def draw(scene: Scene, size_px: int) -> Image.Image:
     """Return the scene as an RGB picture of size_px by size_px, a pure function of both."""
     rng = random.Random(scene.paint_seed)
-    side = size_px * OVERSAMPLING
-    canvas = _paper(rng, scene.style, side)
-    pen = ImageDraw.Draw(canvas)
-    for thing in scene.things:
-        if thing.colour is None:
-            _paste_sprite(canvas, thing, scene.style, side)
+    shapes = [thing for thing in scene.things if thing.colour]
+    whole = size_px <= WHOLE_PX and len(shapes) == len(scene.things)
+    picture = _paper(rng, scene.style, size_px * OVERSAMPLING) if whole else _paper(rng, scene.style, size_px, 2)
+    for thing in shapes:
+        colour = tuple(min(255, max(0, c + rng.randint(-TINT, TINT))) for c in COLOURS[thing.colour])
+        if whole:
+            _draw_shape(picture, thing, scene.style, colour, size_px * OVERSAMPLING)
         else:
-            colour = tuple(min(255, max(0, c + rng.randint(-TINT, TINT))) for c in COLOURS[thing.colour])
-            _draw_shape(pen, thing, scene.style, colour, side)
-    return canvas.reduce(OVERSAMPLING)
+            _draw_enlarged(picture, thing, scene.style, colour, size_px)
+    if whole:
+        return picture.reduce(OVERSAMPLING)
+    for thing in scene.things:
+        if not thing.colour:
+            _paste_sprite(picture, thing, scene.stamps or SPRITE_SHEET[scene.style], size_px)
+    return picture
 
 
-def _paper(rng: random.Random, style: str, side: int) -> Image.Image:
+def _paper(rng: random.Random, style: str, side: int, coarse: int = 1) -> Image.Image:
+    """Return paper with a texture of so coarse a grain, in pixels: it is so smooth that 2 cannot be seen."""
     base = rng.choice(PAPERS[style])
     noise = rng.randbytes(3 * TEXTURE_CELLS**2).translate(_TEXTURE)
     pixels = bytes(base[i % 3] - value for i, value in enumerate(noise))
     paper = Image.frombytes("RGB", (TEXTURE_CELLS, TEXTURE_CELLS), pixels)
-    paper = paper.resize((side, side), Image.Resampling.BILINEAR)
+    paper = paper.resize((side // coarse, side // coarse), Image.Resampling.BILINEAR)
+    if coarse > 1:
+        paper = paper.resize((side, side), Image.Resampling.NEAREST)
     if style == "sketch":
         pen = ImageDraw.Draw(paper)
         ruling = tuple(channel - 26 for channel in base)
@@ -55,15 +64,35 @@ def _paper(rng: random.Random, style: str, side: int) -> Image.Image:
     return paper
 
 
-def _paste_sprite(canvas: Image.Image, thing: Thing, style: str, side: int) -> None:
-    step = side // 32  # few sizes, so that the cache of scaled sprites helps
+def _paste_sprite(paper: Image.Image, thing: Thing, sheet: str, side: int) -> None:
+    step = side // 16  # few sizes, so that the cache of scaled sprites helps
     size = int(2 * thing.radius * side / step) * step
-    picture = sprite(SPRITE_SHEET[style], thing.name, size)
-    canvas.paste(picture, (round(thing.x * side - size / 2), round(thing.y * side - size / 2)), picture)
+    picture = sprite(sheet, thing.name, size)
+    paper.paste(picture, (round(thing.x * side - size / 2), round(thing.y * side - size / 2)), picture)
 
 
-def _draw_shape(pen: ImageDraw.ImageDraw, thing: Thing, style: str, colour: tuple[int, ...], side: int) -> None:
-    x, y, radius = thing.x * side, thing.y * side, thing.radius * side
+def _draw_enlarged(picture: Image.Image, thing: Thing, style: str, colour: tuple[int, ...], side: int) -> None:
+    """Enlarge what is around the shape, draw on it, and put it back reduced."""
+    reach = thing.radius * (1 + RIM) * side + 2
+    low = [max(0, int(at * side - reach)) for at in (thing.x, thing.y)]
+    high = [min(side, int(at * side + reach) + 1) for at in (thing.x, thing.y)]
+    size = [OVERSAMPLING * (b - a) for a, b in zip(low, high, strict=True)]
+    around = picture.crop((*low, *high)).resize(size, Image.Resampling.NEAREST)
+    _draw_shape(around, thing, style, colour, side * OVERSAMPLING, (OVERSAMPLING * low[0], OVERSAMPLING * low[1]))
+    picture.paste(around.reduce(OVERSAMPLING), tuple(low))
+
+
+def _draw_shape(
+    paper: Image.Image,
+    thing: Thing,
+    style: str,
+    colour: tuple[int, ...],
+    side: int,
+    corner: tuple[int, int] = (0, 0),
+) -> None:
+    """Draw on a paper that is the part of a picture of this side which begins at the corner."""
+    pen = ImageDraw.Draw(paper)
+    x, y, radius = thing.x * side - corner[0], thing.y * side - corner[1], thing.radius * side
     turn = math.radians(thing.angle)
     across, up = math.cos(turn) * radius, math.sin(turn) * radius
     points = [(x + u * across - v * up, y + u * up + v * across) for u, v in OUTLINES[thing.name]]
@@ -75,7 +104,7 @@ def _draw_shape(pen: ImageDraw.ImageDraw, thing: Thing, style: str, colour: tupl
     hole = 1 - STROKE
     if thing.name in ("star", "cross"):  # their arms are too thin for a hole, so they get a dark rim
         pen.line(
-            [*points, points[0], points[1]], fill=tuple(channel // 3 for channel in colour), width=round(radius / 8)
+            [*points, points[0], points[1]], fill=tuple(channel // 3 for channel in colour), width=round(radius * RIM)
         )
     else:
         cx = sum(px for px, _ in points) / len(points)

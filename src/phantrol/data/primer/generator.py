@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 from PIL import Image
 
@@ -12,36 +13,39 @@ from phantrol.data.messages import Rejected
 from phantrol.data.primer import text_only
 from phantrol.data.primer.asking import Draft, Sitting, reject
 from phantrol.data.primer.curriculum import Curriculum, Syllabus, work_out
-from phantrol.data.primer.drawing import draw
-from phantrol.data.primer.scene import Scene, compose
-from phantrol.data.primer.shape_tasks import plan_counts
-from phantrol.data.primer.splits import SPLITS, Split
-from phantrol.data.primer.tasks import TASKS
-from phantrol.data.primer.wordings import WORDINGS, choose_wording
+from phantrol.data.primer.splits import Split
+from phantrol.data.primer.tasks import KINDS, TASKS, WORDINGS
+from phantrol.data.primer.wordings import choose_wording
 
-VERSION = 1  # raise it whenever any sample changes
-SMALLEST_PX, LARGEST_PX = 64, 224
+VERSION = 2  # raise it whenever any sample changes
+SEEDS = 1  # raise it to draw other samples: version 2 of pictures of shapes, asked as in version 1, is as it was
+SMALLEST_PX, LARGEST_PX = 64, 448
 ASKED_TWICE = 2  # most questions of one task about one picture
 DEFAULT = Curriculum()
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; to one who reads only the question, the answers in `pool` are equally likely."""
+    """One question and its answer.
+
+    pool  the answers that are equally likely to one who reads only the question; () for free text
+    form  short, number, yesno, letter or free: by it a metric is chosen
+    """
 
     task: str
     question: str
     answer: str
     rejected: tuple[Rejected, ...]
     pool: tuple[str, ...]
+    form: str = "short"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, the truth about it, and what is asked; text-only samples have neither picture nor scene."""
+    """A picture, the truth about it (a Scene, a Chart ...), and what is asked; text-only samples have only the last."""
 
     picture: Image.Image | None
-    scene: Scene | None
+    scene: Any
     turns: tuple[Turn, ...]
 
 
@@ -53,14 +57,14 @@ def sample(split: str, family: str, index: int, size_px: int = 64, curriculum: C
     Raises ValueError for an unknown split or family, a family that the curriculum leaves out, or a size out of range.
     """
     check_size(size_px)
-    syllabus = work_out(curriculum, split)
+    syllabus = work_out(curriculum, split, size_px)
     if family not in syllabus.leads:
         raise ValueError(f"Primer split {split} asks no family {family!r} here: use one of {', '.join(syllabus.leads)}")
-    seed = blake2b(f"{VERSION}/{split}/{family}/{index}".encode(), digest_size=16).digest()
+    seed = blake2b(f"{SEEDS}/{split}/{family}/{index}".encode(), digest_size=16).digest()
     rng = random.Random(int.from_bytes(seed, "big"))
     if family == "text_only":
-        return Sample(None, None, _ask_texts(rng, SPLITS[split], curriculum))
-    sitting, lead = _build(rng, SPLITS[split], syllabus, family, curriculum.wordings)
+        return Sample(None, None, _ask_texts(rng, syllabus.split, curriculum))
+    sitting, lead = _build(rng, syllabus, family, curriculum.wordings)
     turns = _ask_all(sitting, lead, syllabus, curriculum)
     return Sample(draw(sitting.scene, size_px), sitting.scene, turns)
 
@@ -72,25 +76,32 @@ def check_size(size_px: int) -> None:
         )
 
 
+def draw(scene: Any, size_px: int) -> Image.Image:
+    """Return the picture of a scene, a pure function of both."""
+    return KINDS[scene.kind].draw(scene, size_px)
+
+
 def _build(
-    rng: random.Random, split: Split, syllabus: Syllabus, family: str, wordings: int | None
+    rng: random.Random, syllabus: Syllabus, family: str, wordings: int | None
 ) -> tuple[Sitting, tuple[str, Draft]]:
     """Draw the lead question's scene, and the question itself."""
-    names = syllabus.leads[family]
+    split, names = syllabus.split, syllabus.leads[family]
     name = rng.choices(tuple(names), tuple(names.values()))[0]
     task = TASKS[name]
     kind = rng.choice([kind for kind in task.kinds if kind in syllabus.kinds])
-    low, high = syllabus.numbers
     while True:  # nearly always once: some scenes lack the margin that a question needs
-        if task.counts:
-            contents, counted = plan_counts(rng, split, low, high)
-            focus, free = None, False
-        else:
-            fewest, most = max(low, task.numbers[0]), min(high, task.numbers[1])
-            contents, focus = task.plans[kind](rng, split, rng.randint(fewest, most))
-            counted, free = {}, (fewest, most) == (low, high)
-        scene, _ = compose(rng, kind, contents, split.style, task.axis)
-        sitting = Sitting(rng, split, scene, syllabus.numbers, wordings, focus, counted, free)
+        staged = KINDS[kind].stage(rng, split, task, kind, syllabus.numbers)
+        sitting = Sitting(
+            rng,
+            split,
+            staged.scene,
+            syllabus.numbers,
+            WORDINGS,
+            wordings,
+            staged.focus,
+            staged.counted,
+            staged.free_number,
+        )
         draft = task.ask(sitting)
         if draft is not None:
             return sitting, (name, draft)
@@ -98,12 +109,13 @@ def _build(
 
 def _ask_all(sitting: Sitting, lead: tuple[str, Draft], syllabus: Syllabus, curriculum: Curriculum) -> tuple[Turn, ...]:
     """Return the lead question, more questions of tasks drawn by weight, and the caption."""
-    rng, number = sitting.rng, len(sitting.scene.things)
+    rng, kind = sitting.rng, sitting.scene.kind
+    number = len(getattr(sitting.scene, "things", "1"))
     turns = [_turn(sitting, *lead)]
     left = {
         name: weight
         for name, weight in syllabus.tasks.items()
-        if sitting.scene.kind in TASKS[name].kinds
+        if kind in TASKS[name].plans
         and TASKS[name].numbers[0] <= number <= TASKS[name].numbers[1]
         and name != "captions"
     }
@@ -115,17 +127,15 @@ def _ask_all(sitting: Sitting, lead: tuple[str, Draft], syllabus: Syllabus, curr
             del left[name]
         else:
             turns.append(_turn(sitting, name, draft))
-    if curriculum.captions and "captions" not in sitting.asked:
+    if curriculum.captions and "captions" not in sitting.asked and kind in TASKS["captions"].kinds:
         turns.append(_turn(sitting, "captions", TASKS["captions"].ask(sitting)))
     return tuple(turns)
 
 
 def _turn(sitting: Sitting, task: str, draft: Draft) -> Turn:
-    rng = sitting.rng
     sitting.asked.setdefault(task, []).append(draft.key)
-    wording = choose_wording(rng, WORDINGS[draft.template], sitting.split.held_out_wording, sitting.wordings)
-    question = draft.prefix + wording.format(**draft.slots)
-    return Turn(task, question, draft.answer, reject(rng, draft), draft.pool)
+    question = sitting.word(draft)
+    return Turn(task, question, draft.answer, reject(sitting.rng, draft), draft.pool, TASKS[task].answer)
 
 
 def _ask_texts(rng: random.Random, split: Split, curriculum: Curriculum) -> tuple[Turn, ...]:

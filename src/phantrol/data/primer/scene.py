@@ -40,16 +40,20 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is drawn: the objects from left to right, the style, and the seed of what carries no meaning."""
+    """Everything that is drawn: the objects from left to right, the style, and the seed of what carries no meaning.
+
+    stamps  folder of the drawings of sprites, "" for the bundled ones
+    """
 
     kind: str
     things: tuple[Thing, ...]
     style: str
     paint_seed: int
+    stamps: str = ""
 
 
 def compose(
-    rng: random.Random, kind: str, contents: list[Pair | str], style: str, axis: str | None = None
+    rng: random.Random, kind: str, contents: list[Pair | str], style: str, axis: str | None = None, stamps: str = ""
 ) -> tuple[Scene, list[Thing]]:
     """Place the contents; return the scene and the things in the order of the contents.
 
@@ -66,7 +70,7 @@ def compose(
             things.append(Thing(shape, colour, size, x, y, radius, angle))
         else:
             things.append(Thing(content, None, None, x, y, radius, 0.0))
-    scene = Scene(kind, tuple(sorted(things, key=lambda thing: thing.x)), style, rng.getrandbits(48))
+    scene = Scene(kind, tuple(sorted(things, key=lambda thing: thing.x)), style, rng.getrandbits(48), stamps)
     return scene, things
 
 

@@ -6,7 +6,6 @@ from itertools import combinations
 
 from phantrol.data.primer.asking import Draft, Sitting, unique
 from phantrol.data.primer.scene import BARELY, CLEARLY, MANY, Thing
-from phantrol.data.primer.vocabulary import KIND_OF, SPRITES
 
 SIDES = {"leftmost": ("x", 1), "rightmost": ("x", -1), "highest": ("y", 1), "lowest": ("y", -1)}
 
@@ -46,7 +45,8 @@ def nouns(sitting: Sitting, thing: Thing) -> tuple[tuple[str, ...], tuple[str, .
     if thing.colour:
         pool = tuple(f"{colour} {shape}" for colour, shape in sitting.split.mentioned)
         return pool, (f"{thing.colour} object", thing.name)
-    return SPRITES, (KIND_OF[thing.name], "object")
+    pack = sitting.split.pack
+    return pack.names, (pack.kind_of[thing.name], "object")
 
 
 def _ask_relation(sitting: Sitting, task: str, axis: str, words: tuple[str, str]) -> Draft | None:

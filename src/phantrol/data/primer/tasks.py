@@ -1,74 +1,85 @@
-"""The tasks of Primer: which family each belongs to, what scene it leads, how it asks."""
+"""The tasks of Primer: which family each belongs to, what scene it leads, how it asks.
+
+A family of its own is one file with TASKS and WORDINGS, and a KIND if it draws its own pictures, named in FILES below.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from phantrol.data.primer import shape_tasks, spatial_tasks, sprite_tasks
-from phantrol.data.primer.asking import Ask, Plan
+from phantrol.data.primer import (
+    charts,
+    comparisons,
+    counting,
+    diagrams,
+    documents,
+    existence,
+    explanations,
+    figures,
+    lists,
+    ocr,
+    premises,
+    shape_tasks,
+    spatial_tasks,
+    sprite_tasks,
+    tables,
+)
+from phantrol.data.primer.asking import Task
 from phantrol.data.primer.captions import ask_caption
-from phantrol.data.primer.multiple_choice import ask_multiple_choice
+from phantrol.data.primer.kinds import OBJECTS, Kind
+from phantrol.data.primer.multiple_choice import ask_multiple_choice, choose_among
+from phantrol.data.primer.wordings import WORDINGS as WORDINGS_OF_OBJECTS
+from phantrol.data.primer.wordings import Template
 
-ANY_NUMBER = (1, 99)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One score of the benchmark.
-
-    kinds    kinds of scene it can ask about; the lead question draws one of them
-    plans    how the scene is drawn when this question leads, by kind
-    numbers  fewest and most objects it can ask about
-    axis     axis on which the objects of its scenes differ clearly
-    counts   its scenes are drawn for counting by colour and by shape
-    weight   share among the tasks unless a curriculum says otherwise
-    """
-
-    family: str
-    ask: Ask | None
-    kinds: tuple[str, ...]
-    plans: dict[str, Plan]
-    numbers: tuple[int, int] = ANY_NUMBER
-    axis: str | None = None
-    counts: bool = False
-    weight: float = 1.0
-
-
+OBJECT_FILES = (comparisons, counting, existence, premises, lists, explanations)  # more to ask about objects
+PAGE_FILES = {  # kind -> the file that makes it, draws it and asks about it
+    "ocr": ocr,
+    "charts": charts,
+    "tables": tables,
+    "documents": documents,
+    "diagrams": diagrams,
+    "figures": figures,
+}
 _SHAPES, _SPRITES = {"shapes": shape_tasks.plan_pairs}, {"sprites": sprite_tasks.plan_sprites}
 _BOTH = _SHAPES | _SPRITES
+_ONE_SHAPE = {"shapes": shape_tasks.plan_unique_shape}
 
-
-def _task(family: str, ask: Ask | None, plans: dict[str, Plan], **options) -> Task:
-    return Task(family, ask, tuple(plans), plans, **options)
-
-
+KINDS: dict[str, Kind] = {"shapes": OBJECTS, "sprites": OBJECTS} | {
+    kind: file.KIND for kind, file in PAGE_FILES.items()
+}
 TASKS: dict[str, Task] = {
-    "shape": _task("attributes", shape_tasks.ask_shape, {"shapes": shape_tasks.plan_unique_colour}),
-    "colour_one": _task(
-        "attributes", shape_tasks.ask_colour, {"shapes": shape_tasks.plan_unique_shape}, numbers=(1, 1), weight=0.5
+    "shape": Task("attributes", shape_tasks.ask_shape, {"shapes": shape_tasks.plan_unique_colour}),
+    "colour_one": Task("attributes", shape_tasks.ask_colour, _ONE_SHAPE, numbers=(1, 1), weight=0.5),
+    "colour_several": Task("attributes", shape_tasks.ask_colour, _ONE_SHAPE, numbers=(2, 99)),
+    "size": Task("attributes", shape_tasks.ask_size, _SHAPES, weight=0.5),
+    "existence": Task(
+        "existence", shape_tasks.ask_existence, {"shapes": shape_tasks.plan_existence}, "yesno", weight=1.5
     ),
-    "colour_several": _task(
-        "attributes", shape_tasks.ask_colour, {"shapes": shape_tasks.plan_unique_shape}, numbers=(2, 99)
+    "count": Task("count", shape_tasks.ask_count, _BOTH, "number", weight=0.7),
+    "count_by_colour": Task(
+        "count", shape_tasks.ask_count_by_colour, _SHAPES, "number", counts=shape_tasks.plan_counts
     ),
-    "size": _task("attributes", shape_tasks.ask_size, _SHAPES, weight=0.5),
-    "existence": _task("existence", shape_tasks.ask_existence, {"shapes": shape_tasks.plan_existence}, weight=1.5),
-    "count": _task("count", shape_tasks.ask_count, _BOTH, weight=0.7),
-    "count_by_colour": _task("count", shape_tasks.ask_count_by_colour, _SHAPES, counts=True),
-    "count_by_shape": _task("count", shape_tasks.ask_count_by_shape, _SHAPES, counts=True),
-    "left_right": _task("spatial", spatial_tasks.ask_left_right, _BOTH, numbers=(2, 99), axis="x"),
-    "above_below": _task("spatial", spatial_tasks.ask_above_below, _BOTH, numbers=(2, 99), axis="y"),
-    "outermost": _task("spatial", spatial_tasks.ask_outermost, _SHAPES, numbers=(2, 99)),
-    "objects": _task("objects", sprite_tasks.ask_object, _SPRITES),
-    "object_existence": _task("objects", sprite_tasks.ask_sprite_existence, _SPRITES),
-    "kinds": _task("objects", sprite_tasks.ask_kind, {"sprites": sprite_tasks.plan_kind}, numbers=(1, 1), weight=0.3),
-    "captions": _task("captions", ask_caption, _BOTH, weight=0.5),
-    "multiple_choice": _task(
+    "count_by_shape": Task("count", shape_tasks.ask_count_by_shape, _SHAPES, "number", counts=shape_tasks.plan_counts),
+    "left_right": Task("spatial", spatial_tasks.ask_left_right, _BOTH, numbers=(2, 99), axis="x"),
+    "above_below": Task("spatial", spatial_tasks.ask_above_below, _BOTH, numbers=(2, 99), axis="y"),
+    "outermost": Task("spatial", spatial_tasks.ask_outermost, _SHAPES, numbers=(2, 99)),
+    "objects": Task("objects", sprite_tasks.ask_object, _SPRITES),
+    "object_existence": Task("objects", sprite_tasks.ask_sprite_existence, _SPRITES, "yesno"),
+    "kinds": Task("objects", sprite_tasks.ask_kind, {"sprites": sprite_tasks.plan_kind}, numbers=(1, 1), weight=0.3),
+    "captions": Task("captions", ask_caption, _BOTH, "free", weight=0.5),
+    "multiple_choice": Task(
         "multiple_choice",
         ask_multiple_choice,
         {"shapes": shape_tasks.plan_unique_both, "sprites": sprite_tasks.plan_sprites},
+        "letter",
     ),
-    "text_only": _task("text_only", None, {"text": None}, weight=0.3),
+    "text_only": Task("text_only", None, {"text": None}, weight=0.3),
 }
+for _file in (*OBJECT_FILES, *PAGE_FILES.values()):
+    TASKS |= _file.TASKS
+for _kind, _file in PAGE_FILES.items():
+    TASKS[f"choice_{_kind}"] = choose_among(_kind, _file.TASKS)
+WORDINGS: dict[str, Template] = dict(WORDINGS_OF_OBJECTS)
+for _file in (*OBJECT_FILES, *PAGE_FILES.values()):
+    WORDINGS |= _file.WORDINGS
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(task.family for task in TASKS.values()))
 
 

@@ -1,4 +1,4 @@
-"""Questions without a picture: small sums, orders, months, opposites.
+"""Questions without a picture: small sums, orders, who has what, months, opposites.
 
 Some of their right answers have the form of the ambiguous answers elsewhere ("red or blue", "maybe", "animal"), so that
 a model cannot tell an ambiguous answer by its form alone.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 from phantrol.data.primer.asking import Draft
 from phantrol.data.primer.vocabulary import COLOURS, KIND_OF, NAMED_KINDS, with_article
@@ -47,6 +48,10 @@ WORDINGS: dict[str, tuple[Wordings, Wordings]] = {
     "order": (
         ("{facts} Who is {side}?", "{facts} Which of them is {side}?"),
         ("{facts} Name who is {side}.",),
+    ),
+    "owner": (
+        ("{facts} Who has {a}?", "{facts} Which of them has {a}?"),
+        ("{facts} Name who has {a}.",),
     ),
     "may": (
         ("{a} can be {b} or {c}. What can {a} be?", "{a} is {b} or {c}. What is {a}?"),
@@ -94,12 +99,23 @@ def _larger(rng: random.Random) -> Draft:
 
 
 def _order(rng: random.Random) -> Draft:
-    names = rng.sample(NAMES, 3)
-    facts = [f"{names[0]} is larger than {names[1]}.", f"{names[1]} is larger than {names[2]}."]
+    """Two to four facts that put three to five in a row."""
+    names = rng.sample(NAMES, rng.randint(3, 5))
+    facts = [f"{one} is larger than {other}." for one, other in pairwise(names)]
     rng.shuffle(facts)
     side = rng.choice(("largest", "smallest"))
-    answer = names[0] if side == "largest" else names[2]
+    answer = names[0] if side == "largest" else names[-1]
     return Draft("order", {"facts": " ".join(facts), "side": side}, answer, tuple(names), tuple(names))
+
+
+def _owner(rng: random.Random) -> Draft:
+    """Two to five facts of who has what."""
+    number = rng.randint(2, 5)
+    names, things = rng.sample(NAMES, number), rng.sample(tuple(KIND_OF), number)
+    facts = [f"{name} has {with_article(thing)}." for name, thing in zip(names, things, strict=True)]
+    asked = rng.randrange(number)
+    slots = {"facts": " ".join(facts), "a": with_article(things[asked])}
+    return Draft("owner", slots, names[asked], tuple(names), things[asked])
 
 
 def _may(rng: random.Random) -> Draft:
@@ -122,5 +138,5 @@ def _kind(rng: random.Random) -> Draft:
 
 _NAMED = tuple(name for name, kind in KIND_OF.items() if kind in NAMED_KINDS)
 _MAKERS: tuple[Callable[[random.Random], Draft], ...] = (
-    _sum, _neighbour, _opposite, _larger, _order, _may, _maybe, _kind,
+    _sum, _neighbour, _opposite, _larger, _order, _owner, _may, _maybe, _kind,
 )  # fmt: skip

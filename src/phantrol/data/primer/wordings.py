@@ -8,9 +8,29 @@ from __future__ import annotations
 import random
 
 Wordings = tuple[str, ...]
+Template = tuple[Wordings, Wordings]  # (wordings of training, wordings of test_para)
+
+FRAMES = (
+    "What is {}?",
+    "What is {} in the image?",
+    "Name {}.",
+    "Tell me {}.",
+    "Can you tell me {}?",
+    "Look at the image and name {}.",
+)
+HELD_OUT_FRAMES = ("In the image, what is {}?", "Look at the image and tell me {}.")
+
+
+def frame(*phrases: str, more: Wordings = ()) -> Template:
+    """Return six wordings that ask for the first phrase, two for each other phrase, and two held out; plus `more`."""
+    first, *others = phrases
+    train = [text.replace("{}", first) for text in FRAMES]
+    train += [text.replace("{}", phrase) for phrase in others for text in FRAMES[:2]]
+    return (*train, *more), tuple(text.replace("{}", first) for text in HELD_OUT_FRAMES)
+
 
 # template -> (wordings of training, wordings of test_para)
-WORDINGS: dict[str, tuple[Wordings, Wordings]] = {
+WORDINGS: dict[str, Template] = {
     "shape": (
         (
             "What shape is the {colour} object?",
@@ -174,7 +194,7 @@ WORDINGS: dict[str, tuple[Wordings, Wordings]] = {
 }
 
 
-def choose_wording(rng: random.Random, wordings: tuple[Wordings, Wordings], held_out: bool, limit: int | None) -> str:
+def choose_wording(rng: random.Random, wordings: Template, held_out: bool, limit: int | None) -> str:
     """Return one of (wordings of training, wordings of test_para); `limit` keeps only the first so many of training."""
     train, para = wordings
     return rng.choice(para if held_out else train[:limit])

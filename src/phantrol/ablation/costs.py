@@ -1,0 +1,116 @@
+"""What a recipe costs: parameters, and the FLOPs of its training and of an answer, counted while the model computes.
+
+Counted are matrix products, attention and convolutions (`torch.utils.flop_counter`); a multiply and an add are two.
+The optimiser's own work is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from phantrol.data.mixture import Groups
+from phantrol.inference.engine import Engine
+from phantrol.training.checkpoint import write_text
+from phantrol.training.new_model import NewModel
+from phantrol.training.recipe import Recipe
+from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
+from phantrol.training.reference import Reference
+from phantrol.training.trainable import train_only
+from phantrol.training.trainer import collator, set_gradient_checkpointing
+from phantrol.training.weights import is_peft
+
+COUNTED_GROUPS = 2  # of a batch; the rest is taken to cost as much
+ANSWER_TOKENS = 4
+
+
+def training_flops(recipe: Recipe) -> float:
+    """Return the FLOPs of forward and backward passes over all stages, from the first groups of each stage's data."""
+    return _training_flops(recipe_to_json(_counted(recipe)))
+
+
+def answering_costs(recipe: Recipe, chats: Sequence[Any]) -> dict[str, float]:
+    """Return the parameters of the model as it answers, adapters merged, and the FLOPs of an answer.
+
+    answer_flops  mean over the chats, for ANSWER_TOKENS tokens, with the cache
+    """
+    model, processor = _build(recipe)
+    engine = Engine(model.merge_and_unload() if is_peft(model) else model, processor)
+    with FlopCounterMode(display=False) as counter:
+        for chat in chats:
+            engine.answer(chat, max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS)
+    parameters = sum(parameter.numel() for parameter in engine.model.parameters())
+    return {"parameters": parameters, "answer_flops": counter.get_total_flops() / len(chats)}
+
+
+class CostBook:
+    """Costs that were counted, kept in a file, so that a leg of the experiment does not count again.
+
+    path  a JSON file, which may not be there yet; None keeps nothing
+    """
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        self._known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path and path.is_file() else {}
+
+    def training_flops(self, recipe: Recipe) -> float:
+        return self._look_up(f"training {digest(_counted(recipe))}", lambda: training_flops(recipe))
+
+    def answering_costs(self, recipe: Recipe, chats: Sequence[Any]) -> dict[str, float]:
+        return self._look_up(f"answering {digest(_counted(recipe))}", lambda: answering_costs(recipe, chats))
+
+    def _look_up(self, key: str, count: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = count()
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(self.path, json.dumps(self._known, indent=1))
+        return self._known[key]
+
+
+def digest(recipe: Recipe) -> str:
+    """Return what tells recipes apart, in 16 letters."""
+    return hashlib.sha256(recipe_to_json(recipe).encode()).hexdigest()[:16]
+
+
+def _counted(recipe: Recipe) -> Recipe:
+    """The recipe without what makes no difference to a count: the seed, and in what precision is computed."""
+    stages = tuple(replace(stage, precision="float32") for stage in recipe.stages)
+    return replace(recipe, seed=0, stages=stages)
+
+
+@cache
+def _training_flops(text: str) -> float:
+    recipe = recipe_from_json(text)
+    model, processor = _build(recipe)
+    return sum(_stage_flops(model, processor, recipe, number) for number in range(len(recipe.stages)))
+
+
+def _stage_flops(model: nn.Module, processor: Any, recipe: Recipe, number: int) -> float:
+    stage = recipe.stages[number]
+    train_only(model, stage.train)
+    set_gradient_checkpointing(model, stage.gradient_checkpointing)
+    groups = Groups(stage.data, recipe.stage_seed(number), COUNTED_GROUPS)
+    batch = collator(model, processor, stage)([groups[index] for index in range(COUNTED_GROUPS)])
+    reference = Reference(model) if stage.loss.needs_reference else None
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        if reference is not None:
+            batch["reference_logprobs"] = reference(model, batch)
+        stage.loss(model, batch, stage.loss.count(batch)).loss.backward()
+    model.zero_grad()
+    return counter.get_total_flops() * stage.batch_size / COUNTED_GROUPS * stage.max_steps
+
+
+def _build(recipe: Recipe) -> tuple[Any, Any]:
+    # attention as products of matrices, which are counted alike on every machine
+    model = replace(recipe.model, attention="eager") if isinstance(recipe.model, NewModel) else recipe.model
+    return model.build()

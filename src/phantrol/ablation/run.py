@@ -1,0 +1,235 @@
+"""The experiment: every variant of a recipe under every seed, trained, asked and reported, from wherever it stopped.
+
+OUT/ablation.json           what is asked of it         OUT/costs.json   parameters and FLOPs
+OUT/runs/NAME/seed-0/       a run of the trainer; variants whose training is the same share one
+OUT/answers/NAME/seed-0/    SPLIT.json, SPLIT.jsonl     OUT/report.md, results.csv, results.json, figures/
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from phantrol.ablation.asking import benchmark_for, observe, open_as_asked, recipe_as_asked
+from phantrol.ablation.changing import with_seed
+from phantrol.ablation.costs import CostBook, digest
+from phantrol.ablation.report import Setting, print_costs, write_report
+from phantrol.ablation.results import Cost, read_results, score_file, write_scores
+from phantrol.ablation.starting import started_alike
+from phantrol.ablation.variants import PLAIN, Variant, choose_variants
+from phantrol.evals.runner import evaluate
+from phantrol.training.checkpoint import write_text
+from phantrol.training.recipe import Recipe, load_recipe
+from phantrol.training.recipe_json import differences, recipe_to_json
+from phantrol.training.run import run
+
+SPLITS = ("val", "test_comp", "test_style", "test_para")
+INDEX = "ablation.json"
+COSTED_CHATS = OBSERVED_CHATS = 8
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A variant with its recipe, and the name of the variant whose training it shares, often its own."""
+
+    variant: Variant
+    recipe: Recipe
+    trained_as: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is asked for.
+
+    seeds      how many, from the recipe's own on;  limit  questions of each task, other ones for each seed
+    benchmark  None: what the recipe's last stage taught
+    """
+
+    name: str
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+    seeds: int
+    limit: int
+    splits: tuple[str, ...]
+    benchmark: str | None
+
+    def seed_numbers(self) -> range:
+        return range(self.seeds)
+
+
+def ablate(
+    name: str,
+    out: Path,
+    wanted: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    seeds: int = 3,
+    limit: int = 200,
+    splits: Sequence[str] = SPLITS,
+    benchmark: str | None = None,
+    drop_models: bool = False,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Run the experiment into a folder, or go on with what is there, and print what it found.
+
+    wanted       names of variants, of groups, or files with VARIANTS; none: all
+    drop_models  remove each model when its questions have been asked
+    dry_run      print what would be trained and what it costs, and write nothing
+
+    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, and a folder that was begun with
+    another experiment. Stopped by SIGTERM while training it raises SystemExit(143), and goes on from there next time.
+    """
+    console = console or Console(highlight=False)
+    recipe = load_recipe(name, overrides)
+    variants = choose_variants(wanted)
+    for split in splits:
+        benchmark_for(recipe, split, benchmark).rows(split, 2)  # a split that there is not shows itself here
+    begun = {} if dry_run else _read_index(out, recipe, limit, benchmark)
+    book = CostBook(None if dry_run else out / "costs.json")
+    arms = plan(recipe, variants, book, begun.get("variants", {}))
+    experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
+    costs = _costs(experiment, book)
+    print_costs(experiment.arms, costs, console)
+    if dry_run:
+        return
+    _write_index(out, experiment, begun)
+    for seed in experiment.seed_numbers():
+        for arm in experiment.arms:
+            if _do(experiment, arm, seed, out, console):
+                _report(experiment, costs, out, None)
+        if drop_models:
+            _drop_models(experiment, seed, out)
+    _report(experiment, costs, out, console)
+    console.print(f"The report is {out / 'report.md'}, with its figures in {out / 'figures'}.", soft_wrap=True)
+
+
+def plan(
+    recipe: Recipe,
+    variants: Sequence[Variant],
+    book: CostBook | None = None,
+    begun: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[Arm, ...]:
+    """Return an arm for each variant: its recipe, starting as the plain one does.
+
+    begun  {variant: {"trained_as", "recipe_digest"}} of an experiment that goes on
+    Raises ValueError as variants do, and for a variant that was another one when the experiment began.
+    """
+    book, begun, arms, plain = book or CostBook(), begun or {}, [], PLAIN(recipe)
+    first = {entry["recipe_digest"]: entry["trained_as"] for entry in begun.values()}
+    for variant in variants:
+        changed = started_alike(variant(recipe, book.training_flops), plain)
+        if variant.name in begun and begun[variant.name]["recipe_digest"] != digest(changed):
+            raise ValueError(f"variant {variant.name} was another one when this folder was begun; give it a new name")
+        arms.append(Arm(variant, changed, first.setdefault(digest(changed), variant.name)))
+    return tuple(arms)
+
+
+def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console) -> bool:
+    """Train and ask one arm under one seed, as far as that is not done yet. Return whether there was anything to do."""
+    number = experiment.recipe.seed + seed
+    files = {split: score_file(out, arm.variant.name, number, split) for split in experiment.splits}
+    left = [split for split, path in files.items() if not path.is_file()]
+    if not left:
+        return False
+    folder = out / "runs" / arm.trained_as / f"seed-{number}"
+    if (folder / "dropped").is_file():
+        raise ValueError(
+            f"the model of {folder} was dropped when its questions had been asked: remove that folder to train it "
+            f"again for {arm.variant.name}, {', '.join(left)}"
+        )
+    console.rule(f"{arm.variant.name}, seed {number}")
+    final = run(with_seed(arm.recipe, seed), folder, resume=True)
+    shutil.rmtree(folder / "stages", ignore_errors=True)  # what it went on from; the model is whole
+    engine = open_as_asked(final, arm.variant)
+    for split in left:
+        asked = benchmark_for(experiment.recipe, split, experiment.benchmark)
+        report = evaluate(engine, asked, split, experiment.limit, seed=number)
+        chats = [row.chat for row in asked.rows(split, 2, number)][:OBSERVED_CHATS]
+        write_scores(report, files[split], observe(engine, chats))
+        asked_tasks = dict.fromkeys(sample.task for sample in report.samples)
+        mean = sum(report.scores[task]["model"] for task in asked_tasks) / len(asked_tasks)
+        console.print(f"{split}: {100 * mean:.1f} %")
+    del engine
+    gc.collect()
+    return True
+
+
+def _costs(experiment: Experiment, book: CostBook) -> dict[str, Cost]:
+    split = experiment.splits[0]
+    rows = benchmark_for(experiment.recipe, split, experiment.benchmark).rows(split, 2)
+    chats = list({row.task: row.chat for row in rows}.values())[:COSTED_CHATS]
+    costs = {}
+    for arm in experiment.arms:
+        trained = _bare(arm)
+        asked = recipe_as_asked(trained, arm.variant)
+        answering = book.answering_costs(asked, chats)
+        costs[arm.variant.name] = Cost(training_flops=book.training_flops(trained), **answering)
+    return costs
+
+
+def _bare(arm: Arm) -> Recipe:
+    """The recipe of an arm without the twin it starts as, which costs nothing once training has begun."""
+    return replace(arm.recipe, model=arm.recipe.model.model)
+
+
+def _report(experiment: Experiment, costs: dict[str, Cost], out: Path, console: Console | None) -> None:
+    numbers = [experiment.recipe.seed + seed for seed in experiment.seed_numbers()]
+    variants = [arm.variant for arm in experiment.arms]
+    results = read_results(out, variants, costs, numbers, experiment.splits)
+    shared = {arm.variant.name: arm.trained_as for arm in experiment.arms if arm.trained_as != arm.variant.name}
+    setting = Setting(experiment.name, experiment.recipe, experiment.seeds, experiment.limit, shared)
+    write_report(results, setting, out, console)
+
+
+def _drop_models(experiment: Experiment, seed: int, out: Path) -> None:
+    for name in {arm.trained_as for arm in experiment.arms}:
+        folder = out / "runs" / name / f"seed-{experiment.recipe.seed + seed}"
+        if (folder / "final").is_dir():
+            (folder / "dropped").touch()
+            shutil.rmtree(folder / "final")
+
+
+def _read_index(out: Path, recipe: Recipe, limit: int, benchmark: str | None) -> dict[str, Any]:
+    """Return the index of an experiment that goes on, {} for a new one. Raises ValueError if it is another one."""
+    if not (out / INDEX).is_file():
+        if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"costs.json"}):
+            raise ValueError(f"{out}: got a folder in use, expected a new one or one that `phantrol ablate` began")
+        return {}
+    begun = json.loads((out / INDEX).read_text("utf-8"))
+    found = differences(recipe_to_json(recipe), json.dumps(begun["recipe"]))
+    for key, value in {"limit": limit, "benchmark": benchmark}.items():
+        if begun[key] != value:
+            found.append(f"{key}: {value}, not {begun[key]}")
+    if found:
+        raise ValueError(f"{out} was begun otherwise: got {found[0]}; choose another folder, or go on as it was begun")
+    return begun
+
+
+def _write_index(out: Path, experiment: Experiment, begun: Mapping[str, Any]) -> None:
+    """Note what is asked for, beside what was before: variants, seeds and splits may be added to a folder."""
+    arms = {
+        arm.variant.name: {
+            "what": arm.variant.what,
+            "trained_as": arm.trained_as,
+            "recipe_digest": digest(arm.recipe),
+        }
+        for arm in experiment.arms
+    }
+    index = {
+        "name": experiment.name,
+        "limit": experiment.limit,
+        "benchmark": experiment.benchmark,
+        "seeds": max(experiment.seeds, begun.get("seeds", 0)),
+        "splits": list(dict.fromkeys([*begun.get("splits", ()), *experiment.splits])),
+        "variants": {**begun.get("variants", {}), **arms},
+        "recipe": json.loads(recipe_to_json(experiment.recipe)),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,35 @@
+"""What can be wrong with a row: the reasons, and the error that carries one of them."""
+
+from __future__ import annotations
+
+REASONS = {
+    "bad-json": "not JSON",
+    "bad-utf8": "not UTF-8, or half of a character",
+    "wrong-type": "a field holds something of another kind than expected",
+    "unknown-layout": "no question and answer under any known name",
+    "turns": "the turns do not end with an answer to a question",
+    "empty-question": "a question without text",
+    "no-answer": "an empty answer, or no token of it left for the model to say",
+    "chosen-is-rejected": "the chosen answer is also the rejected one",
+    "image-count": "more or fewer <image> in the text than there are images",
+    "image-missing": "no such image file",
+    "image-unreadable": "an empty, broken or too large image",
+    "image-remote": "an image that is a web address",
+    "too-long": "more tokens than allowed",
+    "duplicate-id": "an id that an earlier row of the file has",
+}
+
+
+class BrokenRow(ValueError):
+    """A row that cannot be trained on.
+
+    reason  a key of REASONS;  detail  what is wrong, in words;  where  file and row, if known
+    """
+
+    def __init__(self, reason: str, detail: str, where: str = ""):
+        super().__init__(f"{where}: {detail}" if where else detail)
+        self.reason, self.detail, self.where = reason, detail, where
+
+    def at(self, where: str) -> BrokenRow:
+        """Return the same error with the place where it was met."""
+        return BrokenRow(self.reason, self.detail, where)

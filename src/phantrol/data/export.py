@@ -1,0 +1,199 @@
+"""Primer written out as files that others read: LLaVA's JSON, Parquet for `datasets`, preference triples.
+
+out/  manifest.json  llava.json  images/...        format "llava"
+out/  manifest.json  data.parquet                  format "parquet": images, messages
+out/  manifest.json  data.parquet                  format "triples": images, prompt, chosen, rejected, rejected_type
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw, sha256_of
+from phantrol.data.primer.generator import Sample
+from phantrol.data.sources.primer import PrimerSource
+
+FORMATS = ("llava", "parquet", "triples")
+FILES_A_FOLDER = 1000
+ROWS_AT_ONCE = 200  # of Parquet: a row group, what is in memory at a time
+
+Group = tuple[str, Sample]
+Tell = Callable[[int, int], None]
+
+
+def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 1000, tell: Tell | None = None) -> Path:
+    """Write the first `count` groups of a source into a new folder, whole or not at all. Return the folder.
+
+    tell  called after each picture with (pictures written, pictures in all)
+    Raises ValueError for an unknown format, a count out of range, a folder that is in use, or if pyarrow is missing.
+    """
+    if not 1 <= count <= len(source):
+        raise ValueError(f"count must be 1 to {len(source):,}, got {count}")
+    digest = Digest()
+
+    def groups() -> Iterator[Group]:
+        for index in range(count):
+            name, drawn = source.draw(index)
+            digest.add(name, drawn)
+            yield name, drawn
+            if tell is not None:
+                tell(index + 1, count)
+
+    _write_whole(out, form, groups(), lambda file: describe(source, form, count, digest, file))
+    return out
+
+
+def export_again(manifest_path: Path, out: Path, form: str | None = None) -> Path:
+    """Write what a manifest stands for into a new folder, in its own format or another one.
+
+    Raises ValueError as `read_manifest`, and if the samples are no longer those that it was written about.
+    """
+    manifest, source = read_manifest(manifest_path)
+    form = form or manifest["format"]
+    digest = Digest()
+
+    def groups() -> Iterator[Group]:
+        for name, drawn in redraw(manifest, source):
+            digest.add(name, drawn)
+            yield name, drawn
+
+    _write_whole(out, form, groups(), lambda file: describe(source, form, manifest["pictures"], digest, file))
+    return out
+
+
+def check(folder: Path) -> str:
+    """Draw an export again and compare. Return a remark if only the pixels differ, else "".
+
+    Raises ValueError as `export_again`, and if the file of the texts is missing or was changed.
+    """
+    manifest, source = read_manifest(folder)
+    file = (folder if folder.is_dir() else folder.parent) / manifest["file"]["name"]
+    if not file.is_file() or sha256_of(file) != manifest["file"]["sha256"]:
+        raise ValueError(f"{file} is missing or was changed after it was written: export again")
+    digest = Digest()
+    for name, drawn in redraw(manifest, source):
+        digest.add(name, drawn)
+    return advice(manifest, digest.as_dict()["pixels_sha256"])
+
+
+def _write_whole(out: Path, form: str, groups: Iterable[Group], manifest: Callable[[Path], dict[str, Any]]) -> None:
+    """Write into a folder beside `out`, which takes its name when all is there."""
+    if form not in FORMATS:
+        raise ValueError(f"unknown format {form!r}: use one of {', '.join(FORMATS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is in use: choose another folder, or remove it")
+    if form != "llava":
+        _pyarrow()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
+    try:
+        beside.chmod(0o755)
+        file = _write_llava(beside, groups) if form == "llava" else _write_parquet(beside, form, groups)
+        (beside / FILE).write_text(json.dumps(manifest(file), indent=1) + "\n", "utf-8")
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_llava(folder: Path, groups: Iterable[Group]) -> Path:
+    """One record a picture: {"id", "image" (from this folder), "conversations": [{"from", "value"}]}."""
+    target = folder / "llava.json"
+    with target.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+        for number, (name, drawn) in enumerate(groups):
+            record: dict[str, Any] = {"id": name}
+            if drawn.picture is not None:
+                record["image"] = f"images/{number // FILES_A_FOLDER:05}/{number:08}.png"
+                path = folder / record["image"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                drawn.picture.save(path)
+            said = [text for turn in drawn.turns for text in (turn.question, turn.answer)]
+            if drawn.picture is not None:
+                said[0] = f"<image>\n{said[0]}"
+            sides = ("human", "gpt") * len(drawn.turns)
+            record["conversations"] = [{"from": s, "value": t} for s, t in zip(sides, said, strict=True)]
+            file.write(separator + json.dumps(record, ensure_ascii=False))
+            separator = ",\n"
+        file.write("\n]\n")
+    return target
+
+
+def _write_parquet(folder: Path, form: str, groups: Iterable[Group]) -> Path:
+    """Rows for `datasets`: its image feature is struct{bytes, path}, announced in the schema's metadata."""
+    pyarrow, parquet = _pyarrow()
+    image = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    messages = pyarrow.list_(pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()}))
+    text = {"dtype": "string", "_type": "Value"}
+    columns = {"id": (pyarrow.string(), text), "images": (pyarrow.list_(image), [{"_type": "Image"}])}
+    talks = ("messages",) if form == "parquet" else ("prompt", "chosen", "rejected")
+    columns |= {name: (messages, [{"role": text, "content": text}]) for name in talks}
+    if form == "triples":
+        columns |= {"rejected_type": (pyarrow.string(), text)}
+    features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
+    schema = pyarrow.schema(
+        {name: kind for name, (kind, _) in columns.items()}, metadata={"huggingface": json.dumps(features)}
+    )
+    rows_of = _conversation if form == "parquet" else _triples
+    target = folder / "data.parquet"
+    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        waiting: list[dict[str, Any]] = []
+        for name, drawn in groups:
+            waiting += rows_of(name, drawn)
+            if len(waiting) >= ROWS_AT_ONCE:
+                writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
+    return target
+
+
+def _conversation(name: str, drawn: Sample) -> list[dict[str, Any]]:
+    talk = [line for turn in drawn.turns for line in (_say("user", turn.question), _say("assistant", turn.answer))]
+    return [{"id": name, "images": _images(drawn.picture), "messages": talk}]
+
+
+def _triples(name: str, drawn: Sample) -> list[dict[str, Any]]:
+    """One row for each wrong answer to each question; the column names are those of TRL's DPO trainer."""
+    images = _images(drawn.picture)
+    return [
+        {
+            "id": f"{name}/{i}/{rejected.kind}",
+            "images": images,
+            "prompt": [_say("user", turn.question)],
+            "chosen": [_say("assistant", turn.answer)],
+            "rejected": [_say("assistant", rejected.text)],
+            "rejected_type": rejected.kind,
+        }
+        for i, turn in enumerate(drawn.turns)
+        for rejected in turn.rejected
+    ]
+
+
+def _say(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _images(picture: Image.Image | None) -> list[dict[str, Any]]:
+    if picture is None:
+        return []
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return [{"bytes": buffer.getvalue(), "path": None}]
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError("Parquet needs pyarrow, which is not installed: pip install 'phantrol[data]'") from error
+    return pyarrow, parquet

