@@ -1,0 +1,153 @@
+"""The verbs of `phantrol data`: pictures that Primer draws, shown and written out; files of one's own, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data_app = typer.Typer(
+    name="data", help="Look at the pictures that Primer draws, and write them out.", no_args_is_help=True
+)
+
+Families = Annotated[list[str] | None, typer.Option("--family", help="one or more, with commas; by default all")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="one or more, with commas, in place of families")]
+Split = Annotated[str, typer.Option(help="train, val, test_comp, test_style, test_para or test_hard")]
+Size = Annotated[int, typer.Option(help="side of the pictures in pixels; letters can be read from 192 on")]
+Start = Annotated[int, typer.Option(min=0, help="number of the first picture")]
+Sprites = Annotated[
+    str | None, typer.Option(help="a number of the bundled ones, tuxpaint, or a folder of stamps; by default all")
+]
+ExtraFonts = Annotated[bool, typer.Option("--extra-fonts", help="test_style writes in those of phantrol[fonts] too")]
+
+
+@data_app.command("preview")
+def data_preview(
+    out: Annotated[Path, typer.Option(help="the contact sheet, a .png file")] = Path("preview.png"),
+    family: Families = None,
+    task: Tasks = None,
+    split: Split = "train",
+    count: Annotated[int, typer.Option(min=1, help="pictures of each family")] = 4,
+    size: Size = 224,
+    start: Start = 0,
+    sprites: Sprites = None,
+    extra_fonts: ExtraFonts = False,
+) -> None:
+    """Draw a contact sheet: pictures of each family with a question, the right answer and wrong ones."""
+    from phantrol.data.choosing import choose_source
+    from phantrol.data.preview import write_preview
+
+    options = dict(split=split, size_px=size, start=start, sprites=sprites, extra_fonts=extra_fonts)
+    source = choose_source(family or (), task or (), **options)
+    typer.echo(f"The contact sheet is {write_preview(source, out, count)}")
+
+
+@data_app.command("export")
+def data_export(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder")],
+    form: Annotated[str | None, typer.Option("--format", help="llava, parquet or triples; by default llava")] = None,
+    family: Families = None,
+    task: Tasks = None,
+    split: Split = "train",
+    count: Annotated[int, typer.Option(min=1, help="pictures")] = 1000,
+    size: Size = 224,
+    start: Start = 0,
+    questions: Annotated[int, typer.Option(min=1, help="most questions about one picture")] = 6,
+    sprites: Sprites = None,
+    extra_fonts: ExtraFonts = False,
+    like: Annotated[Path | None, typer.Option(help="draw what this manifest of an export tells of")] = None,
+) -> None:
+    """Write pictures with questions and answers as files: for LLaVA, for `datasets`, or as preference triples."""
+    from phantrol.data.choosing import choose_source
+    from phantrol.data.export import export, export_again
+
+    if like is not None:
+        typed = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+        others = [f"--{name.replace('_', '-')}" for name in typed if name not in ("out", "form", "like")]
+        if others:
+            raise ValueError(f"--like says which pictures, so {', '.join(others)} cannot be given beside it")
+        export_again(like, out, form)
+    else:
+        options = dict(split=split, size_px=size, start=start, sprites=sprites, extra_fonts=extra_fonts)
+        options |= dict(questions_per_picture=questions)
+        export(choose_source(family or (), task or (), **options), out, form or "llava", count)
+    typer.echo(f"The data are in {out}. To draw them again and compare: phantrol data check {out}")
+
+
+@data_app.command("check")
+def data_check(
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="files, folders, patterns, or an export")],
+    images: Annotated[Path | None, typer.Option(help="where paths of images start; by default beside the file")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="a name of your own, e.g. question=frage")] = None,
+    model: Annotated[str | None, typer.Option(help="a saved model, to count tokens as it will read them")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="longer rows are broken; by default the model's")
+    ] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="read every picture to its last pixel")] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="let this reason pass, e.g. duplicate-id")] = None,
+    fix: Annotated[Path | None, typer.Option(help="a new folder for the good rows and a list of the rest")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; by default one a core")] = None,
+) -> None:
+    """Find every broken row before any training. Exit code 1 if there is one. An export is drawn again and compared."""
+    exports = [file for file in files if _is_export(Path(file))]
+    for export in exports:
+        _compare(Path(export))
+    files = [file for file in files if file not in exports]
+    if not files:
+        return
+    from phantrol.data.checking import Question
+
+    pairs = [name.partition("=") for name in field or ()]
+    if any(not (name and own) for name, _, own in pairs):
+        raise ValueError("--field: expected NAME=YOURS, such as question=frage")
+    fields = {name: own for name, _, own in pairs}
+    question = Question(images, fields, model, max_tokens, decode, tuple(allow or ()))
+    if not _check_rows(files, question, fix, json, workers):
+        raise typer.Exit(1)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether `data export` wrote a folder; a manifest of someone else's is none of ours."""
+    from phantrol.data.manifest import FILE
+
+    text = (folder / FILE).read_text("utf-8", "replace") if (folder / FILE).is_file() else ""
+    return "specs_sha256" in text or '"generator"' in text
+
+
+def _compare(folder: Path) -> None:
+    from phantrol.data.export import check
+
+    remark = check(folder)
+    typer.echo(f"{folder}: {remark or 'the same samples, to the last pixel'}")
+
+
+def _check_rows(files: list[str], question: Any, fix: Path | None, as_json: bool, workers: int | None) -> bool:
+    """Check, say what was found and write the good rows; return whether all are good."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from phantrol.data import check_report
+    from phantrol.data.check import check
+    from phantrol.data.fixing import BROKEN, check_room, write_fixed
+
+    if fix is not None:
+        check_room(fix)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("rows", total=None)
+        report = check(files, question, workers, lambda done, rows: progress.update(bar, completed=done, total=rows))
+    if as_json:
+        typer.echo(json.dumps(check_report.as_json(report), ensure_ascii=False))
+    else:
+        for file in report.files:
+            for line in check_report.say(file):
+                typer.echo(line)
+        check_report.show(report, Console())
+    if fix is not None:
+        write_fixed(report, fix)
+        typer.echo(f"The good rows are in {fix}, a list of the rest is {fix / BROKEN}", err=True)
+    return report.is_good
