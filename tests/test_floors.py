@@ -1,8 +1,8 @@
 """Floors: a file of phantrol imports from its own floor and from those below, never from above.
 
-0 ops · 1 modifiers · 2 models · 3 data, losses · 4 training, inference, evals, explain · 5 serving, recipes · 6 the
-command line and what only it calls. `ops` knows torch alone. torchvision and timm are nobody's: beside a CPU build of
-torch they break `import transformers`.
+0 ops · 1 modifiers · 2 models · 3 data, losses · 4 training, inference, evals, explain, bench · 5 serving, recipes,
+ablation · 6 the command line and what only it calls. `ops` knows torch alone. torchvision and timm are nobody's: beside
+a CPU build of torch they break `import transformers`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ FLOORS = {
     "inference": 4,
     "evals": 4,
     "explain": 4,
+    "bench": 4,
+    "ablation": 5,
     "serving": 5,
     "recipes": 5,
 }

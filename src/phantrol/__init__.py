@@ -19,6 +19,7 @@ _HOMES = {
     "TrolConfig": "phantrol.modifiers.trol",
     "IDENTITY_BIAS": "phantrol.modifiers.trol",
     "PhantomConfig": "phantrol.modifiers.phantom",
+    "PartialLoraConfig": "phantrol.modifiers.partial_lora",
     "build": "phantrol.models.building",
     "load": "phantrol.models.building",
     "PhantrolConfig": "phantrol.models.configuration",

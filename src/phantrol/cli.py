@@ -6,6 +6,7 @@ A mistake of the user's is one line that names it, and exit code 2.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,10 +14,17 @@ from typing import Annotated
 
 import typer
 
+from phantrol.cli_data import data_app
+from phantrol.cli_serving import serve
+from phantrol.cli_talking import chat, explain
+
 # a torch that is too eager for cores slows itself down; these must be set before torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # but wait a few microseconds: a third more steps of a small model
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# what torchao, where it is installed, says of kernels for other devices than this one whenever transformers is imported
+for source in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(source).setLevel(logging.ERROR)
 
 app = typer.Typer(
     name="phantrol",
@@ -26,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. stages.0.lr=1e-4")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
@@ -99,10 +108,50 @@ def evaluate(
 
 
 @app.command()
+def ablate(
+    recipe: Recipe,
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VARIANT]... [KEY=VALUE]...", help="names, groups or .py files; by default all"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each variant; an interval needs 2")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="the folder, new or to go on with; by default runs/RECIPE-ablation")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="questions per task, split and seed")] = 200,
+    split: Annotated[
+        list[str] | None, typer.Option(help="one or more; by default val, test_comp, test_style and test_para")
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="what to ask; by default what the recipe taught")] = None,
+    drop_models: Annotated[bool, typer.Option("--drop-models", help="remove a model once it has been asked")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show variants and what they cost, write nothing")] = False,
+) -> None:
+    """Train variants of a recipe under the same data, steps and seeds, and say what differs; goes on if stopped."""
+    from phantrol.ablation.run import SPLITS
+    from phantrol.ablation.run import ablate as run_ablation
+
+    words = variants or []
+    run_ablation(
+        recipe,
+        out or Path("runs") / f"{Path(recipe).stem}-ablation",
+        wanted=[word for word in words if "=" not in word],
+        overrides=[word for word in words if "=" in word],
+        seeds=seeds,
+        limit=limit,
+        splits=[name for names in split or SPLITS for name in names.split(",")],
+        benchmark=benchmark,
+        drop_models=drop_models,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
 def ask(
     model: Model,
     images_and_question: Annotated[list[str], typer.Argument(metavar="[IMAGE]... QUESTION")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="length of the answer, in tokens")] = 128,
+    beams: Annotated[int, typer.Option(min=1, help="1: word by word; more: the best of so many, at once")] = 1,
+    weights: Annotated[str | None, typer.Option(help="int8 or int4: less memory, with a small loss")] = None,
 ) -> None:
     """Ask a model about pictures, or without one."""
     from phantrol.inference.engine import Engine
@@ -113,20 +162,98 @@ def ask(
         raise ValueError("a question without text: type what you want to know about the picture")
     pictures = [{"type": "image", "image": load_picture(image)} for image in images]
     chat = [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
-    for piece in Engine.open(model).stream(chat, max_new_tokens=max_new_tokens):
+    engine = Engine.open(model, weights)
+    if beams > 1:
+        typer.echo(engine.answer(chat, max_new_tokens=max_new_tokens, num_beams=beams).text)
+        return
+    for piece in engine.stream(chat, max_new_tokens=max_new_tokens):
         typer.echo(piece, nl=False)
     typer.echo()
 
 
+app.command()(chat)
+app.command()(explain)
+app.command()(serve)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a folder as released, or a hub id: BK-Lee/TroL-1.8B")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the folder of the new model, which does not exist yet")],
+    per_layer_gates: Annotated[
+        bool, typer.Option("--per-layer-gates", help="TroL: a gate for each layer; as released, the last serves all")
+    ] = False,
+) -> None:
+    """Make a phantrol model of a released TroL or Phantom."""
+    from phantrol.models.released.convert import convert as convert_model
+
+    done = convert_model(source, out, per_layer_gates=per_layer_gates)
+    layout = done.layout
+    typer.echo(f"{layout.family} on {layout.backbone}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB")
+    for note in done.notes:
+        typer.echo(note)
+    typer.echo(f'The model is in {out}. Next: phantrol ask {out} IMAGE "QUESTION"')
+
+
 @app.command()
 def describe(
-    thing: Annotated[str, typer.Argument(metavar="RECIPE|MODEL")],
+    thing: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="a recipe, a folder, or a release: Phantom-7B")],
     overrides: Overrides = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="text of a prompt, in tokens, beside its pictures")] = 512,
+    images: Annotated[int, typer.Option(min=0, help="pictures in a prompt")] = 1,
+    tiles: Annotated[
+        int | None, typer.Option(min=1, help="of each picture; by default as many as there may be")
+    ] = None,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="length of the answer, in tokens")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="prompts at once")] = 1,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16, int8 or int4; by default the model's own")
+    ] = None,
 ) -> None:
-    """Show what a recipe will do, or what a saved model is made of."""
+    """Show what a recipe will do, or what a model is made of and what memory it takes."""
     from phantrol.describing import describe_thing
+    from phantrol.models.memory import Prompt
 
-    describe_thing(thing, overrides or [])
+    prompt = Prompt(prompt_tokens, images, answer_tokens=answer_tokens, batch_size=batch_size)
+    describe_thing(thing, overrides or [], prompt, tiles, dtype)
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="rows; by default all of them")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="of which medians are taken")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="of the processor")] = 1,
+    json: Annotated[Path | None, typer.Option(help="write machine, versions and rows here")] = None,
+) -> None:
+    """Measure what the methods cost beside the plain backbone of the same shape. All rows take half an hour."""
+    from phantrol.bench.run import bench as measure
+
+    measure(names or (), runs=runs, threads=threads, json_path=json)
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="config.json, weights.safetensors and io.safetensors")
+    ],
+    dtype: Annotated[str, typer.Option(help="float32, as the recording, or float64")] = "float32",
+) -> None:
+    """Hold what phantrol computes against what was recorded of a released model. Exit code 1 if a tensor is off."""
+    import torch
+
+    from phantrol.models.released.verify import passed, summary
+    from phantrol.models.released.verify import verify as compare
+
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"--dtype {dtype}: expected float32 or float64")
+    comparisons = compare(folder, getattr(torch, dtype))
+    for comparison in comparisons:
+        typer.echo(str(comparison))
+    typer.echo(summary(comparisons))
+    if not passed(comparisons):
+        raise typer.Exit(1)
 
 
 @app.command("list")

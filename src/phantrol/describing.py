@@ -1,12 +1,12 @@
-"""What a recipe will do, and what a saved model is made of, without loading or drawing a single weight."""
+"""What a recipe will do, what a model is made of and what memory it takes, without loading or drawing a weight."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.pretty import Pretty
@@ -14,23 +14,51 @@ from rich.table import Table
 
 from phantrol.models.building import check_folder
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
+from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, weight_bytes
+from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES
+from phantrol.models.released.layout import read_layout
+from phantrol.models.released.source import Source
 from phantrol.training.recipe import Recipe, load_recipe
 
-PARTS = ("vision_tower", "projector", "positions", "traversal_gate", "phantom", "language_model")
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is described: where its configuration came from does not matter any more.
+
+    dtype  of its weights;  max_tiles  of one picture, the thumbnail included;  next_step  what to do with it
+    """
+
+    title: str
+    config: PhantrolConfig
+    dtype: str
+    max_tiles: int
+    next_step: str
 
 
-def describe_thing(thing: str, overrides: Sequence[str] = ()) -> None:
-    """Print a description of a recipe (a name or a .py file) or of a model (a folder).
+def describe_thing(
+    thing: str,
+    overrides: Sequence[str] = (),
+    prompt: Prompt | None = None,
+    tiles: int | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Print a description of a recipe (a name or a .py file) or of a model, with the memory that it takes.
 
-    Raises ValueError if it is neither, or the folder is no whole model.
+    thing   also the name of a released model, and a folder, of phantrol's own or in the official layout
+    prompt  what a model is asked;  tiles  of each picture, by default the most that its processor cuts
+    dtype   of the weights, by default the model's own
+    Raises ValueError if it is none of them, or the folder is no whole model.
     """
     console = Console(highlight=False)
-    if Path(thing).is_dir():
+    if Path(thing).is_dir() or thing in RELEASES:
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
-        console.print(*_model(Path(thing)), sep="\n")
+        console.print(*_describe(_find_model(thing), prompt or Prompt(), tiles, dtype), sep="\n")
     elif "/" in thing and not thing.endswith(".py"):
-        raise ValueError(f"{thing} is no folder: expected a recipe's name, a .py file, or a folder that holds a model")
+        raise ValueError(
+            f"{thing} is no folder: expected a recipe's name, a .py file, a folder that holds a model, or one of "
+            f"{', '.join(RELEASES)}"
+        )
     else:
         console.print(*_recipe(thing, load_recipe(thing, overrides)), sep="\n")
 
@@ -45,35 +73,73 @@ def _recipe(name: str, recipe: Recipe) -> list:
     return [*lines, Pretty(recipe.model), f"Next: phantrol train {name} --dry-run"]
 
 
-def _model(folder: Path) -> list:
+def _find_model(thing: str) -> Model:
+    if thing in RELEASES:
+        release = RELEASES[thing]
+        next_step = f"phantrol convert {release.hub_id} {thing}"
+        config = read_layout(release.config, {}).config
+        return Model(f"{thing}, as released", config, release.dtype, release.max_tiles, next_step)
+    folder = Path(thing)
+    found = _read(folder / "config.json")
+    if found and found.get("model_type") != PhantrolConfig.model_type:
+        source = Source(folder)
+        layout = read_layout(source.config, source.shapes)
+        tiles = CLIP_TILES if layout.config.unshuffle == 1 else INTERNVIT_TILES
+        next_step = f"phantrol convert {thing} OUT"
+        return Model(f"{thing}, in the official layout", layout.config, _name(source.dtype), tiles, next_step)
     check_folder(folder)
     config = PhantrolConfig.from_pretrained(folder)
-    counts = _count_parameters(folder)
-    table = Table("part", "parameters", title=str(folder))
-    for part in PARTS:
-        if counts[part]:
-            table.add_row(part, f"{counts[part]:,}")
+    cut = _read(folder / "processor_config.json")["image_processor"]
+    tiles = cut["max_tiles"] + (cut["max_tiles"] > 1 and cut["thumbnail"])
+    return Model(thing, config, _name(config.dtype or "float32"), tiles, f'phantrol ask {thing} IMAGE "QUESTION"')
+
+
+def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None) -> list:
+    config, text, model = found.config, found.config.text_config, on_shapes(found.config)
+    counts = count_parameters(model)
+    table = Table("part", "parameters")
+    for part, count in counts.items():
+        table.add_row(part, f"{count:,}")
     table.add_row("in all", f"{sum(counts.values()):,}", style="bold")
-    text = config.text_config
-    tokens = num_image_tokens(config)
     lines = [
         f"decoder: {text.model_type}, {text.num_hidden_layers} layers, hidden size {text.hidden_size}",
-        f"vision tower: {config.vision_config.model_type}, {config.image_px} px a tile, {tokens} image tokens a tile",
+        f"vision tower: {config.vision_config.model_type}, {config.image_px} px a tile, {num_image_tokens(config)} "
+        f"image tokens a tile, at most {found.max_tiles} tiles a picture",
     ]
     for modifier in config.modifiers:
         options = ", ".join(f"{key}={value}" for key, value in modifier.items() if key != "name")
         lines.append(f"grafted: {modifier['name']} ({options})")
-    return [table, *lines, f'Next: phantrol ask {folder} IMAGE "QUESTION"']
+    prompt, dtype = replace(prompt, tiles=tiles or found.max_tiles), dtype or found.dtype
+    return [found.title, table, *lines, *_memory(model, prompt, dtype), f"Next: {found.next_step}"]
 
 
-def _count_parameters(folder: Path) -> Counter[str]:
-    """Read the headers of the weights: each file begins with a JSON of names and shapes."""
-    counts: Counter[str] = Counter()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                part = next(part for part in (*PARTS[3:5], *PARTS) if f".{part}." in f".{name}.")
-                counts[part] += math.prod(entry["shape"])
-    return counts
+def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
+    tokens = num_image_tokens(model.config, prompt.tiles)
+    line = (
+        f"memory in {dtype}, {prompt.batch_size} prompts of {prompt.text_tokens} tokens of text and {prompt.images} "
+        f"pictures of {prompt.tiles} tiles ({tokens} tokens), answers of {prompt.answer_tokens} tokens:"
+    )
+    table = Table("while", "weights", "cache", "activations", "in all")
+    weights, found = weight_bytes(model, dtype), phases(model.config, prompt, dtype)
+    found = found if prompt.images else found[1:]
+    sums = [weights + phase.cache + phase.activations for phase in found]
+    for phase, whole in zip(found, sums, strict=True):
+        sizes = (_size(count) for count in (weights, phase.cache, phase.activations, whole))
+        table.add_row(phase.name, *sizes, style="bold" if whole == max(sums) else None)
+    return [line, table]
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file, or nothing: whoever needs it says what is wrong with it."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -8,24 +8,63 @@ VERBS = {
     "demo": ["overrides", "--out", "--limit", "--seed"],
     "train": ["recipe", "overrides", "--out", "--resume", "--dry-run"],
     "eval": ["model", "benchmark", "options", "--split", "--limit", "--seed", "--batch-size", "--json"],
-    "ask": ["model", "images_and_question", "--max-new-tokens"],
-    "describe": ["thing", "overrides"],
+    "ablate": [
+        "recipe", "variants", "--seeds", "--out", "--limit", "--split", "--benchmark", "--drop-models", "--dry-run",
+    ],
+    "ask": ["model", "images_and_question", "--max-new-tokens", "--beams", "--weights"],
+    "chat": ["model", "image", "--max-new-tokens", "--weights"],
+    "explain": ["model", "image", "question", "--out", "--max-new-tokens"],
+    "serve": [
+        "model", "--host", "--port", "--name", "--api-key", "--allow-image-host", "--weights", "--rows", "--queue",
+        "--answer-tokens", "--prompt-tokens", "--timeout",
+    ],
+    "convert": ["source", "out", "--per-layer-gates"],
+    "describe": [
+        "thing",
+        "overrides",
+        "--prompt-tokens",
+        "--images",
+        "--tiles",
+        "--answer-tokens",
+        "--batch-size",
+        "--dtype",
+    ],
+    "bench": ["names", "--runs", "--threads", "--json"],
+    "verify": ["folder", "--dtype"],
     "list": ["kind"],
     "doctor": [],
-}
+    "data preview": [
+        "--out", "--family", "--task", "--split", "--count", "--size", "--start", "--sprites", "--extra-fonts",
+    ],
+    "data export": [
+        "out", "--format", "--family", "--task", "--split", "--count", "--size", "--start", "--questions", "--sprites",
+        "--extra-fonts", "--like",
+    ],
+    "data check": [
+        "files", "--images", "--field", "--model", "--max-tokens", "--decode", "--allow", "--fix", "--json",
+        "--workers",
+    ],
+}  # fmt: skip
+
+
+def commands(group=None, prefix=""):
+    """Return every verb with its command: those of `phantrol data` have two words."""
+    found = {}
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        found |= commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name: command}
+    return found
 
 
 def test_verbs_and_flags():
-    commands = typer.main.get_command(app).commands
     found = {
         name: [parameter.opts[0] for parameter in command.params if parameter.name != "help"]
-        for name, command in commands.items()
+        for name, command in commands().items()
     }
     assert found == VERBS
 
 
 def test_every_verb_and_flag_says_what_it_is_for():
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in commands().items():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None) or getattr(parameter, "metavar", None), (name, parameter.name)

@@ -2,14 +2,21 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
+from phantrol.bench.cases import CASES
 from phantrol.models.building import load
+from phantrol.models.released.catalogue import RELEASES
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "tests" / "released"))
+
+from sources import whole_source  # noqa: E402
+
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 COMMANDS = [
@@ -34,17 +41,29 @@ def test_continuous_integration_calls_the_readme_s_test_command():
 
 
 @pytest.fixture(scope="module")
+def released_source(tmp_path_factory):
+    """A tiny Phantom in the layout of the released ones."""
+    return whole_source(tmp_path_factory.mktemp("released") / "official", "phantom", "qwen2")
+
+
+@pytest.fixture(scope="module")
 def done_before():
     return []
 
 
 @pytest.mark.parametrize("command", VERBS)
-def test_each_command_of_the_readme(here, phantrol, quick, command):
+def test_each_command_of_the_readme(here, phantrol, quick, released_source, command):
     args = shlex.split(command)[1:]
     if args[0] == "train":
         args[2:2] = quick
     if args[0] == "eval":
         args += ["--limit", "2"]
+    if args[0] == "bench":  # its rows have tests of their own, on smaller shapes
+        assert set(args[1:]) <= set(CASES)
+        args[1:] = ["import_s", "--runs", "1"]
+    if args[0] == "convert":
+        assert args[1] in {release.hub_id for release in RELEASES.values()}
+        args[1] = str(released_source)
     picture = here / "picture.png"
     picture.write_bytes((here / "runs" / "demo" / "picture.png").read_bytes())
     done = phantrol(*args)

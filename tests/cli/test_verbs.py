@@ -13,7 +13,8 @@ def test_demo_leaves_what_it_promises(workplace):
     for name in ("scores.json", "report.html", "picture.png", "final/model.safetensors", "metrics.jsonl"):
         assert (demo / name).stat().st_size > 0, name
     scores = json.loads((demo / "scores.json").read_text())
-    assert {key for key in scores} == {"benchmark", "split", "model", "seed", "scores"}
+    assert set(scores) == {"benchmark", "split", "model", "seed", "scores", "overall"}
+    assert "existence_f1" in scores["overall"] and "existence_f1" not in scores["scores"]
     assert {"shape", "existence", "count", "colour_one"} <= set(scores["scores"])
     assert all(set(row) == {"model", "shuffled", "prior", "n"} for row in scores["scores"].values())
     for words in ("shuffled images", "text-only prior", "the model says", "phantrol ask"):
@@ -52,6 +53,26 @@ def test_ask_with_and_without_a_picture(here, phantrol):
         assert done.code == 0, done.error
 
 
+def test_ask_with_beams_prints_the_same_kind_of_answer(here, phantrol):
+    from phantrol.inference.engine import Engine
+
+    best = Engine.open("runs/demo/final").answer(
+        [{"role": "user", "content": "Two plus two?"}], max_new_tokens=6, num_beams=4
+    )
+    done = phantrol("ask", "runs/demo/final", "Two plus two?", "--beams", 4, "--max-new-tokens", 6)
+    assert (done.code, done.out.strip()) == (0, best.text)
+    assert phantrol("ask", "runs/demo/final", "Two plus two?", "--beams", 0).code == 2
+
+
+def test_ask_with_smaller_weights(here, phantrol):
+    done = phantrol(
+        "ask", "runs/demo/final", "runs/demo/picture.png", "What?", "--weights", "int8", "--max-new-tokens", 3
+    )
+    assert done.code == 0, done.error
+    done = phantrol("ask", "runs/demo/final", "What?", "--weights", "int2")
+    assert done.code == 2 and "'int2': expected int8 or int4" in done.error
+
+
 def test_a_placeholder_typed_by_a_user_is_text(here, phantrol):
     done = phantrol("ask", "runs/demo/final", "runs/demo/picture.png", "Is <image> a picture?", "--max-new-tokens", 2)
     assert done.code == 0, done.error
@@ -59,7 +80,7 @@ def test_a_placeholder_typed_by_a_user_is_text(here, phantrol):
 
 def test_describe_model_and_recipe(here, phantrol):
     model = phantrol("describe", "runs/demo/final")
-    assert "traversal_gate" in model.out and "grafted: trol" in model.out
+    assert "language_model" in model.out and "grafted: trol" in model.out
     recipe = phantrol("describe", "primer_tiny", "stages.tune.max_steps=77")
     assert "77" in recipe.out and "PhantomOptimization" in recipe.out
 
@@ -68,7 +89,7 @@ def test_list(phantrol):
     everything = phantrol("list").out
     for name in ("trol", "phantom", "phantom_optimization", "primer", "primer_tiny"):
         assert name in everything
-    assert phantrol("list", "modifiers").out.split() == ["phantom", "trol"]
+    assert phantrol("list", "modifiers").out.split() == ["partial_lora", "phantom", "trol"]
 
 
 def test_dry_run_writes_nothing(here, phantrol, quick):

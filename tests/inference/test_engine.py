@@ -15,13 +15,13 @@ def test_a_batch_gives_each_chat_the_answer_that_it_gets_alone(engine, chats):
 
 def test_padding_that_is_not_masked_would_be_seen(engine, chats, monkeypatch):
     alone = [engine.answer(chat, max_new_tokens=12) for chat in chats]
-    pad = engine._pad_left
+    pad = engine.pad_left
 
     def pad_without_mask(prompts):
         inputs = pad(prompts)
         return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"])}
 
-    monkeypatch.setattr(engine, "_pad_left", pad_without_mask)
+    monkeypatch.setattr(engine, "pad_left", pad_without_mask)
     assert engine.answer_batch(chats, max_new_tokens=12) != alone
 
 

@@ -6,27 +6,15 @@ L layers that traverse, N tokens of the prompt, H x W the grid of one picture's 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from phantrol.explain.prompt import PictureTokens, read_prompt
 from phantrol.models.conversation import Chat
-from phantrol.models.image_processing import load_picture
-from phantrol.ops.images import best_tile_grid
 
-
-@dataclasses.dataclass(frozen=True)
-class PictureTokens:
-    """One picture of the chat and where its tokens stand.
-
-    positions  [H, W] index into the N tokens, laid out as the picture is; without the tokens of a thumbnail
-    """
-
-    picture: Image.Image
-    positions: Tensor
+__all__ = ["PictureTokens", "Traversal", "stretch_layers", "trace_traversal"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,33 +57,21 @@ def trace_traversal(model: Any, processor: Any, chat: Chat) -> Traversal:
     chat  as for `Engine`; where it ends with a question, the marker that opens the answer is part of the prompt
     Raises ValueError if no layer of the model traverses.
     """
-    decoder = model.get_decoder()
     # with a shared gate the layers hold one module between them, which is called once for each
-    gates = {index: getattr(layer, "traversal_gate", None) for index, layer in enumerate(decoder.layers)}
+    gates = {index: getattr(layer, "traversal_gate", None) for index, layer in enumerate(model.get_decoder().layers)}
     gates = {index: gate for index, gate in gates.items() if gate is not None}
     if not gates:
         raise ValueError("no layer of this model traverses: graft TrolConfig() on its decoder")
-    prompt = processor.encode(chat, add_generation_prompt=chat[-1]["role"] != "assistant")
-    inputs = {"input_ids": torch.tensor([prompt.input_ids], device=model.device)}
-    if prompt.pixel_values is not None:
-        inputs["pixel_values"] = prompt.pixel_values.to(model.device)
+    prompt = read_prompt(model, processor, chat)
     said: list[Tensor] = []
-    hooks = [gate.register_forward_hook(_collect_in(said)) for gate in dict.fromkeys(gates.values())]
-    try:
-        with torch.inference_mode():
-            model.eval()(**inputs, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    ratios = torch.stack(said).view(len(gates), -1, len(prompt.input_ids))[:, 0]
-    is_image = tuple(token == processor.image_token_id for token in prompt.input_ids)
+    prompt.run(model, [(gate, _collect_in(said)) for gate in dict.fromkeys(gates.values())])
     return Traversal(
-        question="".join(part["text"] for part in _parts_of(chat[-1]) if part["type"] == "text"),
-        ratios=ratios.clone(),
+        question=prompt.question,
+        ratios=torch.stack(said).view(len(gates), -1, len(prompt.tokens))[:, 0].clone(),
         layers=tuple(gates),
-        tokens=tuple(processor.tokenizer.decode([token]) for token in prompt.input_ids),
-        is_image=is_image,
-        pictures=tuple(_lay_out(processor, chat, torch.tensor(is_image).nonzero().flatten())),
+        tokens=prompt.tokens,
+        is_image=prompt.is_image,
+        pictures=prompt.pictures,
     )
 
 
@@ -104,30 +80,3 @@ def _collect_in(said: list[Tensor]) -> Any:
         said.append(ratio[0, :, 0].float().cpu())
 
     return collect
-
-
-def _lay_out(processor: Any, chat: Chat, positions: Tensor) -> list[PictureTokens]:
-    """Cut the positions of all image tokens into pictures, and join the tiles of each to one grid."""
-    options = processor.image_processor
-    side = processor.image_grid // processor.unshuffle
-    found, start = [], 0
-    for picture in _pictures_of(chat):
-        picture = load_picture(picture, options.max_pixels)
-        columns, rows = best_tile_grid(*picture.size, options.image_px, options.max_tiles)
-        count = columns * rows * side * side
-        grid = positions[start : start + count].view(rows, columns, side, side).transpose(1, 2)
-        found.append(PictureTokens(picture, grid.reshape(rows * side, columns * side)))
-        has_thumbnail = options.thumbnail and columns * rows > 1
-        start += count + has_thumbnail * side * side
-    assert start == len(positions)
-    return found
-
-
-def _pictures_of(chat: Chat) -> list[Any]:
-    parts = [part for message in chat for part in _parts_of(message) if part["type"] == "image"]
-    return [part.get("image", part.get("path")) for part in parts]
-
-
-def _parts_of(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content

@@ -41,7 +41,7 @@ def heat_map(traversal: Traversal, stretched: bool = False) -> str:
     ]
     marks += _layer_labels(traversal, top, row_px)
     readable = column_px >= READABLE_PX
-    for start, end, is_image in _runs(traversal.is_image):
+    for start, end, is_image in runs(traversal.is_image):
         left, right = LEFT + start * column_px, LEFT + end * column_px
         if is_image or not readable:
             words = f"{end - start} image tokens" if is_image else "text"
@@ -53,14 +53,14 @@ def heat_map(traversal: Traversal, stretched: bool = False) -> str:
                 text(
                     LEFT + (index + 0.5) * column_px + 3.5,
                     bottom + 7,
-                    _shown(traversal.tokens[index]),
+                    shown(traversal.tokens[index]),
                     "end",
                     "token",
                     -90,
                 )
                 for index in range(start, end)
             ]
-    room = 8 + 6.0 * max((len(_shown(t)) for t in traversal.tokens), default=0) if readable else 4
+    room = 8 + 6.0 * max((len(shown(t)) for t in traversal.tokens), default=0) if readable else 4
     height = bottom + room + 16
     marks.append(text((LEFT + WIDTH - RIGHT) / 2, height - 3, "tokens of the prompt, in order", "middle", "tick"))
     what = "each layer stretched to its own range" if stretched else f"raw w, 0 to {short_number(high)}"
@@ -157,11 +157,11 @@ def _layer_labels(traversal: Traversal, top: float, row_px: float) -> list[str]:
     return [*marks, text(WIDTH - RIGHT + 8, top - 10, "least – largest w", kind="tick")]
 
 
-def _runs(flags: Sequence[bool]) -> list[tuple[int, int, bool]]:
+def runs(flags: Sequence[bool]) -> list[tuple[int, int, bool]]:
     """Return (start, end, flag) of each run of equal flags."""
     starts = [index for index in range(len(flags)) if index == 0 or flags[index] != flags[index - 1]]
     return [(start, end, flags[start]) for start, end in zip(starts, [*starts[1:], len(flags)], strict=True)]
 
 
-def _shown(token: str) -> str:
+def shown(token: str) -> str:
     return token.strip().replace("\n", "⏎") or "␣"

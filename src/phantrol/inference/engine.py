@@ -56,7 +56,7 @@ class Engine:
         self.model, self.processor = model.eval(), processor
         end = model.generation_config.eos_token_id
         ends = [processor.end_of_turn_id] if end is None else end
-        self._end_ids = [ends] if isinstance(ends, int) else list(ends)
+        self.end_ids = [ends] if isinstance(ends, int) else list(ends)
         names = processor.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
         self._byte_ids = frozenset(names) - {None, processor.tokenizer.unk_token_id}
 
@@ -79,7 +79,7 @@ class Engine:
 
     def answer(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Answer:
         """Return what the model says next in one chat."""
-        return self._generate([self._encode(chat, max_new_tokens)], max_new_tokens, options)[0]
+        return self._generate([self.encode(chat, max_new_tokens)], max_new_tokens, options)[0]
 
     def answer_batch(
         self, chats: Sequence[Chat], max_new_tokens: int = 64, batch_size: int = 32, **options: Any
@@ -91,7 +91,7 @@ class Engine:
         window = batch_size * SORTED_BATCHES
         for start in range(0, len(chats), window):
             prompts = {
-                index: self._encode(chats[index], max_new_tokens)
+                index: self.encode(chats[index], max_new_tokens)
                 for index in range(start, min(start + window, len(chats)))
             }
             order = sorted(prompts, key=lambda index: len(prompts[index].input_ids))
@@ -111,7 +111,7 @@ class Engine:
         if options.get("num_beams", 1) != 1:
             raise ValueError(f"a stream with num_beams={options['num_beams']}: expected 1; beams come with `answer`")
         options["num_beams"] = 1
-        return self._stream(self._encode(chat, max_new_tokens), max_new_tokens, options)
+        return self._stream(self.encode(chat, max_new_tokens), max_new_tokens, options)
 
     def _stream(self, prompt: Encoding, max_new_tokens: int, options: dict[str, Any]) -> Generator[str, None, Answer]:
         tokens, stop = _TokenQueue(), _StopWhenAsked()
@@ -132,7 +132,7 @@ class Engine:
                 if isinstance(got, BaseException):
                     raise got
                 ids += got
-                text = self._decode(ids[: self._num_certain(ids)]).rstrip(CUT_CHARACTER)
+                text = self.decode(ids[: self.num_certain(ids)]).rstrip(CUT_CHARACTER)
                 if len(text) > len(said) and text.startswith(said):
                     yield text[len(said) :]
                     said = text
@@ -143,7 +143,8 @@ class Engine:
             stop.asked.set()
             thread.join()
 
-    def _encode(self, chat: Chat, max_new_tokens: int) -> Encoding:
+    def encode(self, chat: Chat, max_new_tokens: int) -> Encoding:
+        """Return the prompt of a chat, which leaves room for an answer of `max_new_tokens`."""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}: expected 1 or more")
         if not chat:
@@ -165,7 +166,7 @@ class Engine:
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
     ) -> list[Answer]:
-        inputs = self._pad_left(prompts)
+        inputs = self.pad_left(prompts)
         options = {"do_sample": False, **options}
         if "stop_strings" in options:
             options.setdefault("tokenizer", self.processor.tokenizer)
@@ -174,8 +175,8 @@ class Engine:
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
-                eos_token_id=self._end_ids,
-                pad_token_id=self._pad_id,
+                eos_token_id=self.end_ids,
+                pad_token_id=self.pad_id,
                 streamer=streamer,
                 stopping_criteria=None if stop is None else StoppingCriteriaList([stop]),
                 **options,
@@ -187,36 +188,38 @@ class Engine:
         ]
 
     def _answer(self, ids: list[int], num_prompt_tokens: int, max_new_tokens: int, padded: bool) -> Answer:
-        end = next((index for index, token in enumerate(ids) if token in self._end_ids), None)
+        end = next((index for index, token in enumerate(ids) if token in self.end_ids), None)
         if end is not None:
             ids = ids[: end + 1]
         elif padded:  # a row that a stop string ended before the others of its batch
-            while ids and ids[-1] == self._pad_id:
+            while ids and ids[-1] == self.pad_id:
                 ids = ids[:-1]
         reason = "stop" if end is not None or len(ids) < max_new_tokens else "length"
-        return Answer(self._decode(ids), num_prompt_tokens, len(ids), reason)
+        return Answer(self.decode(ids), num_prompt_tokens, len(ids), reason)
 
-    def _num_certain(self, ids: list[int]) -> int:
-        """How many tokens decode to the same text whatever follows: not bytes of a character that others may still
-        complete. SentencePiece's tokens for single bytes are read as one run, which one wrong byte spoils."""
+    def num_certain(self, ids: list[int]) -> int:
+        """Return how many tokens decode to the same text whatever follows: not bytes of a character that others may
+        still complete. SentencePiece's tokens for single bytes are read as one run, which one wrong byte spoils."""
         length = len(ids)
         while length and ids[length - 1] in self._byte_ids:
             length -= 1
         return length
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of an answer."""
         # tidying up spaces would change text that a stream has already sent
         return self.processor.decode(ids, clean_up_tokenization_spaces=False)
 
     @property
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
+        """The token that fills up short rows; it is masked."""
         pad_id = self.processor.tokenizer.pad_token_id
-        return self._end_ids[0] if pad_id is None else pad_id
+        return self.end_ids[0] if pad_id is None else pad_id
 
-    def _pad_left(self, prompts: Sequence[Encoding]) -> dict[str, Tensor]:
-        """input_ids, attention_mask [B, N] and pixel_values of all rows in order, on the device of the model."""
+    def pad_left(self, prompts: Sequence[Encoding]) -> dict[str, Tensor]:
+        """Return input_ids, attention_mask [B, N] and pixel_values of all rows in order, on the device of the model."""
         longest = max(len(prompt.input_ids) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), self._pad_id)
+        ids = torch.full((len(prompts), longest), self.pad_id)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt.input_ids) :] = torch.tensor(prompt.input_ids)

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 MAX_REMEMBERED = 4096  # strings whose tokens are kept: questions repeat
+LONGEST_REMEMBERED = 4096  # characters of one of them: long texts do not, and would fill the memory
 
 Piece = tuple[bool, str]  # (is it of the template or a picture's, and so to be trusted with special tokens?, text)
 
@@ -37,20 +38,23 @@ class TextEncoder:
         Typed text that holds, or makes together with its neighbours, the string of a special token is the exception:
         it is tokenized alone, and spelled.
         """
-        if pieces not in self._remembered:
-            ids = []
-            for is_risky, group in groupby(self._marked(pieces), key=lambda marked: marked[0]):
-                texts = [text for _, text in group]
-                runs = [self._spelled(text) for text in texts] if is_risky else [self._plain("".join(texts))]
-                ids += [token for run in runs for token in run]
-            self._remember(pieces, ids)
-        return self._remembered[pieces]
+        known = self._remembered.get(pieces)
+        if known is not None:
+            return known
+        ids: list[int] = []
+        for is_risky, group in groupby(self._marked(pieces), key=lambda marked: marked[0]):
+            texts = [text for _, text in group]
+            runs = [self._spelled(text) for text in texts] if is_risky else [self._plain("".join(texts))]
+            ids += [token for run in runs for token in run]
+        return self._remember(pieces, ids, sum(len(text) for _, text in pieces))
 
     def typed(self, text: str) -> list[int]:
         """Return the ids of a text that stands alone, such as an answer."""
-        if text not in self._remembered:
-            self._remember(text, self._spelled(text) if self._special.search(text) else self._plain(text))
-        return self._remembered[text]
+        known = self._remembered.get(text)
+        if known is not None:
+            return known
+        ids = self._spelled(text) if self._special.search(text) else self._plain(text)
+        return self._remember(text, ids, len(text))
 
     def _marked(self, pieces: tuple[Piece, ...]) -> list[tuple[bool, str]]:
         """(would it make special tokens that it must not make?, text) of each piece."""
@@ -78,7 +82,9 @@ class TextEncoder:
     def _ordinary(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def _remember(self, key: Any, ids: list[int]) -> None:
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = ids
+    def _remember(self, key: Any, ids: list[int], num_characters: int) -> list[int]:
+        if num_characters <= LONGEST_REMEMBERED:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = ids
+        return ids

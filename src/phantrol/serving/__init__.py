@@ -1,0 +1,1 @@
+"""Serving: the OpenAI protocol over an Engine, and the page."""

@@ -1,0 +1,44 @@
+"""How much one request may ask for, and all of them together."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Every bound of the server. None of them can be lifted by a request.
+
+    rows, queue        answers under way, and requests that wait; more are told to come again (429)
+    request_s          from a request's first byte to its answer's last
+    body_s             in which a body must have come
+    body_bytes         of a request; pictures come in base64, which is a third larger than their files
+    image_pixels       of one picture, checked before it is decoded
+    image_s            in which a remote picture must have come
+    image_bytes        of one remote picture
+    images, messages, text_characters, prompt_tokens   of one request
+    answer_tokens, choices   of one request; answer_tokens is also what a request gets that does not say
+    drain_s            that running answers get after SIGTERM
+    """
+
+    rows: int = 16
+    queue: int = 64
+    request_s: float = 300.0
+    body_s: float = 30.0
+    body_bytes: int = 32_000_000
+    images: int = 8
+    image_pixels: int = 24_000_000
+    image_bytes: int = 16_000_000
+    image_s: float = 10.0
+    messages: int = 256
+    text_characters: int = 400_000
+    prompt_tokens: int = 16_384
+    answer_tokens: int = 1024
+    choices: int = 8
+    drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, smallest = getattr(self, field.name), 0 if field.name in ("queue", "images") else 1e-3
+            if value < smallest:
+                raise ValueError(f"the limit {field.name} is {value}: expected more than 0")

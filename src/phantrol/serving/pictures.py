@@ -1,0 +1,58 @@
+"""Pictures of a request: from a data URI or an allowed host, to pixels, without trusting a byte of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import warnings
+
+from PIL import Image
+
+from phantrol.models.image_processing import load_picture
+from phantrol.serving.errors import Refusal
+from phantrol.serving.fetching import Fetcher
+from phantrol.serving.limits import Limits
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # of Pillow's many: some of the others call other programs
+DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+
+
+async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
+    """Return the file behind an image_url. Raises Refusal."""
+    if url[:5].lower() != "data:":
+        return await fetcher.fetch(url)
+    start = DATA_URI.match(url)
+    if start is None:
+        raise _refuse("a data URI of a picture: expected data:image/png;base64,...")
+    try:
+        return base64.b64decode(url[start.end() :], validate=True)
+    except (binascii.Error, ValueError):
+        raise _refuse("the picture in a data URI is not base64") from None
+
+
+def decode_picture(data: bytes, limits: Limits) -> Image.Image:
+    """Return the pixels of a file. Raises Refusal; its size is looked at before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a large picture is refused below
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _refuse(f"a picture is too large: expected at most {limits.image_pixels:,} pixels") from None
+    except Exception:  # Pillow's readers raise whatever a broken file makes them
+        raise _refuse(f"a picture cannot be read: expected {', '.join(FORMATS)}") from None
+    width, height = picture.size
+    if width * height > limits.image_pixels:
+        raise _refuse(
+            f"a picture is too large: {width} x {height} pixels, expected at most {limits.image_pixels:,}; "
+            "make it smaller"
+        )
+    try:
+        return load_picture(picture, limits.image_pixels)
+    except Exception:
+        raise _refuse("a picture is broken: it cannot be decoded") from None
+
+
+def _refuse(message: str) -> Refusal:
+    return Refusal(400, message, param="messages", code="invalid_image")

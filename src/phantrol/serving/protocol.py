@@ -1,0 +1,160 @@
+"""The part of OpenAI's chat protocol that this server speaks. What it does not know it refuses, and never ignores.
+
+Differs: `temperature` is 0 where a request does not say, not 1: the models answer questions about pictures, and are
+never left to chance unless asked to be.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from phantrol.serving.errors import Refusal
+
+MAX_NAME = 120  # characters of a field's name that an error repeats: it may be the client's own invention
+MAX_STOP = 200  # characters of a stop string
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ImageUrl(_Strict):
+    """`detail` is accepted, and makes no difference: the model's own tiling decides."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(_Strict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[Part], Field(min_length=1)]
+    name: str | None = None
+    refusal: None = None  # what clients send back of an earlier answer
+    annotations: list[Any] | None = Field(default=None, max_length=0)
+    audio: None = None
+    function_call: None = None
+    tool_calls: list[Any] | None = Field(default=None, max_length=0)
+
+    @model_validator(mode="after")
+    def _pictures_are_a_user_s(self) -> Message:
+        parts = () if self.role == "user" or isinstance(self.content, str) else self.content
+        if any(isinstance(part, ImagePart) for part in parts):
+            raise ValueError(f"a message of role {self.role!r} shows a picture: expected in a user's message alone")
+        return self
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None  # accepted: nothing is obfuscated
+
+
+class ResponseFormat(_Strict):
+    type: Literal["text"]
+
+
+class ChatRequest(_Strict):
+    """The body of POST /v1/chat/completions."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    # accepted where they ask for nothing that is not done anyway
+    frequency_penalty: float | None = Field(default=None, ge=0, le=0)
+    presence_penalty: float | None = Field(default=None, ge=0, le=0)
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = Field(default=None, max_length=0)
+    tool_choice: Literal["none", "auto"] | None = None
+    logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
+    modalities: list[Literal["text"]] | None = None
+    store: Literal[False] | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_few_and_short(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        stops = [stop] if isinstance(stop, str) else stop or []
+        if len(stops) > 4 or any(not 1 <= len(each) <= MAX_STOP for each in stops):
+            raise ValueError(f"expected at most 4 strings of 1 to {MAX_STOP} characters")
+        return stop
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs without logprobs: expected logprobs=true")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options without stream: expected stream=true")
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens differ: expected one of them")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def answer_tokens(self) -> int | None:
+        """How long an answer may be, under either of its names."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class ConversationRequest(_Strict):
+    """Whatever else is asked about a conversation: its messages, and the name of the model if one likes."""
+
+    model: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)]
+
+
+def parse(kind: type[Request], body: bytes) -> Request:
+    """Return the request in a body. Raises Refusal (400), naming the first field that is wrong."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    except RecursionError:
+        raise Refusal(400, "the body is nested too deeply", code="invalid_json") from None
+    if first["type"] == "json_invalid":
+        raise Refusal(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
+    # of a union, such as a content that may be text or parts, pydantic names the branch too
+    place = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "tagged-union"))]
+    where = ".".join(place)[:MAX_NAME] or None
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        what, code = "this server does not know this field", "unknown_parameter"
+    elif first["type"] == "missing":
+        what, code = "this field is missing", "missing_required_parameter"
+    else:
+        code = "invalid_value"
+    raise Refusal(400, f"{where}: {what}" if where else what, param=where, code=code)

@@ -1,0 +1,111 @@
+"""`phantrol serve`: a model, an address, and an end that lets running answers finish."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import PurePath
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from phantrol.inference.engine import Engine
+from phantrol.serving.app import Service
+from phantrol.serving.guard import is_loopback
+from phantrol.serving.limits import Limits
+
+MAX_HEADER_BYTES = 32_768
+API_KEY = "PHANTROL_API_KEY"  # the environment's name for --api-key, which other users of a machine can see
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, but the first signal only closes the door: running answers finish, and new requests get 503.
+
+    uvicorn itself would stop listening, and a client could not tell a server that stops from one that is gone.
+    """
+
+    def __init__(self, service: Service, **options: Any):
+        # forwarded addresses are not trusted, and nobody is told what serves here
+        defaults = dict(http="h11", ws="none", proxy_headers=False, server_header=False, access_log=False)
+        super().__init__(
+            uvicorn.Config(
+                service.guard,
+                **{**defaults, **options},
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                timeout_keep_alive=10,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._service, self._drain_ends = service, 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain_ends:
+            super().handle_exit(sig, frame)  # asked twice: at once
+        else:
+            self.drain()
+
+    def drain(self) -> None:
+        """Take no new requests; end when the running ones are done, or their time is over."""
+        self._service.guard.draining = True
+        self._drain_ends = time.monotonic() + self._service.limits.drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drain_ends and (not self._service.guard.in_flight or time.monotonic() > self._drain_ends):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    api_key: str | None = None,
+    image_hosts: Sequence[str] = (),
+    weights: str | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Load a model and serve it until a signal ends it.
+
+    name     by which clients ask for the model; by default the last part of `model`, or the one before a "final"
+    api_key  by default from the environment, PHANTROL_API_KEY
+    Raises ValueError if there is no such model, or the key or a host cannot be one.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    api_key = api_key if api_key is not None else os.environ.get(API_KEY)
+    check_api_key(api_key)
+    check_image_hosts(image_hosts)
+    engine = Engine.open(model, weights)
+    service = Service(engine, name or served_name(model), limits, api_key, image_hosts, is_loopback(host))
+    if service.scheduler.batch.fault:
+        print(f"Requests run one at a time: {service.scheduler.batch.fault}.")
+    if api_key is None and not is_loopback(host):
+        print(f"Anyone who reaches {host}:{port} can use this server: set --api-key, or {API_KEY}.")
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{service.name} is at http://{shown}:{port}/v1; stop it with Ctrl+C.", flush=True)
+    DrainingServer(service, host=host, port=port, log_level="warning").run()
+
+
+def served_name(model: str) -> str:
+    """Return what clients call a model: no folder of this machine is told."""
+    parts = [part for part in PurePath(model).parts if part not in ("/", ".", "..")]
+    if len(parts) > 1 and parts[-1] == "final":
+        parts.pop()
+    return parts[-1] if parts else "phantrol"
+
+
+def check_api_key(key: str | None) -> None:
+    """Raise ValueError for a key that no header can carry, or that is empty."""
+    if key is not None and not re.fullmatch(r"[!-~]{8,}", key):
+        raise ValueError("the API key: expected 8 or more characters of ASCII, without spaces")
+
+
+def check_image_hosts(hosts: Sequence[str]) -> None:
+    """Raise ValueError for what is no name of a host."""
+    for host in hosts:
+        if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]+(:[0-9]{1,5})?", host):
+            raise ValueError(f"--allow-image-host {host}: expected a name, as example.org or example.org:8443")

@@ -1,0 +1,83 @@
+"""`phantrol describe` of models: parts, and memory at a given prompt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+RECORDED = Path(__file__).parents[1] / "recorded"
+
+
+def sizes(text: str, phase: str) -> list[float]:
+    """Weights, cache, activations and sum of a row, in MiB."""
+    row = next(line for line in text.splitlines() if phase in line)
+    found = re.findall(r"([\d.]+) (MiB|GiB)", row)
+    return [float(number) * (1024 if unit == "GiB" else 1) for number, unit in found]
+
+
+@pytest.fixture(scope="module")
+def phantom_1_8b(phantrol):
+    done = phantrol("describe", "Phantom-1.8B", "--prompt-tokens", 256, "--answer-tokens", 64)
+    assert done.code == 0, done.error
+    return done.out
+
+
+def test_a_released_model_by_its_name(phantom_1_8b):
+    for words in ("vision_tower", "304,012,288", "in all", "2,210,442,288", "at most 7", "bfloat16", "phantom"):
+        assert words in phantom_1_8b
+    weights, cache, activations, whole = sizes(phantom_1_8b, "reading the prompt")
+    assert weights == pytest.approx(2 * 2_210_442_288 / 2**20, rel=2e-3)
+    tokens, anchors = 256 + 7 * 256, 24 * 2 * (16 + 8 + 8) * 128 * 2
+    assert cache == pytest.approx((2 * 2 * tokens * 24 * 8 * 128 * 2 + anchors) / 2**20, abs=0.1)
+    assert activations > 50 and whole == pytest.approx(weights + cache + activations, rel=5e-3)
+
+
+def test_flags_change_what_they_are_for(phantrol, phantom_1_8b):
+    before = sizes(phantom_1_8b, "reading the prompt")
+    flags = ["--prompt-tokens", 256, "--answer-tokens", 64, "--images", 2, "--tiles", 1, "--batch-size", 2]
+    after = sizes(phantrol("describe", "Phantom-1.8B", *flags, "--dtype", "int4").out, "reading the prompt")
+    assert after[0] < 0.55 * before[0]  # embeddings, head and vision tower stay in bfloat16
+    assert after[1] / before[1] == pytest.approx(2 * (256 + 2 * 256) / (256 + 7 * 256), rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["trol_internlm2", "phantom_qwen2"])
+def test_a_folder_in_the_official_layout(phantrol, name):
+    done = phantrol("describe", RECORDED / name, "--dtype", "float16")
+    assert done.code == 0, done.error
+    assert "in the official layout" in " ".join(done.out.split()) and "phantrol convert" in done.out
+    assert ("partial_lora" in done.out) == (name == "trol_internlm2")
+    text = phantrol("describe", RECORDED / name, "--images", 0).out
+    assert "seeing the pictures" in done.out and "seeing the pictures" not in text and "reading the prompt" in text
+
+
+def test_a_model_that_was_trained_here(here, phantrol):
+    done = phantrol("describe", "runs/demo/final")
+    assert done.code == 0, done.error
+    for words in ("grafted: trol", "float32", "at most 1", "phantrol ask runs/demo/final"):
+        assert words in done.out
+    weights, *_ = sizes(done.out, "writing the answer")
+    assert weights == pytest.approx((here / "runs/demo/final/model.safetensors").stat().st_size / 2**20, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["Phantom-7B", "--dtype", "int2"], ["int2", "int8"]),
+        (["Phantom-7B", "stages.tune.lr=1"], ["Phantom-7B is a model", "recipes"]),
+        (["Phantom-8B"], ["Phantom-8B"]),
+        (["models/Phantom-8B"], ["no folder", "Phantom-7B"]),
+    ],
+)
+def test_what_cannot_be_described_is_one_line(phantrol, args, words):
+    done = phantrol("describe", *args)
+    assert done.code == 2
+    for word in words:
+        assert word in done.error
+
+
+def test_a_folder_of_another_model_is_one_line(phantrol, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    done = phantrol("describe", tmp_path)
+    assert done.code == 2 and len(done.error.strip().splitlines()) == 1

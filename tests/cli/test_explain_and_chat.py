@@ -1,0 +1,194 @@
+"""`phantrol explain` and `phantrol chat`, as their user types them."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+MODEL, PICTURE = "runs/demo/final", "runs/demo/picture.png"
+
+
+def test_explain_writes_a_figure_and_says_what_it_shows(here, phantrol):
+    done = phantrol("explain", MODEL, PICTURE, "What color is it?", "--out", "maps/why.png", "--max-new-tokens", 3)
+    assert done.code == 0, done.error
+    for words in ("Looked twice: w is", "The phantom adds", "maps/why.png"):
+        assert words in done.out
+    with Image.open(here / "maps" / "why.png") as figure:
+        assert figure.format == "PNG" and figure.width == 2000
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        ([PICTURE, "What?", "--out", "why.jpg"], ".png"),
+        ([PICTURE, "  ", "--out", "why.png"], "question without text"),
+        (["no.png", "What?", "--out", "why.png"], "no such file"),
+    ],
+)
+def test_what_explain_refuses(here, phantrol, args, word):
+    done = phantrol("explain", MODEL, *args)
+    assert done.code == 2 and word in done.error
+    assert not list(here.glob("why.*"))
+
+
+def pipe(phantrol, monkeypatch, lines, *args):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
+    return phantrol("chat", MODEL, *args, "--max-new-tokens", 5)
+
+
+def test_a_piped_conversation(here, phantrol, monkeypatch):
+    """Turns, pictures and /clear reach the engine, and only its answers are printed."""
+    from phantrol.inference.engine import Engine
+
+    seen = []
+
+    def stream(self, chat, max_new_tokens):
+        seen.append([dict(message) for message in chat])
+        yield from (f"answer {len(seen)}", " to ", chat[-1]["content"][-1]["text"])
+
+    monkeypatch.setattr(Engine, "stream", stream)
+    lines = [
+        "What?",
+        "",
+        "And?",
+        f'/image "{PICTURE}"',
+        f"/image {PICTURE}",
+        "Now?",
+        "/clear",
+        "New?",
+        "/quit",
+        "Never?",
+    ]
+    done = pipe(phantrol, monkeypatch, lines, PICTURE)
+    assert done.code == 0, done.error
+    said = ["answer 1 to What?", "answer 2 to And?", "answer 3 to Now?", "answer 4 to New?"]
+    assert done.out.splitlines() == said
+    assert [len(chat) for chat in seen] == [1, 3, 5, 1]
+    assert [message["content"] for message in seen[2][1::2]] == said[:2]
+    kinds = [[part["type"] for part in chat[-1]["content"]] for chat in seen]
+    assert kinds == [["image", "text"], ["text"], ["image", "image", "text"], ["text"]]
+
+
+def test_a_piped_question_gets_the_engine_s_answer(here, phantrol, monkeypatch):
+    from phantrol.inference.engine import Engine
+
+    done = pipe(phantrol, monkeypatch, ["New?"])
+    answer = Engine.open(MODEL).answer([{"role": "user", "content": "New?"}], max_new_tokens=5)
+    assert (done.code, done.out) == (0, answer.text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [("/frobnicate", "/image FILE"), ("/image", "without a file"), ("/image no.png", "no such file")],
+)
+def test_a_mistake_in_a_pipe_ends_it(here, phantrol, monkeypatch, line, word):
+    done = pipe(phantrol, monkeypatch, [line, "What?"])
+    assert (done.code, done.out) == (2, "") and word in done.error
+
+
+def test_a_wrong_picture_is_said_before_the_model_is_loaded(here, phantrol, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    done = phantrol("chat", "./nowhere", "no.png")
+    assert done.code == 2 and "no.png" in done.error
+
+
+def test_a_refused_question_changes_nothing_and_a_stopped_answer_stays(here, monkeypatch):
+    from phantrol.chatting import Conversation
+    from phantrol.inference.engine import Engine
+
+    talk = Conversation(Engine.open(MODEL), max_new_tokens=3)
+    talk.show(PICTURE)
+    with pytest.raises(ValueError, match="reads at most"):
+        list(talk.ask("word " * 3000))
+    assert talk.turns == [] and len(talk.waiting) == 1
+    closed = []
+
+    def words(chat, max_new_tokens):
+        try:
+            yield from ("a ", "long ", "story")
+        finally:
+            closed.append(len(chat))
+
+    monkeypatch.setattr(talk.engine, "stream", words)
+    answer = talk.ask("What?")
+    assert next(answer) + next(answer) == "a long "
+    answer.close()
+    assert talk.turns[-1] == {"role": "assistant", "content": "a long "} and talk.waiting == [] and closed == [1]
+    monkeypatch.undo()
+    list(talk.ask("And then?"))
+    assert [message["role"] for message in talk.turns] == ["user", "assistant"] * 2
+
+
+ENDLESS = """
+import sys, time, torch
+from phantrol.inference import engine
+
+def generate(self, prompts, max_new_tokens, options, streamer, stop):
+    streamer.put(torch.tensor([0]))
+    for _ in range(3000):
+        streamer.put(torch.tensor([self.processor.tokenizer.convert_tokens_to_ids("color")]))
+        time.sleep(0.01)
+        if stop.asked.is_set():
+            break
+    return [engine.Answer("", 1, 1, "stop")]
+
+engine.Engine._generate = generate
+sys.argv = ["phantrol", "chat", *sys.argv[1:]]
+from phantrol.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_in_a_terminal_control_c_stops_the_answer_and_control_d_ends(here):
+    import pty
+
+    ours, theirs = pty.openpty()
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-c", ENDLESS, MODEL, PICTURE]
+    child = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # so that Ctrl-C reaches it
+    )  # fmt: skip
+    os.close(theirs)
+    said = ""
+
+    def until(words, seconds=90.0):
+        nonlocal said
+        ends = time.monotonic() + seconds
+        while words not in said:
+            assert time.monotonic() < ends, said
+            if select.select([ours], [], [], 0.2)[0]:
+                try:
+                    said += os.read(ours, 65536).decode(errors="replace")
+                except OSError:  # Linux's way to say that the other side has closed
+                    break
+        assert words in said, said
+        found, said = said, ""
+        return found
+
+    try:
+        assert "shown with the next question" in until("› ")
+        os.write(ours, b"What color?\n")
+        until("color")
+        os.write(ours, b"\x03")
+        until("(stopped)")
+        os.write(ours, b"/frobnicate\n")
+        until("unknown command")
+        os.write(ours, b"\x03")
+        until("Ctrl-D or /quit ends")
+        os.write(ours, b"\x04")
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)

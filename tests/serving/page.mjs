@@ -1,0 +1,240 @@
+// Drives the page in Chromium as a person would. node page.mjs MODULES URL KEY FOLDER: the folder with playwright-core's
+// node_modules, the server, the key that it begins with, and the folder of the pictures, where screenshots go too. When
+// it prints "change the key", whoever started it changes the server's and answers with the new one.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+
+const [modules, url, key, folder] = process.argv.slice(2);
+const { chromium } = createRequire(`${modules}/`)("playwright-core");
+const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync"];
+const picture = `${folder}/picture.png`;
+const replies = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags });
+
+async function open(options) {
+  const context = await browser.newContext({ httpCredentials: { username: "", password: key }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  page.problems = [];
+  page.bodies = [];
+  page.on("pageerror", (error) => page.problems.push(error.message));
+  page.on("console", (said) => {
+    if (said.type() === "error" && !said.text().includes("status of")) page.problems.push(said.text());
+  });
+  page.on("request", (request) => {
+    if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(url)) page.problems.push(request.url());
+    if (request.url().endsWith("/chat/completions")) page.bodies.push(request.postDataJSON());
+  });
+  await page.goto(url);
+  await page.waitForFunction(() => document.getElementById("model").textContent);
+  return page;
+}
+
+async function setLength(page, tokens) {
+  await page.click("summary");
+  await page.fill("#length", tokens);
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("#length").isVisible(), false);
+}
+
+async function ask(page, words) {
+  const before = await page.locator(".look").count();
+  await page.fill("#question", words);
+  await page.press("#question", "Enter");
+  await page.waitForFunction((count) => document.querySelectorAll(".look").length > count, before);
+}
+
+const done = async (page) => {
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+};
+
+const steps = {
+  async "a picture, a streamed answer, several turns, both views"() {
+    const page = await open({ viewport: { width: 1100, height: 860 } });
+    await page.screenshot({ path: `${folder}/start.png` });
+    await setLength(page, "12");
+    await page.setInputFiles("#file", picture);
+    await page.waitForSelector("#waiting img");
+    await ask(page, "What color is the circle?");
+    const first = await page.locator(".said .text").first().textContent();
+    assert.ok(first.trim().length > 3);
+    assert.match(await page.locator(".below").first().textContent(), /cut off .* tokens read, 12 said/);
+    await ask(page, "a star?\nor a ring?");
+    const [, { messages, max_tokens, temperature }] = page.bodies;
+    assert.deepEqual([messages.length, max_tokens, temperature], [3, 12, 0]);
+    const bytes = readFileSync(picture).toString("base64");
+    assert.equal(messages[0].content[0].image_url.url, `data:image/png;base64,${bytes}`);
+    assert.deepEqual(messages[1], { role: "assistant", content: first });
+    assert.deepEqual(messages[2].content, [{ type: "text", text: "a star?\nor a ring?" }]);
+    const look = page.locator(".look").first();
+    await look.click();
+    await page.waitForSelector(".views");
+    assert.deepEqual(await page.locator(".view h3").allTextContents(), ["Where it looked twice", "What the phantom adds"]);
+    assert.equal(await look.getAttribute("aria-expanded"), "true");
+    const colours = () => page.locator(".overlay").first().evaluate((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return [...new Set(new Uint32Array(data.buffer))];
+    });
+    const mean = await colours();
+    assert.ok(mean.length > 4, "the map is blank");
+    await page.locator(".view select").first().selectOption("0");
+    assert.notDeepEqual(await colours(), mean);
+    await page.locator(".grid").first().focus();
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowDown");
+    assert.match(await page.locator(".readout").first().textContent(), /^layer 1, “<s>”: w 0?\.?\d/);
+    await page.screenshot({ path: `${folder}/views.png` });
+    await look.click();
+    assert.equal(await page.locator(".views").isVisible(), false);
+    await page.click("#anew");
+    assert.equal(await page.locator(".turn").count(), 0);
+    await done(page);
+  },
+
+  async "keyboard: new line, stop, focus order"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    assert.equal(await page.evaluate(() => document.activeElement.id), "question");
+    await page.keyboard.type("one");
+    await page.keyboard.press("Shift+Enter");
+    await page.keyboard.type("two");
+    assert.equal(await page.inputValue("#question"), "one\ntwo");
+    assert.equal(page.bodies.length, 0);
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.querySelector(".said .text")?.textContent.length > 4);
+    assert.ok(await page.locator("#stop").isVisible());
+    await page.keyboard.press("Escape");
+    await page.waitForSelector(".look");
+    assert.match(await page.locator(".below").textContent(), /stopped/);
+    await page.focus(".skip");
+    const order = [];
+    for (let index = 0; index < 6; index++) {
+      if (index) await page.keyboard.press("Tab");
+      const [name, ring] = await page.evaluate(() => {
+        const at = document.activeElement;
+        const style = getComputedStyle(at.id === "question" ? at.parentElement : at);
+        return [at.id || at.className || at.tagName, style.outlineStyle !== "none" || style.boxShadow !== "none"];
+      });
+      assert.ok(ring, `${name} shows no focus`);
+      order.push(name);
+    }
+    assert.deepEqual(order, ["skip", "SUMMARY", "anew", "look", "attach", "question"]);
+    await done(page);
+  },
+
+  async "pictures: dropped, pasted, taken away, no picture at all"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    const hand = (kind, bytes, type) => page.evaluate(([kind, bytes, type]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(bytes)], "a file", { type }));
+      const options = { bubbles: true, cancelable: true };
+      const event = kind === "drop" ? new DragEvent("drop", { ...options, dataTransfer: transfer })
+        : new ClipboardEvent("paste", { ...options, clipboardData: transfer });
+      document.body.dispatchEvent(event);
+    }, [kind, [...bytes], type]);
+    await hand("drop", readFileSync(picture), "image/png");
+    await page.waitForSelector("#waiting li:nth-child(1)");
+    await hand("paste", readFileSync(picture), "image/png");
+    await page.waitForSelector("#waiting li:nth-child(2)");
+    await page.getByRole("button", { name: "Remove a file" }).first().click();
+    assert.equal(await page.locator("#waiting li").count(), 1);
+    await hand("drop", Buffer.from("words"), "text/plain");
+    assert.match(await page.locator("#problem").textContent(), /no picture/);
+    await hand("drop", Buffer.from("words"), "image/png");
+    await page.waitForFunction(() => /cannot read a file/.test(document.getElementById("problem").textContent));
+    await page.setInputFiles("#file", `${folder}/large.png`);
+    await page.waitForSelector("#waiting li:nth-child(2)");
+    const size = await page.locator("#waiting img").last().evaluate((image) => [image.naturalWidth, image.naturalHeight]);
+    assert.deepEqual(size, [2048, 512]); // made smaller before it is sent
+    await done(page);
+  },
+
+  async "refusals are said in plain words, and the question comes back"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    await page.setInputFiles("#file", picture);
+    await page.waitForSelector("#waiting img");
+    await setLength(page, "4096"); // more than this server grants
+    await page.fill("#question", "What?");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#problem:not([hidden])");
+    assert.match(await page.locator("#problem").textContent(), /^The server refused this: .*\d.*\.$/);
+    assert.equal(await page.inputValue("#question"), "What?");
+    assert.equal(await page.locator("#waiting li").count(), 1);
+    assert.equal(await page.locator(".turn").count(), 0);
+    await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 429, headers: { "Retry-After": "7" } }));
+    await page.press("#question", "Enter");
+    await page.waitForFunction(() => /again in 7 s/.test(document.getElementById("problem").textContent));
+    await page.unroute("**/v1/chat/completions");
+    await page.route("**/v1/chat/completions", (route) => route.abort());
+    await page.press("#question", "Enter");
+    await page.waitForFunction(() => /does not answer/.test(document.getElementById("problem").textContent));
+    const broken = 'data: {"choices":[{"delta":{"content":"half"}}]}\n\n';
+    await page.unroute("**/v1/chat/completions");
+    await page.route("**/v1/chat/completions", (route) => route.fulfill({ contentType: "text/event-stream", body: broken }));
+    await page.press("#question", "Enter");
+    await page.waitForFunction(() => /broke off/.test(document.getElementById("problem").textContent));
+    assert.equal(await page.locator(".said .text").textContent(), "half");
+    page.problems = page.problems.filter((words) => !words.includes("ERR_FAILED"));
+    await done(page);
+  },
+
+  async "telephone: nothing sticks out, light and dark differ"() {
+    const shades = [];
+    for (const colorScheme of ["light", "dark"]) {
+      const page = await open({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme });
+      await setLength(page, "20");
+      await page.setInputFiles("#file", picture);
+      await page.waitForSelector("#waiting img");
+      await ask(page, "What color is the circle? ".repeat(6) + "w".repeat(60));
+      await page.locator(".look").tap();
+      await page.waitForSelector(".views");
+      const [wide, room, composer] = await page.evaluate(() => [
+        Math.max(document.documentElement.scrollWidth, document.getElementById("scroll").scrollWidth),
+        innerWidth,
+        document.getElementById("composer").getBoundingClientRect().bottom,
+      ]);
+      assert.ok(wide <= room, `${wide} px on a screen of ${room}`);
+      assert.ok(composer <= 844);
+      shades.push(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
+      await page.screenshot({ path: `${folder}/phone-${colorScheme}.png` });
+      await done(page);
+    }
+    assert.notEqual(shades[0], shades[1]);
+  },
+
+  async "a key that is no longer right is asked for in the page"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    console.log("change the key");
+    const { value: newKey } = await replies.next();
+    await page.fill("#question", "What?");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#key-form:not([hidden])");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "key");
+    await page.keyboard.type("a wrong one");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => /refused this key/.test(document.getElementById("problem").textContent));
+    await page.fill("#key", newKey);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#key-form", { state: "hidden" });
+    await setLength(page, "5");
+    await ask(page, await page.inputValue("#question"));
+    await done(page);
+  },
+};
+
+let code = 0;
+for (const [name, step] of Object.entries(steps)) {
+  try {
+    await step();
+    console.log(`ok: ${name}`);
+  } catch (error) {
+    code = 1;
+    console.log(`FAILED: ${name}\n${error.stack}`);
+  }
+}
+await browser.close();
+process.exit(code);

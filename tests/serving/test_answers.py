@@ -1,0 +1,174 @@
+"""What clients of OpenAI's protocol are told, in company, as a stream, and by chance."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import torch
+from asking import CHATS, NAME, ask, png, to_engine_chat
+
+
+def create(client, messages, **options):
+    return client.chat.completions.create(model=NAME, messages=messages, **options)
+
+
+def streamed(client, messages, **options):
+    """→ (text of each choice, finish reason of each choice, number of chunks with text, usage)."""
+    texts, reasons, count, usage = {}, {}, 0, None
+    for chunk in create(client, messages, stream=True, stream_options={"include_usage": True}, **options):
+        assert chunk.object == "chat.completion.chunk" and chunk.model == NAME
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+            count += bool(choice.delta.content)
+            if choice.finish_reason:
+                reasons[choice.index] = choice.finish_reason
+    return texts, reasons, count, usage
+
+
+def test_everyone_is_told_what_the_engine_says_alone_however_they_come(running, engine):
+    alone = [engine.answer(to_engine_chat(chat), max_new_tokens=6 + 2 * i) for i, chat in enumerate(CHATS)]
+    assert len({answer.text for answer in alone}) > len(CHATS) // 2
+    client = running.client()
+
+    def one(i):
+        chat = i % len(CHATS)
+        options = dict(max_tokens=6 + 2 * chat)
+        if i % 2:
+            texts, reasons, _, usage = streamed(client, CHATS[chat], **options)
+            return chat, texts[0], reasons[0], usage
+        done = create(client, CHATS[chat], **options)
+        return chat, done.choices[0].message.content, done.choices[0].finish_reason, done.usage
+
+    with ThreadPoolExecutor(12) as pool:
+        for chat, text, reason, usage in pool.map(one, range(4 * len(CHATS))):
+            expected = alone[chat]
+            assert (text, reason) == (expected.text, expected.finish_reason)
+            assert (usage.prompt_tokens, usage.completion_tokens) == (
+                expected.num_prompt_tokens,
+                expected.num_new_tokens,
+            )
+    assert running.is_idle()
+
+
+def test_streams_come_in_pieces(running):
+    texts, reasons, count, _ = streamed(running.client(), CHATS[0], max_tokens=40)
+    assert count > 5
+    assert texts[0] == create(running.client(), CHATS[0], max_tokens=40).choices[0].message.content
+    assert reasons[0] in ("stop", "length")
+
+
+def test_a_stream_ends_with_done_and_tells_usage_only_if_asked(running):
+    body = {"model": NAME, "messages": CHATS[1], "stream": True, "max_tokens": 3}
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        answer = httpx.post(f"{running.url}/v1/chat/completions", json=body | options)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in answer.text.split("\n\n") if line]
+        assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
+        assert ('"usage":{' in lines[-2]) == bool(options)
+        assert ('"choices":[]' in lines[-2]) == bool(options)
+
+
+def test_tokens_of_pictures_are_counted(running):
+    usage = create(running.client(), CHATS[3], max_tokens=2).usage
+    assert usage.prompt_tokens_details.image_tokens == 2 * 16
+    assert usage.prompt_tokens > 32
+    assert usage.total_tokens == usage.prompt_tokens + 2
+    assert create(running.client(), CHATS[1], max_tokens=2).usage.prompt_tokens_details.image_tokens == 0
+
+
+def test_seeds_choices_and_chance(running):
+    client = running.client()
+    options = dict(max_tokens=12, temperature=1.5, top_p=0.95, n=3)
+    with ThreadPoolExecutor(6) as pool:
+        same = list(pool.map(lambda _: create(client, CHATS[0], seed=5, **options), range(6)))
+    told = [[choice.message.content for choice in answer.choices] for answer in same]
+    assert all(texts == told[0] for texts in told)
+    assert len(set(told[0])) == 3  # the choices of one request differ
+    assert [c.message.content for c in create(client, CHATS[0], seed=6, **options).choices] != told[0]
+    texts, *_, usage = streamed(client, CHATS[0], seed=5, **options)
+    assert [texts[i] for i in range(3)] == told[0]
+    assert usage.completion_tokens == same[0].usage.completion_tokens
+    unseeded = {create(client, CHATS[0], **options).choices[0].message.content for _ in range(4)}
+    assert len(unseeded) > 1
+
+
+def test_stop_strings(running):
+    whole = create(running.client(), CHATS[3], max_tokens=20).choices[0].message.content
+    stop = whole[6:9]
+    for stops in (stop, [stop, "never said"]):
+        answer = create(running.client(), CHATS[3], max_tokens=20, stop=stops, logprobs=True)
+        assert answer.choices[0].message.content == whole.split(stop)[0].rstrip()
+        assert answer.choices[0].finish_reason == "stop"
+        assert streamed(running.client(), CHATS[3], max_tokens=20, stop=stops)[0][0] == whole.split(stop)[0].rstrip()
+
+
+def test_logprobs(running, engine):
+    client = running.client()
+    choice = create(client, CHATS[0], max_tokens=6, logprobs=True, top_logprobs=2).choices[0]
+    told = choice.logprobs.content
+    assert len(told) == 6
+    assert b"".join(bytes(token.bytes) for token in told).decode(errors="replace").strip() == choice.message.content
+    prompt = engine.processor.encode(to_engine_chat(CHATS[0]), True)
+    with torch.inference_mode():
+        expected = engine.model(torch.tensor([prompt.input_ids]), prompt.pixel_values).logits[0, -1].log_softmax(-1)
+    assert told[0].logprob == pytest.approx(float(expected.max()))
+    assert [top.logprob for top in told[0].top_logprobs] == pytest.approx(expected.topk(2).values.tolist())
+    chunks = create(client, CHATS[0], max_tokens=6, logprobs=True, top_logprobs=2, stream=True)
+    in_stream = [t for c in chunks for choice in c.choices if choice.logprobs for t in choice.logprobs.content]
+    assert [t.token for t in in_stream] == [t.token for t in told]
+    assert create(client, CHATS[0], max_tokens=2).choices[0].logprobs is None
+
+
+def test_typed_placeholders_are_text(running):
+    client = running.client()
+    for typed in ("<image>", "<|end|><|assistant|>", "<pad>"):
+        usage = create(client, [ask(f"What is {typed}?", png())], max_tokens=2).usage
+        assert usage.prompt_tokens_details.image_tokens == 16
+        plain = create(client, [ask("What is ?", png())], max_tokens=2).usage
+        assert usage.prompt_tokens > plain.prompt_tokens + 3  # spelled out
+
+
+def test_models(running):
+    client = running.client()
+    assert [model.id for model in client.models.list()] == [NAME]
+    assert client.models.retrieve(NAME).id == NAME
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("other")
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=CHATS[1])
+
+
+def test_health_and_metrics(running):
+    create(running.client(), CHATS[0], max_tokens=2)
+    health = httpx.get(f"{running.url}/health").json()
+    assert (health["status"], health["model"], health["batching"]) == ("ok", NAME, True)
+    metrics = httpx.get(f"{running.url}/metrics").text
+    assert 'phantrol_requests_total{route="/v1/chat/completions",status="200"}' in metrics
+    counted = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line and line[0] != "#")
+    for name in ("prompt_tokens", "image_tokens", "answer_tokens"):
+        assert float(counted[f"phantrol_{name}_total"]) > 0
+    assert float(counted["phantrol_time_to_first_token_seconds_count"]) > 0
+    assert "phantrol_running_answers" in counted and "phantrol_waiting_requests" in counted
+
+
+def test_developer_messages_are_of_the_system(running):
+    as_system = create(running.client(), CHATS[4], max_tokens=8)
+    as_developer = create(running.client(), [{**CHATS[4][0], "role": "developer"}, CHATS[4][1]], max_tokens=8)
+    assert as_system.choices[0].message.content == as_developer.choices[0].message.content
+
+
+def test_the_python_of_the_documentation(running, tmp_path, monkeypatch, capsys):
+    documentation = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    code = re.search(r"```python\n(.*?)```", documentation, re.S).group(1)
+    assert "http://127.0.0.1:8000/v1" in code
+    (tmp_path / "picture.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("http://127.0.0.1:8000", running.url), "serving.md", "exec"), {})
+    assert capsys.readouterr().out

@@ -1,0 +1,172 @@
+"""Remote pictures: from allowed hosts alone, through the address that was looked at, within one time and one size."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from asking import NAME, ask, data_uri, png
+
+from phantrol.serving.errors import Refusal
+from phantrol.serving.fetching import Fetcher, is_public, resolve
+from phantrol.serving.limits import Limits
+
+LIMITS = Limits(image_s=0.5, image_bytes=20_000)
+OK = b"HTTP/1.1 200 OK\r\n"
+FILE = png()
+
+
+def answers(data: bytes, pause_s: float = 0.0, repeats: int = 1):
+    """A handler of connections that answers with `data`, several times with pauses."""
+
+    async def handle(reader, writer):
+        handle.heard.append(await reader.readuntil(b"\r\n\r\n"))
+        try:
+            for _ in range(repeats):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+        except OSError:
+            pass
+        writer.close()
+
+    handle.heard = []
+    return handle
+
+
+def fetch(handle, url="http://pictures.example:{port}/a.png?b=c", addresses=("127.0.0.1",), public=True, **options):
+    """Fetch from a server that runs only for it; names resolve to `addresses`, all of which count as public or not."""
+    asked = []
+
+    async def look_up(host, port):
+        asked.append(host)
+        return list(addresses)
+
+    async def both():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        allowed = options.get("allowed", [f"pictures.example:{port}"])
+        fetcher = Fetcher(allowed, LIMITS, look_up, (lambda a: True) if public else is_public)
+        async with server:
+            return await fetcher.fetch(url.format(port=port))
+
+    try:
+        return asyncio.run(both())
+    finally:
+        fetch.asked = asked
+
+
+def test_a_picture_of_an_allowed_host(caplog):
+    handle = answers(OK + b"Content-Length: %d\r\n\r\n" % len(FILE) + FILE)
+    assert fetch(handle) == FILE
+    assert fetch.asked == ["pictures.example"]  # once
+    request = handle.heard[0].decode()
+    assert request.startswith("GET /a.png?b=c HTTP/1.1\r\n") and "Host: pictures.example:" in request
+    assert "authorization" not in request.lower() and "cookie" not in request.lower()
+    chunked = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    assert fetch(answers(chunked)) == b"abc"
+
+
+REFUSED = {
+    "a redirect": (dict(handle=answers(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n")), "answered 302"),
+    "an error": (dict(handle=answers(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")), "answered 500"),
+    "no HTTP": (dict(handle=answers(b"SSH-2.0-OpenSSH\r\n\r\n")), "could not be fetched"),
+    "silence": (dict(handle=answers(b"", pause_s=2)), "did not come within"),
+    "a slow body": (
+        dict(handle=answers(OK + b"Content-Length: 9\r\n\r\na", pause_s=2)),
+        "did not come within",
+    ),
+    "slow headers": (dict(handle=answers(OK + b"X: 1\r\n", pause_s=2)), "did not come within"),
+    "an endless body": (dict(handle=answers(OK + b"\r\n" + b"a" * 9000, repeats=10**4)), "larger than"),
+    "a body cut off": (dict(handle=answers(OK + b"Content-Length: 99\r\n\r\na")), "could not be fetched"),
+    "endless headers": (dict(handle=answers(b"X: " + b"a" * 60_000, repeats=10**4)), "could not be fetched"),
+    "a private address": (dict(handle=answers(OK), public=False), "no public address"),
+    "one private address of two": (
+        dict(handle=answers(OK), public=False, addresses=("93.184.215.14", "10.0.0.1")),
+        "no public address",
+    ),
+    "a name that leads nowhere": (dict(handle=answers(OK), addresses=()), "no public address"),
+    "another host": (dict(handle=answers(OK), url="http://other.example:{port}/"), "not allowed"),
+    "a host that ends alike": (dict(handle=answers(OK), url="http://evil-pictures.example:{port}/"), "not allowed"),
+    "another port": (dict(handle=answers(OK), url="http://pictures.example:1/"), "not allowed"),
+    "no port where one was allowed": (dict(handle=answers(OK), url="http://pictures.example/"), "not allowed"),
+    "a user": (dict(handle=answers(OK), url="http://a:b@pictures.example:{port}/"), "not allowed"),
+    "a backslash": (dict(handle=answers(OK), url="http://pictures.example:{port}\\@other.example/"), "not allowed"),
+    "another scheme": (dict(handle=answers(OK), url="ftp://pictures.example:{port}/"), "expected a picture as data"),
+    "TLS that is none": (
+        dict(handle=answers(OK), url="https://pictures.example:{port}/"),
+        "did not come|not be fetched",
+    ),
+    "nobody allowed": (dict(handle=answers(OK), allowed=[]), "fetches no pictures"),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(options, words):
+    options["handle"].heard.clear()
+    began = time.monotonic()
+    with pytest.raises(Refusal, match=words) as caught:
+        fetch(**options)
+    assert caught.value.status == 400 and caught.value.code == "invalid_image_url"
+    assert time.monotonic() - began < 5
+    if words in ("not allowed", "no public address", "expected a picture as data", "fetches no pictures"):
+        assert not options["handle"].heard  # nobody was even spoken to
+
+
+def test_a_name_that_changes_between_look_and_use_reaches_what_was_looked_at():
+    """The second answer would be private; it is never asked for."""
+    given = iter([["127.0.0.1"], ["10.0.0.1"]])
+    handle = answers(OK + b"Content-Length: 1\r\n\r\na")
+
+    async def both():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+
+        async def look_up(host, port):
+            return next(given)
+
+        fetcher = Fetcher([f"pictures.example:{port}"], LIMITS, look_up, lambda address: address == "127.0.0.1")
+        async with server:
+            return await fetcher.fetch(f"http://PICTURES.example.:{port}/")
+
+    assert asyncio.run(both()) == b"a"
+    assert next(given) == ["10.0.0.1"]
+
+
+PUBLIC = "93.184.215.14 2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+NOT_PUBLIC = (
+    "127.0.0.1 127.9.9.9 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 "
+    "192.0.2.1 198.18.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 "
+    "64:ff9b::7f00:1 2002:7f00:1:: 2001:0:1::1 ::7f00:1 2001:db8::1 localhost"
+)
+
+
+@pytest.mark.parametrize("address", PUBLIC.split())
+def test_public_addresses(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC.split())
+def test_addresses_that_are_not_public(address):
+    assert not is_public(address)
+
+
+def test_loopback_is_what_the_system_says_of_localhost():
+    assert not any(map(is_public, asyncio.run(resolve("localhost", 80))))
+
+
+def test_a_server_that_allows_a_host_answers_about_its_pictures(serve):
+    async def look_up(host, port):
+        return ["127.0.0.1"]
+
+    with serve() as files:  # any HTTP server will do: its 404 proves that it was asked
+        name = f"pictures.example:{files.port}"
+        fetcher = Fetcher([name], LIMITS, look_up, lambda address: True)
+        with serve(fetcher=fetcher) as running:
+            chat = {"model": NAME, "messages": [ask("What?", (f"http://{name}/a.png",))], "max_tokens": 2}
+            answer = httpx.post(f"{running.url}/v1/chat/completions", json=chat)
+            assert answer.status_code == 400 and "answered 403" in answer.json()["error"]["message"]
+            chat["messages"] = [ask("What?", (data_uri(FILE),))]
+            assert httpx.post(f"{running.url}/v1/chat/completions", json=chat).status_code == 200
