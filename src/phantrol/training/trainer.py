@@ -139,7 +139,7 @@ class StageTrainer(Trainer):
         for name, values in output.metrics.items():
             self.meters.add(name, values)
         loss = output.loss * self.accelerator.num_processes  # gradients of ranks are averaged, shares are to be added
-        if not loss.requires_grad:  # nothing that is trained took part: text alone, where the projector alone is trained
+        if not loss.requires_grad:  # nothing that is trained took part, as in text alone for the projector
             loss = loss + 0 * next(p for p in model.parameters() if p.requires_grad).sum()
         return loss
 
