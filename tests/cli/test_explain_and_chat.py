@@ -28,15 +28,15 @@ def test_explain_writes_a_figure_and_says_what_it_shows(here, phantrol):
 @pytest.mark.parametrize(
     ("args", "word"),
     [
-        ([PICTURE, "What?", "--out", "why.jpg"], ".png"),
-        ([PICTURE, "  ", "--out", "why.png"], "question without text"),
-        (["no.png", "What?", "--out", "why.png"], "no such file"),
+        ([PICTURE, "What?", "--out", "refused.jpg"], ".png"),
+        ([PICTURE, "  ", "--out", "refused.png"], "question without text"),
+        (["no.png", "What?", "--out", "refused.png"], "no such file"),
     ],
 )
 def test_what_explain_refuses(here, phantrol, args, word):
     done = phantrol("explain", MODEL, *args)
     assert done.code == 2 and word in done.error
-    assert not list(here.glob("why.*"))
+    assert not list(here.glob("refused.*"))
 
 
 def pipe(phantrol, monkeypatch, lines, *args):

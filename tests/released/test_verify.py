@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RECORDED
 from recordings import COMBINATIONS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +18,8 @@ from torch import Tensor
 from phantrol.models.released.convert import load_official
 from phantrol.models.released.replay import Replay, Variant
 from phantrol.models.released.verify import TOLERANCE, Comparison, passed, summary, verify
+
+RECORDED = Path(__file__).parents[1] / "recorded"
 
 Folder = Callable[..., Path]
 INPUTS = {"input_ids", "attention_mask", "pixel_values"}

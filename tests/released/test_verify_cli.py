@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RECORDED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+RECORDED = Path(__file__).parents[1] / "recorded"
 
 QWEN2, INTERNLM2 = RECORDED / "phantom_qwen2", RECORDED / "trol_internlm2"
 

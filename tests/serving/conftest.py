@@ -79,6 +79,12 @@ def serve(engine):
     return lambda limits=None, **options: serving(engine, limits, **options)
 
 
+@pytest.fixture
+def serve_engine():
+    """`serve_engine(engine)`: a context manager around a server of another engine."""
+    return serving
+
+
 @pytest.fixture(scope="session")
 def running(engine):
     """A server that tests share, with small limits."""

@@ -214,7 +214,7 @@ def test_a_prompt_that_fails_is_alone_in_failing(engine):
         assert text == engine.answer(to_engine_chat(CHATS[chat]), max_new_tokens=8).text
 
 
-def test_a_model_that_cannot_batch_answers_one_at_a_time_and_says_so(tiny_model, engine, serve):
+def test_a_model_that_cannot_batch_answers_one_at_a_time_and_says_so(tiny_model, engine, serve_engine):
     import torch
 
     from phantrol.modifiers.trol import TrolConfig
@@ -223,9 +223,7 @@ def test_a_model_that_cannot_batch_answers_one_at_a_time_and_says_so(tiny_model,
     sliding = Engine(
         *tiny_model(tokenizer, [TrolConfig()], family="mistral", sliding_window=6, noise=0.4, dtype=torch.float64)
     )
-    from conftest import serving
-
-    with serving(sliding) as running:
+    with serve_engine(sliding) as running:
         health = httpx.get(f"{running.url}/health").json()
         assert health["batching"] is False and "one at a time" in health["why_not"]
         texts = [None] * 4
