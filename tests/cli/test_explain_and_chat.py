@@ -160,21 +160,21 @@ def test_in_a_terminal_control_c_stops_the_answer_and_control_d_ends(here):
         preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # so that Ctrl-C reaches it
     )  # fmt: skip
     os.close(theirs)
-    said = ""
+    said = b""  # bytes: in a locale without UTF-8 readline writes the prompt's sign byte by byte
 
     def until(words, seconds=90.0):
         nonlocal said
         ends = time.monotonic() + seconds
-        while words not in said:
+        while words.encode() not in said:
             assert time.monotonic() < ends, said
             if select.select([ours], [], [], 0.2)[0]:
                 try:
-                    said += os.read(ours, 65536).decode(errors="replace")
+                    said += os.read(ours, 65536)
                 except OSError:  # Linux's way to say that the other side has closed
                     break
-        assert words in said, said
-        found, _, said = said.partition(words)
-        return found
+        assert words.encode() in said, said
+        found, _, said = said.partition(words.encode())
+        return found.decode()
 
     try:
         assert "shown with the next question" in until("› ")
