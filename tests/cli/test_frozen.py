@@ -7,7 +7,13 @@ from phantrol.cli import app
 VERBS = {
     "demo": ["overrides", "--out", "--limit", "--seed"],
     "train": ["recipe", "overrides", "--out", "--resume", "--dry-run"],
-    "eval": ["model", "benchmark", "options", "--split", "--limit", "--seed", "--batch-size", "--json"],
+    "eval": [
+        "model", "benchmark", "options", "--data", "--protocol", "--split", "--limit", "--seed", "--batch-size",
+        "--beams", "--weights", "--json", "--keep-going", "--check-batch", "--judge", "--judge-model",
+    ],
+    "eval compare": ["a", "b", "--json"],
+    "eval table": ["results", "--out", "--published"],
+    "eval lmms": ["model", "tasks", "more", "--batch-size"],
     "ablate": [
         "recipe", "variants", "--seeds", "--out", "--limit", "--split", "--benchmark", "--drop-models", "--dry-run",
     ],
@@ -18,6 +24,8 @@ VERBS = {
         "model", "--host", "--port", "--name", "--api-key", "--allow-image-host", "--weights", "--rows", "--queue",
         "--answer-tokens", "--prompt-tokens", "--timeout",
     ],
+    "report": ["run", "--split", "--limit", "--seed", "--batch-size"],
+    "merge": ["folder", "out"],
     "convert": ["source", "out", "--per-layer-gates"],
     "describe": [
         "thing",
@@ -28,6 +36,7 @@ VERBS = {
         "--answer-tokens",
         "--batch-size",
         "--dtype",
+        "--json",
     ],
     "bench": ["names", "--runs", "--threads", "--json"],
     "verify": ["folder", "--dtype"],

@@ -29,9 +29,9 @@ class FakeEngine:
     def __init__(self, say):
         self.say, self.calls = say, []
 
-    def answer_batch(self, chats, max_new_tokens, batch_size):
+    def answer_each(self, chats, max_new_tokens, batch_size):
         self.calls.append((len(chats), max_new_tokens, batch_size))
-        return [SimpleNamespace(text=self.say(chat)) for chat in chats]
+        return ((index, SimpleNamespace(text=self.say(chat))) for index, chat in enumerate(chats))
 
 
 def picture_and_question(chat):
@@ -94,12 +94,12 @@ def test_who_cheats_from_the_text_gains_nothing_from_pictures(benchmark):
     assert report.scores["existence"]["model"] < 0.8
 
 
-def test_every_task_is_asked_in_one_go_and_text_only_once(benchmark, seeing):
+def test_tasks_share_batches_and_text_only_is_asked_once(benchmark, seeing):
     seeing.calls.clear()
     told = []
     evaluate(seeing, benchmark, "val", limit=5, batch_size=7, tell=lambda done, total: told.append((done, total)))
-    assert seeing.calls == [(10, 8, 7), (10, 8, 7), (10, 8, 7), (5, 8, 7)]
-    assert told == [(5, 20), (10, 20), (15, 20), (20, 20)]
+    assert seeing.calls == [(35, 8, 7)]
+    assert told == [(done, 35) for done in range(1, 36)]
 
 
 def test_every_answer_is_kept(benchmark, seeing, tmp_path):

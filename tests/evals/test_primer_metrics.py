@@ -92,9 +92,9 @@ class Engine:
     def __init__(self, rows, say):
         self._by_text, self._say = {question_text(asked): asked for asked in rows}, say
 
-    def answer_batch(self, chats, max_new_tokens, batch_size):
-        asked = [self._by_text[chat[0]["content"][-1]["text"]] for chat in chats]
-        return [SimpleNamespace(text=self._say(one)) for one in asked]
+    def answer_each(self, chats, max_new_tokens, batch_size):
+        for index, chat in enumerate(chats):
+            yield index, SimpleNamespace(text=self._say(self._by_text[chat[0]["content"][-1]["text"]]))
 
 
 def test_who_always_says_the_same_letter_is_found_out(circular):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -94,6 +96,47 @@ def test_sampling_is_an_option(engine, chats):
         torch.manual_seed(seed)
         texts.add(engine.answer(chats[0], max_new_tokens=8, do_sample=True, temperature=5.0).text)
     assert len(texts) > 1
+
+
+def test_answers_come_as_they_are_ready_and_refused_chats_beside_them(engine, chats, monkeypatch):
+    wrong = [{"role": "user", "content": " "}]
+    asked = [chats[0], wrong, *chats[1:]]
+    alone = [engine.answer(chat, max_new_tokens=6) for chat in chats]
+    sizes = []
+    generate = engine._generate
+    monkeypatch.setattr(
+        engine, "_generate", lambda prompts, *rest: sizes.append(len(prompts)) or generate(prompts, *rest)
+    )
+    got = list(engine.answer_each(asked, max_new_tokens=6, batch_size=2))
+    assert sorted(index for index, _ in got) == list(range(len(asked)))
+    assert all(size <= 2 for size in sizes) and len(sizes) > 2
+    answers = dict(got)
+    assert isinstance(answers.pop(1), ValueError)
+    assert [answers[index] for index in sorted(answers)] == alone
+
+
+def test_the_next_prompts_are_read_while_the_model_is_at_work(engine, chats, monkeypatch):
+    many = chats * 3
+    read, seen = [], []
+    encode, generate = engine.encode, engine._generate
+    monkeypatch.setattr(engine, "encode", lambda chat, tokens: read.append(chat) or encode(chat, tokens))
+
+    def slowly(prompts, *rest):
+        deadline = time.monotonic() + 10
+        first = not seen
+        while first and len(read) < 3 and time.monotonic() < deadline:  # batch 1 is one prompt; two more come meanwhile
+            time.sleep(0.01)
+        seen.append(len(read))
+        return generate(prompts, *rest)
+
+    monkeypatch.setattr(engine, "_generate", slowly)
+    coming = engine.answer_each(many, max_new_tokens=2, batch_size=1)
+    next(coming)
+    assert seen[0] >= 3
+    coming.close()
+    stopped = len(read)
+    time.sleep(0.1)
+    assert len(read) == stopped < len(many)  # and nothing is read after that
 
 
 def test_no_chats_no_answers(engine):

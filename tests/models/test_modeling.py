@@ -21,6 +21,7 @@ TOWERS = {
         model_type="dinov2_with_registers", hidden_size=16, image_size=28, patch_size=7, unshuffle=2
     ),
     "resnet": dict(model_type="resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], image_px=32),
+    "efficientnet lite": dict(model_type="efficientnet_lite", num_stages=4, image_size=32),
 }
 
 

@@ -33,6 +33,7 @@ SETS = {
     "trol_shared": [TrolConfig(share_gate=True)],
     "phantom": [PhantomConfig()],
     "phantom_drop": [PhantomConfig(logits="drop", train_eta=True)],
+    "phantom_anchors": [PhantomConfig(anchors=3, anchor_stride=2)],
     "both": [PhantomConfig(), TrolConfig()],
     "both_prompt": [TrolConfig(tokens="prompt"), PhantomConfig(layers=(1, 2))],
     "partial_lora": [PartialLoraConfig(rank=3, alpha=2.0), TrolConfig(tokens="prompt", share_gate=True)],

@@ -19,7 +19,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import Cache
 
 import phantrol.modifiers.graft as graft_module
-from phantrol.modifiers.phantom import EnlargedCache
+from phantrol.modifiers.phantom import AnchorAttention, EnlargedCache
 from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
 
 PROMPT, TOTAL, PADS, NUM_LAYERS = 8, 11, 5, 3
@@ -257,9 +257,16 @@ def mistake_rows_for_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.fixture
+def look_at_later_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several anchors a token looks at all that its forward pass knows of, those after it included."""
+    forward = AnchorAttention.forward
+    monkeypatch.setattr(AnchorAttention, "forward", lambda self, states, memory, _=None: forward(self, states, memory))
+
+
 TROL = ("trol", "trol_3_passes", "trol_shared", "both")
 PROMPT_TROL = ("trol_prompt", "both_prompt")
-PHANTOM = ("phantom", "phantom_drop", "both", "both_prompt")
+PHANTOM = ("phantom", "phantom_drop", "phantom_anchors", "both", "both_prompt")
 ALL = (*TROL, *PROMPT_TROL, "phantom", "phantom_drop")
 BREAKS = [
     (cached, "alias_second_pass", TROL + PROMPT_TROL),
@@ -268,6 +275,8 @@ BREAKS = [
     (chunked, "alias_second_pass", TROL + PROMPT_TROL),
     (chunked, "forget_anchor", PHANTOM),
     (chunked, "guess_the_prompt", PROMPT_TROL),
+    (chunked, "look_at_later_anchors", ("phantom_anchors",)),
+    (in_one_batch, "look_at_later_anchors", ("phantom_anchors",)),
     (behind_padding, "take_a_pad_as_anchor", PHANTOM),
     (behind_padding, "mistake_rows_for_columns", ("partial_lora",)),
     (behind_padding, "ignore_mask", ALL),
@@ -290,6 +299,7 @@ SPARED = {
     "guess_the_prompt": cached,
     "take_a_pad_as_anchor": cached,
     "ignore_mask": cached,
+    "look_at_later_anchors": cached,
     "keep_on_module": chunked,
     "reorder_own_layers": cached,
     "repeat_extra_layers_in_another_order": cached,
@@ -299,7 +309,11 @@ SPARED = {
     "mistake_rows_for_columns": interleaved,
 }
 OF_IMAGES = ("overlook_lone_images", "mistake_rows_for_columns")
-WITH_THE_REST = [(broken, "partial_lora" if broken in OF_IMAGES else "both_prompt") for broken in SPARED]
+OF_ANCHORS = ("look_at_later_anchors",)
+WITH_THE_REST = [
+    (broken, "partial_lora" if broken in OF_IMAGES else "phantom_anchors" if broken in OF_ANCHORS else "both_prompt")
+    for broken in SPARED
+]
 
 
 def test_a_broken_mechanism_shows(broken_case: Any, comparison: Callable[[Any], float]):

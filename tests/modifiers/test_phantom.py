@@ -47,7 +47,11 @@ def mask() -> Tensor:
 @torch.no_grad()
 def attend(module: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """[B, N, H, d]: what the decoder's attention computes, from rotated queries and keys on."""
-    step = SequenceStep(anchor_index=torch.tensor(ANCHORS), anchor_in_chunk=torch.ones(2, dtype=torch.bool))
+    step = SequenceStep(
+        anchor_index=torch.tensor(ANCHORS),
+        anchor_in_chunk=torch.ones(2, dtype=torch.bool),
+        places=torch.arange(TOKENS) - torch.tensor(ANCHORS)[:, None],
+    )
     cache = EnlargedCache(module.phantom, None, 0, step)
     key, value = cache.update(key, value, 0)
     return phantom_attention(module, query, key, value, mask(), backend="sdpa", phantom=cache, scaling=SCALE)[0]
@@ -64,8 +68,13 @@ def attend_slowly(module: Attention, query: Tensor, key: Tensor, value: Tensor) 
         def y(kind: str, states: Tensor, b: int = b, anchor: int = anchor) -> Tensor:
             part = getattr(phantom, kind)
             weights = (part.k_proj.weight, part.v_proj.weight, part.o_proj.weight)
-            memory = anchor_memory(states[b : b + 1, :, anchor], *weights)
-            return attend_anchor_heads(states[b : b + 1], *memory, part.q_proj.weight)[0]
+            out = torch.zeros_like(states[b])
+            for n in range(anchor, TOKENS):
+                chosen = [anchor + j * phantom.anchor_stride for j in range(phantom.anchors)]
+                heads = torch.cat([states[b : b + 1, :, place] for place in chosen if place <= n], dim=1)
+                memory = anchor_memory(heads, *weights)
+                out[:, n] = attend_anchor_heads(states[b : b + 1, :, n : n + 1], *memory, part.q_proj.weight)[0, :, 0]
+            return out
 
         y_value = y("value", value)
         y_query, y_key = (y("query", query), y("key", key)) if phantom.exact else (0 * query[b], 0 * key[b])
@@ -99,6 +108,16 @@ def test_against_loops(heads: int, kv_heads: int, logits: str, eta: float):
     ours = attend(*inputs)
     assert difference(ours, attend_slowly(*inputs)) < 1e-12
     inputs[0].phantom.eta = eta + 0.5
+    assert difference(ours, attend_slowly(*inputs)) > 1e-3
+
+
+@pytest.mark.parametrize("logits", ["exact", "drop"])
+@pytest.mark.parametrize(("anchors", "stride"), [(2, 1), (3, 1), (2, 2), (9, 2)])
+def test_several_anchors_against_loops(logits: str, anchors: int, stride: int):
+    inputs = setting(4, 2, eta=0.7, logits=logits, anchors=anchors, anchor_stride=stride)
+    ours = attend(*inputs)
+    assert difference(ours, attend_slowly(*inputs)) < 1e-12
+    inputs[0].phantom.anchors = 1
     assert difference(ours, attend_slowly(*inputs)) > 1e-3
 
 

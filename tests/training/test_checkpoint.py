@@ -8,11 +8,13 @@ import pytest
 from phantrol.training.checkpoint import (
     MANIFEST,
     beside,
+    check_sizes,
     check_whole,
     checkpoint_at,
     checkpoints,
-    keep_newest,
+    keep,
     last_whole_checkpoint,
+    where_to_resume,
     written_beside,
 )
 
@@ -106,8 +108,35 @@ def test_only_the_newest_are_kept(tmp_path):
     stage = tmp_path / "stages" / "0-align"
     for step in (1, 2, 10, 3):
         write(stage / f"checkpoint-{step}")
-    keep_newest(stage, 2)
+    keep(stage, 2)
     assert sorted(path.name for path in stage.iterdir()) == ["checkpoint-10", "checkpoint-3"]
+
+
+def test_the_best_is_kept_too(tmp_path):
+    stage = tmp_path / "stages" / "0-align"
+    for step in (1, 2, 3, 4):
+        write(stage / f"checkpoint-{step}")
+    keep(stage, 1, best=2)
+    assert sorted(path.name for path in stage.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_sizes_alone_do_not_see_a_flipped_byte(tmp_path):
+    write(tmp_path / "checkpoint-1")
+    (tmp_path / "checkpoint-1" / "b.bin").write_text("c")
+    check_sizes(tmp_path / "checkpoint-1")
+    with pytest.raises(ValueError, match="got sha256"):
+        check_whole(tmp_path / "checkpoint-1")
+    (tmp_path / "checkpoint-1" / "b.bin").write_text("cc")
+    with pytest.raises(ValueError, match="got 2 bytes, expected 1"):
+        check_sizes(tmp_path / "checkpoint-1")
+
+
+def test_where_a_run_would_go_on(tmp_path):
+    assert (
+        where_to_resume(tmp_path) == "there is no checkpoint yet, so a resumed run begins at step 1 of the first stage"
+    )
+    write(tmp_path / "stages/0-align/checkpoint-4")
+    assert where_to_resume(tmp_path).endswith("checkpoint-4, so a resumed run goes on with step 5")
 
 
 def test_names_of_checkpoints(tmp_path):

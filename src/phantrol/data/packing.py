@@ -1,4 +1,5 @@
-"""Packing: several sequences about one picture share one row, which computes their common prefix once.
+"""Packing: several sequences about one picture share one row, which computes their common prefix once; and several
+rows become one without padding.
 
 A row is [prefix][suffix 1][suffix 2]...; a suffix sees the prefix and itself, and its positions continue from the
 prefix. So every token has the very context and position that it has in a row of its own, and the losses are equal.
@@ -87,6 +88,23 @@ def visible(segments: Tensor) -> Tensor:
     num_tokens = segments.shape[1]
     causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=segments.device).tril()
     return causal & ((key == 0) | (key == query))
+
+
+def join(rows: Sequence[Row]) -> Row:
+    """Return one row that holds all rows one after another.
+
+    Positions begin again with each. A first token is nobody's to predict: the token before it is of another row.
+    """
+    sequence_ids = [number for row in rows for number in (NOT_PREDICTED, *row.line.sequence_ids[1:])]
+    pictures = [row.line.pixel_values for row in rows if row.line.pixel_values is not None]
+    line = Line(
+        [token for row in rows for token in row.line.input_ids],
+        sequence_ids,
+        torch.cat(pictures) if pictures else None,
+        sum(row.line.num_pictures for row in rows),
+    )
+    segments, position_ids = ([n for row in rows for n in getattr(row, name)] for name in ("segments", "position_ids"))
+    return Row(line, segments, position_ids)
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import torch
-
 from phantrol.data.messages import Message
-from phantrol.models.text_encoding import TextEncoder
+from phantrol.models.configuration import num_image_tokens
+from phantrol.models.conversation import Turn, number_parts
+from phantrol.models.text_encoding import MAX_REMEMBERED, TextEncoder
 from phantrol.ops.images import best_tile_grid
 
 Size = tuple[int, int]  # width and height in pixels
@@ -32,7 +33,8 @@ class TokenCounter:
 
     def __init__(self, processor: Any, max_tokens: int | None = None):
         self.processor, self.max_tokens = copy.copy(processor), max_tokens
-        self.processor.image_processor = _TileCounter(processor.image_processor)
+        self._turns = lru_cache(MAX_REMEMBERED)(self._render)
+        self._image_tokens = lru_cache(MAX_REMEMBERED)(self._count_image_tokens)
         if getattr(processor.tokenizer, "is_fast", False):
             self.processor._text = _QuickEncoder(processor.tokenizer)
 
@@ -59,35 +61,38 @@ class TokenCounter:
 
         sizes  of its pictures, in their order. Raises ValueError for what the processor refuses.
         """
-        left = iter(sizes)
-        chat = [{"role": m.role, "content": [_part(part, left) for part in m.parts]} for m in messages]
-        encoding = self.processor.encode(chat)
-        return Count(len(encoding.input_ids), sum(encoding.answer_mask[1:]))
+        shape = tuple((m.role, "".join("t" if isinstance(part, str) else "i" for part in m.parts)) for m in messages)
+        texts = [(m.role, part) for m in messages for part in m.parts if isinstance(part, str)]
+        num_tokens = num_said = 0
+        for turn in self._turns(shape, tuple(m.role == "user" and not m.text.strip() for m in messages)):
+            read, said, ends_turn = self.processor.read_and_said(turn, texts)
+            num_read, pictures = len(read), [int(number) for kind, number in turn.prompt if kind == "image"]
+            if pictures:
+                tokens = [self._image_tokens(*sizes[number]) for number in pictures]
+                num_read += sum(tokens) - len(pictures)
+                if read.count(self.processor.image_token_id) != len(pictures):
+                    self.processor._with_features(read, tokens)  # says what is wrong
+            first_counts = num_tokens > 0 or num_read > 0  # nothing comes before the first token to predict it
+            num_tokens += num_read + len(said)
+            num_said += ends_turn + len(said) - (bool(said) and not first_counts)
+        return Count(num_tokens, num_said)
 
+    def _render(self, shape: tuple[tuple[str, str], ...], without_text: tuple[bool, ...]) -> list[Turn]:
+        """Return the turns of a conversation of such roles and parts ("t" a text, "i" a picture): what it says does not
+        matter to them."""
+        parts = {"t": {"type": "text", "text": "a"}, "i": {"type": "image", "image": "a"}}
+        silent = {"t": {"type": "text", "text": ""}, "i": parts["i"]}
+        chat = [
+            {"role": role, "content": [(silent if is_silent else parts)[kind] for kind in kinds]}
+            for (role, kinds), is_silent in zip(shape, without_text, strict=True)
+        ]
+        messages, texts, _ = number_parts(chat)
+        return self.processor._turns(messages, texts, False)
 
-def _part(part: Any, sizes: Any) -> dict[str, Any]:
-    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": _Sized(*next(sizes))}
-
-
-@dataclass(frozen=True, eq=False)
-class _Sized:
-    width: int
-    height: int
-
-
-class _TileCounter:
-    """In the place of the image processor: as many tiles, without pixels."""
-
-    def __init__(self, image_processor: Any):
-        self.of = image_processor
-
-    def __call__(self, pictures: Sequence[_Sized]) -> dict[str, Any]:
-        counts = [self._num_tiles(picture) for picture in pictures]
-        return {"pixel_values": torch.empty(sum(counts), 0), "num_tiles": counts}
-
-    def _num_tiles(self, picture: _Sized) -> int:
-        columns, rows = best_tile_grid(picture.width, picture.height, self.of.image_px, self.of.max_tiles)
-        return columns * rows + (self.of.thumbnail and columns * rows > 1)
+    def _count_image_tokens(self, width: int, height: int) -> int:
+        cut = self.processor.image_processor
+        columns, rows = best_tile_grid(width, height, cut.image_px, cut.max_tiles)
+        return num_image_tokens(self.processor, columns * rows + (cut.thumbnail and columns * rows > 1))
 
 
 class _QuickEncoder(TextEncoder):

@@ -19,8 +19,9 @@ A whole benchmark in one file:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 from phantrol.evals.metrics import exact_match
 
@@ -40,9 +41,21 @@ class Row:
 
 
 class Benchmark:
-    """Subclasses give `rows`, and whatever else they need otherwise."""
+    """Subclasses give `rows`, and whatever else they need otherwise.
+
+    judged          a judge scores the answers, not a rule: `Judged` in evals/judged.py
+    default_split, default_limit  what `phantrol eval` asks if it is not told: a limit of None is all rows
+    headline        the name, among `scores` or `overall`, of the number that papers print; None: the mean of the tasks
+    headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
+    A dataclass with fields `data` or `protocol` gets --data and --protocol of the command line.
+    """
 
     max_new_tokens: int = 16
+    judged: ClassVar[bool] = False
+    default_split: ClassVar[str] = "val"
+    default_limit: ClassVar[int | None] = None
+    headline: ClassVar[str | None] = None
+    headline_scale: ClassVar[float] = 100
 
     def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Return the rows of a split.
@@ -64,9 +77,27 @@ class Benchmark:
         """Return the scores that are no average over rows, as F1 is none: {name: (from 0 to 1, what it is over)}."""
         return {}
 
+    def group_of(self, row: Row) -> str:
+        """Return what a row stands and falls with: rotations of a question, questions about one picture. Intervals and
+        tests draw groups, not rows. By default each row is alone."""
+        return row.id
+
     def tokens_for(self, task: str) -> int:
         """Return the most tokens that an answer of this task needs."""
         return self.max_new_tokens
+
+    def for_engine(self, engine: Any) -> Self:
+        """Return the benchmark as the model of this engine is asked it. To be called before anything else is."""
+        return self
+
+    def generation_options(self) -> dict[str, Any]:
+        """Return the options of `generate` that belong to the benchmark's protocol, such as num_beams."""
+        return {}
+
+    @contextmanager
+    def session(self, engine: Any) -> Iterator[None]:
+        """Within this context the engine writes its prompts as the benchmark's protocol has them."""
+        yield
 
     def prior_rows(self) -> Sequence[Row] | None:
         """Return rows of training, from which the text-only prior learns; their pictures are not looked at.

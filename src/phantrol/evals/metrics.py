@@ -15,12 +15,19 @@ NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
+_WIDE = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}  # full-width letters, digits and signs
+_SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000", ".,\"\"''[] ")
 _NUMBERS = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in NUMBER_WORDS))
+
+
+def plain(text: str) -> str:
+    """Return a text with ASCII signs and digits for those of Chinese typography."""
+    return text.translate(_SIGNS)
 
 
 def normalise(text: str) -> str:
     """Return lower case words with single spaces, without articles and without punctuation around words."""
-    words = (word.strip(".,;:!?\"'()[]") for word in text.lower().split())
+    words = (word.strip(".,;:!?\"'()[]") for word in plain(text).lower().split())
     return " ".join(word for word in words if word not in ("", "a", "an", "the"))
 
 
@@ -38,7 +45,7 @@ def yes_no(text: str, answer: str) -> float:
 
 def number(text: str, answer: str) -> float:
     """1 if the only number in the text, in digits or as a word, is the answer's."""
-    said, right = ({_value(found) for found in _NUMBERS.findall(side.lower())} for side in (text, answer))
+    said, right = (set(numbers_in(side)) for side in (text, answer))
     if len(right) != 1:
         raise ValueError(f"the right answer is {answer!r}: expected one number in it")
     return float(said == right)
@@ -52,12 +59,17 @@ def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
     Differs: some released evaluation code takes the 5 % of what the model said, which forgives numbers that are too
     large more than numbers that are too small.
     """
-    target = _only_number(answer)
+    target = only_number(answer)
     if target is None:
         return exact_match(text, answer)
-    said = {_value(found) for found in _NUMBERS.findall(text.lower())}
+    said = set(numbers_in(text))
     # a little more than 5 %, since 95 is not within 0.05 · 100 of 100 in binary fractions
     return float(len(said) == 1 and abs(said.pop() - target) <= tolerance * abs(target) * (1 + 1e-9))
+
+
+def numbers_in(text: str) -> list[float]:
+    """Return the numbers of a text in their order, those in words up to twenty among them."""
+    return [_value(found) for found in _NUMBERS.findall(plain(text).lower())]
 
 
 def anls(text: str, answer: str, threshold: float = 0.5) -> float:
@@ -80,6 +92,20 @@ def edit_distance(one: str, other: str) -> int:
         for j, wanted in enumerate(other, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != wanted))
     return row[-1]
+
+
+def rouge_n(text: str, answer: str, n: int = 1) -> float:
+    """F1 of the different runs of n words that both have, after Lin (2004), as the package `rouge` counts them: case
+    matters, words end at spaces and full stops, and a run that comes twice counts once."""
+    grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for words in map(_words, (text, answer))]
+    return _f1(len(grams[0] & grams[1]), len(grams[0]), len(grams[1]))
+
+
+def rouge_l(text: str, answer: str) -> float:
+    """F1 of the different words in the longest common subsequences of the sentences of both, as `rouge_n` counts."""
+    said, right = ([sentence.split() for sentence in side.split(".")] for side in (text, answer))
+    shared = {word for wanted in right for sentence in said for word in _longest_common(wanted, sentence)}
+    return _f1(len(shared), len(set(_words(text))), len(set(_words(answer))))
 
 
 def option_letter(text: str, answer: str) -> float:
@@ -171,9 +197,37 @@ def _attributes(text: str, nouns: Collection[str], adjectives: Collection[str]) 
     return said
 
 
-def _only_number(text: str) -> float | None:
-    """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"."""
-    found = re.fullmatch(r"[$€£]?\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*(?:%|°|[a-z]{1,7}[²³]?)?\.?", text.strip().lower())
+def _words(text: str) -> list[str]:
+    return text.replace(".", " ").split()
+
+
+def _f1(shared: int, said: int, right: int) -> float:
+    return 2 * shared / (said + right) if shared else 0.0
+
+
+def _longest_common(one: list[str], other: list[str]) -> list[str]:
+    """Return the longest subsequence that two lists of words share."""
+    lengths = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, word in enumerate(one):
+        for j, wanted in enumerate(other):
+            longer = lengths[i][j] + 1 if word == wanted else max(lengths[i][j + 1], lengths[i + 1][j])
+            lengths[i + 1][j + 1] = longer
+    found, i, j = [], len(one), len(other)
+    while i and j:
+        if one[i - 1] == other[j - 1]:
+            found.append(one[i - 1])
+            i, j = i - 1, j - 1
+        elif lengths[i - 1][j] > lengths[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return found[::-1]
+
+
+def only_number(text: str) -> float | None:
+    """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"; else None."""
+    text = plain(text)
+    found = re.fullmatch(r"[$€£¥]?\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*(?:%|°|[a-z]{1,7}[²³]?)?\.?", text.strip().lower())
     if found:
         return _value(found[1])
     word = normalise(text)

@@ -1,129 +1,218 @@
-"""Asks a benchmark's questions three ways: the model, the model with shuffled images, and the text-only prior.
-
-A score means little alone. What shuffled images still earn was not seen; what the prior earns was not even asked.
-"""
+"""Benchmarks from a model's name to a table and a file: what `phantrol eval` does."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from phantrol.evals.benchmark import Benchmark, Row, question_text
-from phantrol.evals.prior import TextPrior, answer_by_halves
-from phantrol.evals.report import COLUMNS, Report, Sample
-from phantrol.evals.shuffling import shuffle_pictures
+from phantrol.evals.asking import AnswersEach, Question, Tell, ask
+from phantrol.evals.benchmark import Benchmark
+from phantrol.evals.card import describe_speaker, make_card
+from phantrol.evals.evaluation import Evaluation, evaluate_rows
+from phantrol.evals.journal import Journal
+from phantrol.evals.judging import Judge, judge_answers
+from phantrol.evals.report import Report, write_reports
 from phantrol.find import find, name_of
 from phantrol.inference.engine import Engine
 from phantrol.training.overrides import override
 
+OTHER_BATCH = 16  # what --check-batch compares a batch size of 1 with
+SHOWN = 3  # differing answers, or missing rows, that are shown
 
-class AnswersBatches(Protocol):
-    """What is asked of an engine; `phantrol.Engine` is one."""
 
-    def answer_batch(self, chats: Sequence[Any], max_new_tokens: int, batch_size: int) -> Sequence[Any]:
-        """Return answers with a `.text`, in the order of the chats."""
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be asked, and how.
+
+    split, limit  None: the benchmark's own;  seed  of shuffled images, and of Primer's pictures
+    num_beams     None: as the benchmark's protocol has it, else the model's own
+    keep_going    rows that cannot be asked are left out and listed
+    check_batch   so many questions are asked once more alone, and the texts compared; 0 for none
+    judge         of judged benchmarks; None: their answers are written for the official graders alone
+    weights       "int8" or "int4", as for `Engine.open`
+    """
+
+    split: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 100
+    num_beams: int | None = None
+    keep_going: bool = False
+    check_batch: int = 0
+    judge: Judge | None = None
+    weights: str | None = None
 
 
 def evaluate(
-    engine: AnswersBatches,
+    engine: AnswersEach,
     benchmark: Benchmark,
     split: str = "val",
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 100,
-    tell: Callable[[int, int], None] | None = None,
+    tell: Tell | None = None,
 ) -> Report:
-    """Return the report of one benchmark.
+    """Return the report of one benchmark; nothing is written.
 
     limit  most rows of each task, None for all
-    tell   called after each task with (questions answered, questions in all)
-    Raises ValueError if the split has no rows, or too few different pictures to shuffle.
+    tell   called as answers come with (questions answered, questions in all), those with shuffled images included
+    Raises ValueError if the split has no rows, too few different pictures to shuffle, or a row that cannot be asked.
     """
-    name = name_of("benchmarks", type(benchmark))
-    rows = benchmark.rows(split, limit, seed)
-    if not rows:
-        raise ValueError(f"benchmark {name} has no rows in split {split!r} with limit {limit}")
-    shuffled = shuffle_pictures(rows, seed)
-    samples: dict[int, Sample] = {}
-    for task in dict.fromkeys(row.task for row in rows):
-        ours = [index for index, row in enumerate(rows) if row.task == task]
-        blind = [index for index in ours if shuffled[index] != rows[index].chat]  # others have nothing to shuffle
-        chats = [rows[index].chat for index in ours] + [shuffled[index] for index in blind]
-        said = [answer.text for answer in engine.answer_batch(chats, benchmark.tokens_for(task), batch_size)]
-        with_own = dict(zip(ours, said[: len(ours)], strict=True))
-        with_other = with_own | dict(zip(blind, said[len(ours) :], strict=True))
-        for index in ours:
-            samples[index] = _sample(rows[index], {"model": with_own[index], "shuffled": with_other[index]})
-        if tell is not None:
-            tell(len(samples), len(rows))
-    priors = _prior_answers(benchmark, rows)
-    scored = []
-    for index, (row, prior) in enumerate(zip(rows, priors, strict=True)):
-        texts = samples[index].texts | {"prior": prior}
-        scores = {column: benchmark.scores(row, text) for column, text in texts.items()}
-        scored.append(dataclasses.replace(samples[index], texts=texts, scores=scores))
-    return Report(name, split, getattr(engine, "name", ""), seed, tuple(scored), _overall(benchmark, rows, scored))
+    return evaluate_rows(engine, benchmark, split, limit, seed, batch_size, tell).report
 
 
 def run_benchmark(
     model: str,
     benchmark: str,
-    split: str = "val",
-    limit: int | None = 200,
+    split: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
     batch_size: int = 100,
     json_path: str | Path | None = None,
     options: Sequence[str] = (),
 ) -> Report:
-    """Load a model, evaluate it with a bar on the terminal, print the table, and write the scores if a path is given.
+    """Load a model, evaluate it on one benchmark, print the table, and write the scores if a path is given."""
+    wanted = Wanted(split, limit, seed, batch_size)
+    return run_benchmarks(model, [benchmark], wanted, json_path=json_path, options=options)[0]
 
-    model    a saved model's folder or a hub id;  benchmark  as for `find("benchmarks", ...)`
-    options  of the benchmark, as `tasks=shape,count`
-    Raises ValueError for an unknown model, benchmark, split or option.
+
+def run_benchmarks(
+    model: str,
+    names: Sequence[str],
+    wanted: Wanted,
+    data: Path | None = None,
+    protocol: str | None = None,
+    json_path: str | Path | None = None,
+    options: Sequence[str] = (),
+) -> list[Report]:
+    """Load a model, evaluate it with a bar on the terminal, print the tables, and write results if a path is given.
+
+    model    a saved model's folder or a hub id;  names  as for `find("benchmarks", ...)`
+    data     the folder with the benchmarks' files;  protocol  "paper" or "standard"
+    options  of the benchmarks, as `tasks=shape,count`
+    With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
+    Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, and for
+    answers beside `json_path` that another model gave.
     """
-    asked = override(find("benchmarks", benchmark)(), options)
-    engine = Engine.open(model)
-    console = Console()
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
-        asking = bar.add_task(f"{benchmark} {split}", total=None)
-        report = evaluate(
-            engine,
-            asked,
-            split,
-            limit,
-            seed,
-            batch_size,
-            tell=lambda done, total: bar.update(asking, completed=done, total=total),
-        )
-    console.print(report.table())
-    if json_path is not None:
-        report.write(json_path)
-        console.print(f"The scores are in {json_path}.")
-    return report
+    benchmarks = [open_benchmark(name, data, protocol, options) for name in names]
+    path = None if json_path is None else Path(json_path)
+    engine, console, reports = Engine.open(model, wanted.weights), Console(), []
+    for benchmark in benchmarks:
+        report = _run(engine, benchmark, wanted, path, console)
+        console.print(report.table())
+        _say_what_is_missing(report, console)
+        reports.append(report)
+        if path is not None:
+            write_reports(path, reports)
+    if path is not None:
+        console.print(f"The scores are in {path}.")
+    return reports
 
 
-def _sample(row: Row, texts: dict[str, str]) -> Sample:
-    return Sample(row.id, row.task, question_text(row), row.answer, texts, {})
+def open_benchmark(name: str, data: Path | None, protocol: str | None, options: Sequence[str] = ()) -> Benchmark:
+    """Return a benchmark with its options. Raises ValueError for one that does not take what is given."""
+    made = find("benchmarks", name)
+    fields = {field.name for field in dataclasses.fields(made)} if dataclasses.is_dataclass(made) else set()
+    if protocol is not None and "protocol" not in fields:
+        raise ValueError(f"benchmark {name} has but one protocol: leave out --protocol")
+    if data is not None and "data" not in fields:
+        raise ValueError(f"benchmark {name} needs no data: leave out --data")
+    benchmark = made() if data is None else made(data=data)
+    return override(benchmark, [*([] if protocol is None else [f"protocol={protocol}"]), *options])
 
 
-def _overall(benchmark: Benchmark, rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for column in COLUMNS:
-        scores = benchmark.overall(rows, [sample.texts[column] for sample in samples])
-        for name, (score, number) in scores.items():
-            found.setdefault(name, {})[column] = score
-            found[name]["n"] = number
-    return found
+def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None, console: Console) -> Report:
+    benchmark = benchmark.for_engine(engine)
+    beams = {} if wanted.num_beams is None else {"num_beams": wanted.num_beams}
+    options = benchmark.generation_options() | beams
+    speaker = describe_speaker(engine, options)
+    name = Path(name_of("benchmarks", type(benchmark))).stem
+    split = wanted.split or benchmark.default_split
+    limit = wanted.limit or benchmark.default_limit
+    journal = None
+    if path is not None:
+        how = {"benchmark": name, "protocol": getattr(benchmark, "protocol", None)}
+        journal = Journal(beside(path, name, "answers.jsonl"), speaker | how)
+    try:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+            asking = bar.add_task(f"{name} {split}", total=None)
+            found = evaluate_rows(
+                engine,
+                benchmark,
+                split,
+                limit,
+                wanted.seed,
+                wanted.batch_size,
+                lambda done, total: bar.update(asking, completed=done, total=total),
+                journal,
+                options,
+                wanted.keep_going,
+            )
+    finally:
+        if journal is not None:
+            journal.close()
+    sizes: int | list[int] = wanted.batch_size
+    if journal is not None and journal.batch_sizes != [wanted.batch_size]:
+        sizes = journal.batch_sizes
+    judge = None
+    if benchmark.judged:
+        found, judge = _graded(found, wanted.judge, path, name, console)
+    check = _check_batch(engine, found, wanted, options, console) if wanted.check_batch else None
+    card = make_card(engine, speaker, found.benchmark, found.rows, found.report, sizes, limit, check, judge)
+    return dataclasses.replace(found.report, card=card)
 
 
-def _prior_answers(benchmark: Benchmark, rows: Sequence[Row]) -> Iterable[str]:
-    learnt = benchmark.prior_rows()
-    if learnt is None:
-        return answer_by_halves(rows, benchmark.mask)
-    prior = TextPrior(learnt, benchmark.mask)
-    return [prior.answer(row) for row in rows]
+def beside(path: Path, name: str, ending: str) -> Path:
+    """Return the file for what belongs to one benchmark of the results in `path`: scores.pope.answers.jsonl."""
+    return path.with_name(f"{path.stem}.{name}.{ending}")
+
+
+def _graded(
+    found: Evaluation, judge: Judge | None, path: Path | None, name: str, console: Console
+) -> tuple[Evaluation, dict[str, Any] | None]:
+    """Write the answers for the official graders, and let a judge score them if there is one."""
+    if path is not None:
+        texts = [sample.texts["model"] for sample in found.report.samples]
+        official = beside(path, name, f"official{found.benchmark.official_ending}")
+        found.benchmark.write_official(found.rows, texts, found.report.model, official)
+        console.print(f"The answers as the official graders read them are in {official}.")
+    if judge is None:
+        console.print(f"{name} is judged, and no judge was named: its answers have no score. See --judge.")
+        return found, None
+    kept = None if path is None else beside(path, name, "judgements.jsonl")
+    return judge_answers(found, judge, kept)
+
+
+def _check_batch(
+    engine: Engine, found: Evaluation, wanted: Wanted, options: Mapping[str, Any], console: Console
+) -> dict[str, Any]:
+    """Ask some of the questions again in another batch size, and say how many answers differ."""
+    samples, other = found.report.samples, OTHER_BATCH if wanted.batch_size == 1 else 1
+    step = max(1, len(samples) // wanted.check_batch)
+    chosen = list(range(0, len(samples), step))[: wanted.check_batch]
+    questions = [
+        Question(found.rows[i].chat, found.benchmark.tokens_for(found.rows[i].task), samples[i].prompt_sha256)
+        for i in chosen
+    ]
+    with found.benchmark.session(engine):
+        said = ask(engine, questions, other, options=options)
+    apart = [
+        i for i, question in zip(chosen, questions, strict=True) if said[question.key] != samples[i].texts["model"]
+    ]
+    console.print(f"{len(chosen)} questions asked again with batch size {other}: {len(apart)} answers differ.")
+    for i in apart[:SHOWN]:
+        again = said[questions[chosen.index(i)].key]
+        console.print(f"  {samples[i].id}: {samples[i].texts['model']!r}, and now {again!r}", markup=False)
+    return {"batch_size": other, "rows": len(chosen), "different": len(apart)}
+
+
+def _say_what_is_missing(report: Report, console: Console) -> None:
+    for row in report.missing[:SHOWN]:
+        console.print(f"missing: {row.id} ({row.task}): {row.reason}", markup=False, soft_wrap=True)
+    if len(report.missing) > SHOWN:
+        console.print(f"missing: {len(report.missing) - SHOWN} more")

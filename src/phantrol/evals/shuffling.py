@@ -23,7 +23,7 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
     """
     chats = [row.chat for row in rows]
     tasks = dict.fromkeys(row.task for row in rows)
-    everyone = [index for index, row in enumerate(rows) if _pictures(row.chat)]
+    everyone = [index for index, row in enumerate(rows) if pictures_of(row.chat)]
     for task in tasks:
         ours = [index for index in everyone if rows[index].task == task]
         given = ours and (_roll(rows, ours, seed) or _roll(rows, everyone, seed))
@@ -39,7 +39,7 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
 
 def _roll(rows: Sequence[Row], indices: Sequence[int], seed: int) -> dict[int, list[Any]]:
     """Return new pictures for the rows at `indices`: the smallest roll that gives no row one of its own, or {}."""
-    slots = [(index, picture, _key(picture)) for index in indices for picture in _pictures(rows[index].chat)]
+    slots = [(index, picture, _key(picture)) for index in indices for picture in pictures_of(rows[index].chat)]
     random.Random(seed).shuffle(slots)  # a benchmark may list its answers in turns, and a roll would keep step
     first_seen = {key: position for position, (_, _, key) in reversed(list(enumerate(slots)))}
     slots.sort(key=lambda slot: first_seen[slot[2]])  # equal pictures side by side, so that some roll parts them all
@@ -60,7 +60,8 @@ def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [] if isinstance(message["content"], str) else message["content"]
 
 
-def _pictures(chat: Chat) -> list[Any]:
+def pictures_of(chat: Chat) -> list[Any]:
+    """Return the pictures of a chat, in their order: in memory, as bytes, or as paths."""
     return [part.get("image", part.get("path")) for m in chat for part in _parts(m) if part["type"] == "image"]
 
 

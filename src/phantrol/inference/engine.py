@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -22,7 +23,8 @@ from phantrol.models.building import load
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
 
-SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding, few pictures in memory
+SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding
+AHEAD_BYTES = 2**30  # of pixels that are read ahead, and as much again while the model is at work on it
 CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
 
 
@@ -85,20 +87,60 @@ class Engine:
         self, chats: Sequence[Chat], max_new_tokens: int = 64, batch_size: int = 32, **options: Any
     ) -> list[Answer]:
         """Return the answers in the order of the chats; each is the one that the chat gets alone."""
+        answers: dict[int, Answer] = {}
+        for index, answer in self.answer_each(chats, max_new_tokens, batch_size, **options):
+            if isinstance(answer, ValueError):
+                raise answer
+            answers[index] = answer
+        return [answers[index] for index in range(len(chats))]
+
+    def answer_each(
+        self, chats: Sequence[Chat], max_new_tokens: int = 64, batch_size: int = 32, **options: Any
+    ) -> Iterator[tuple[int, Answer | ValueError]]:
+        """Yield (position, answer) batch by batch, as they come; for a chat that is refused, its ValueError.
+
+        Prompts of like length share a batch. The next prompts are read, and their pictures decoded, while the model is
+        at work on these. Whoever closes the iterator stops that too.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected 1 or more chats")
-        answers: dict[int, Answer] = {}
-        window = batch_size * SORTED_BATCHES
-        for start in range(0, len(chats), window):
-            prompts = {
-                index: self.encode(chats[index], max_new_tokens)
-                for index in range(start, min(start + window, len(chats)))
-            }
-            order = sorted(prompts, key=lambda index: len(prompts[index].input_ids))
-            for low in range(0, len(order), batch_size):
-                batch = order[low : low + batch_size]
-                answers |= zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens, options), strict=True)
-        return [answers[index] for index in range(len(chats))]
+        stop = threading.Event()
+        reader = ThreadPoolExecutor(1, "phantrol-reading")
+        try:
+            start, batches = 0, 1  # the first prompts are few, so that the model need not wait for them
+            ahead = reader.submit(self._read, chats, start, max_new_tokens, batch_size, batches, stop)
+            while start < len(chats):
+                prompts, refused = ahead.result()
+                start, batches = start + len(prompts) + len(refused), min(2 * batches, SORTED_BATCHES)
+                ahead = reader.submit(self._read, chats, start, max_new_tokens, batch_size, batches, stop)
+                yield from refused.items()
+                order = sorted(prompts, key=lambda index: len(prompts[index].input_ids))
+                for low in range(0, len(order), batch_size):
+                    batch = order[low : low + batch_size]
+                    said = self._generate([prompts[index] for index in batch], max_new_tokens, options)
+                    yield from zip(batch, said, strict=True)
+        finally:
+            stop.set()
+            reader.shutdown(wait=True)
+
+    def _read(
+        self, chats: Sequence[Chat], start: int, max_new_tokens: int, batch_size: int, batches: int, stop: Any
+    ) -> tuple[dict[int, Encoding], dict[int, ValueError]]:
+        """Return the prompts of the next chats and what is wrong with others: so many batches, or a gigabyte."""
+        prompts: dict[int, Encoding] = {}
+        refused, size = {}, 0
+        for index in range(start, len(chats)):
+            full = len(prompts) >= batch_size * batches or (size > AHEAD_BYTES and len(prompts) % batch_size == 0)
+            if full or stop.is_set():
+                break
+            try:
+                prompts[index] = self.encode(chats[index], max_new_tokens)
+            except ValueError as error:
+                refused[index] = error
+                continue
+            pixels = prompts[index].pixel_values
+            size += 0 if pixels is None else pixels.nbytes
+        return prompts, refused
 
     def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as they come; joined, they are the text of `answer`. It returns the Answer.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 Batch = dict[str, Any]
 
-_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "pixel_values", "labels")
+_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "pixel_values", "labels", "blocks", "tile_order")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Loss:
 
     needs_pairs: ClassVar[bool] = False  # the collator leaves rejected answers out otherwise
     needs_reference: ClassVar[bool] = False  # the batch then carries `reference_logprobs` [M]
+    reads_rows: ClassVar[bool] = False  # takes a row for what is said about one picture: a row must not hold several
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         """Return the loss of `batch`, divided by the counts of the whole step."""

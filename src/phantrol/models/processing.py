@@ -88,15 +88,9 @@ class PhantrolProcessor(ProcessorMixin):
         ids: list[int] = []
         answers: list[bool] = []
         for turn in self._turns(messages, texts, add_generation_prompt):
-            prompt = tuple(
-                (kind != "text", texts[int(content)][1] if kind == "text" else self._shown(kind, content))
-                for kind, content in turn.prompt
-            )
+            read, said, ends_turn = self.read_and_said(turn, texts)
             num_tiles = [len(tiles[id(pictures[int(content)])]) for kind, content in turn.prompt if kind == "image"]
-            read = self._with_features(self._text.prompt(prompt), num_tiles)
-            said = self._text.typed("".join(texts[number][1] for number in turn.answer)) if turn.answer else []
-            # the end of the assistant's turn is the assistant's to say
-            ends_turn = turn.follows_answer and bool(read) and read[0] in self._text.special_ids
+            read = self._with_features(read, num_tiles)
             ids += read
             ids += said
             answers += [ends_turn] * min(1, len(read))
@@ -104,6 +98,20 @@ class PhantrolProcessor(ProcessorMixin):
             answers += [True] * len(said)
         cut = [tiles[id(picture)] for picture in pictures]
         return Encoding(ids, answers, None if not cut else cut[0] if len(cut) == 1 else torch.cat(cut))
+
+    def read_and_said(self, turn: Turn, texts: Sequence[tuple[str, str]]) -> tuple[list[int], list[int], bool]:
+        """Return the ids that the model reads in a turn, one for each picture, those that it must say then, and whether
+        the first id read is the end of the turn before, which it must say too.
+
+        texts  the (role, text)s of the conversation
+        """
+        prompt = tuple(
+            (kind != "text", texts[int(content)][1] if kind == "text" else self._shown(kind, content))
+            for kind, content in turn.prompt
+        )
+        read = self._text.prompt(prompt)
+        said = self._text.typed("".join(texts[number][1] for number in turn.answer)) if turn.answer else []
+        return read, said, turn.follows_answer and bool(read) and read[0] in self._text.special_ids
 
     def _shown(self, kind: str, content: str) -> str:
         return content if kind == "template" else f"{self.image_prefix}{self.image_token}{self.image_suffix}"

@@ -24,6 +24,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 BITS = {"int8": 8, "int4": 4}
 GROUP_SIZE = 32  # weights that share a scale in 4 bits; the smallest that the kernels take, and the smallest loss
+TRAINABLE = ("int8", "nf4")  # gradients pass through; torchao's kernels of int4 have none
+NF4_BLOCK, NF4_SCALES = 64, 256  # weights that share a scale, and scales that share one of their own [QLoRA, section 3]
 NAME = "phantrol"  # under which transformers finds what is below
 
 
@@ -54,6 +56,27 @@ def quantise(model: PreTrainedModel, weights: str) -> PreTrainedModel:
     return model
 
 
+def quantise_for_adapters(model: PreTrainedModel, weights: str) -> PreTrainedModel:
+    """Quantise the decoder's linear maps of a model in memory, for adapters to be trained on them.
+
+    weights  "int8": one scale a row; "nf4": 4 bits and doubly quantised scales           [QLoRA, section 3]
+    Raises ValueError for other names, if torchao is not installed, and if a linear does not suit 4 bits.
+    """
+    if weights not in TRAINABLE:
+        raise ValueError(
+            f"weights is {weights!r}: expected {' or '.join(TRAINABLE)} under adapters, or None; int4 has no gradients"
+        )
+    _need_torchao(weights)
+    for name in sorted(backbone_linears(model)):
+        quantise_linear(model.get_submodule(name), weights, name)
+    return model
+
+
+def is_quantised(parameter: torch.Tensor) -> bool:
+    """Return whether a parameter is quantised, by torchao or as integers."""
+    return not parameter.is_floating_point() or type(parameter.data).__module__.startswith("torchao.")
+
+
 def backbone_linears(model: PreTrainedModel) -> set[str]:
     """Return the names, in the grafted model, of the linear maps that the plain backbone has in its layers."""
     decoder = model.get_decoder()
@@ -70,6 +93,13 @@ def quantise_linear(linear: nn.Linear, weights: str, name: str) -> None:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     check_sizes(linear, weights, name)
+    if weights == "nf4":
+        from torchao.quantization import NF4Tensor
+
+        quantised = NF4Tensor.from_tensor(linear.weight.detach(), NF4_BLOCK, NF4_SCALES)
+        linear.weight = nn.Parameter(quantised, requires_grad=False)
+        _return_freed_memory()
+        return
     options = _int4_options(linear.weight.device) if weights == "int4" else Int8WeightOnlyConfig()
     quantize_(linear, options, filter_fn=lambda module, _: module is linear)
     _return_freed_memory()
@@ -81,6 +111,10 @@ def check(weights: str, dtype: Any) -> None:
         raise ValueError(f"weights is {weights!r}: expected {' or '.join(BITS)}, or None for the model's own dtype")
     if weights == "int4" and dtype not in (None, "auto", "bfloat16", torch.bfloat16):
         raise ValueError(f"int4 weights and {dtype}: expected bfloat16, which alone has fast kernels; or take int8")
+    _need_torchao(weights)
+
+
+def _need_torchao(weights: str) -> None:
     if importlib.util.find_spec("torchao") is None:
         raise ValueError(f"{weights} weights need torchao: pip install 'phantrol[quant]'")
 
@@ -91,6 +125,10 @@ def check_sizes(linear: nn.Linear, weights: str, name: str) -> None:
         raise ValueError(
             f"{name} maps {linear.in_features} to {linear.out_features} numbers: int4 takes multiples of {GROUP_SIZE} "
             "and of 16; take int8"
+        )
+    if weights == "nf4" and linear.weight.numel() % (NF4_BLOCK * NF4_SCALES):
+        raise ValueError(
+            f"{name} has {linear.weight.numel()} weights: nf4 takes multiples of {NF4_BLOCK * NF4_SCALES}; take int8"
         )
 
 

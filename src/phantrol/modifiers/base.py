@@ -33,6 +33,7 @@ class LayerModifier:
     depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
     prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
     image_only: bool = False  # it works on image tokens: layers are told which they are
+    anchor_span: int = 1  # tokens of a row from its first anchor to its last
 
     def __init__(self, config: Any, num_layers: int):
         self.config, self.num_layers = config, num_layers

@@ -26,11 +26,13 @@ from phantrol.modifiers.base import (
 from phantrol.modifiers.sequence import (
     SequenceState,
     SequenceStep,
+    check_shared_anchors,
     end_prompt,
     find_anchor,
     image_rows,
     sequence_state,
 )
+from phantrol.ops.blocks import Blocks
 
 
 class GraftedLayer:
@@ -54,6 +56,7 @@ class GraftedDecoder:
         prompt_length: int | None = None,
         prompt_mask: Tensor | None = None,
         image_mask: Tensor | None = None,
+        blocks: Blocks | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own forward pass, and:
@@ -63,6 +66,9 @@ class GraftedDecoder:
         Both matter to modifiers that treat prompt and answer differently. Without either, a token that comes alone
         after others is of an answer, and all others are of a prompt.
         image_mask     [B, N] True on tokens of this pass that stand for image features; matters to a partial LoRA
+        blocks         the sequences of one row, without padding, each with an anchor of its own (see ops/blocks.py)
+
+        Raises ValueError for blocks and a cache: what is read in one piece is not gone on with.
         """
         for modifier in self.modifiers:
             modifier.prepare(self)
@@ -73,6 +79,10 @@ class GraftedDecoder:
             past_key_values = DynamicCache(config=self.config)
         if self.training and self.gradient_checkpointing:
             use_cache, past_key_values = False, None  # as the layers' own checkpointing does
+        if blocks is not None:
+            if past_key_values is not None or use_cache:
+                raise ValueError("got blocks and a cache, expected use_cache=False: a row of several sequences ends")
+            kwargs["blocks"] = blocks  # the attention function needs them too
         state = None
         if past_key_values is not None:
             state = sequence_state(past_key_values, self.modifiers, self.config.num_hidden_layers)
@@ -81,7 +91,12 @@ class GraftedDecoder:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         prompt_only = any(modifier.prompt_only for modifier in self.modifiers)
         prompt = (prompt_length, prompt_mask) if prompt_only else None
-        step = _step(state, past_key_values, tokens, attention_mask, prompt)
+        span = max(modifier.anchor_span for modifier in self.modifiers)
+        if blocks is not None and span > 1:
+            for _, mask in blocks:
+                check_shared_anchors(mask, 0, torch.zeros(1, dtype=torch.long, device=tokens.device), span)
+        step = _step(state, past_key_values, tokens, attention_mask, prompt, span)
+        step = dataclasses.replace(step, blocks=blocks)
         if any(modifier.image_only for modifier in self.modifiers):
             step = dataclasses.replace(step, image_rows=image_rows(image_mask, *tokens.shape[:2]))
         return super().forward(
@@ -203,24 +218,30 @@ def _step(
     tokens: Tensor,
     attention_mask: Tensor | dict | None,
     prompt: tuple[int | None, Tensor | None] | None,
+    span: int,
 ) -> SequenceStep:
-    """`prompt` is (prompt_length, prompt_mask), or None if no modifier treats prompt and answer differently."""
+    """`prompt` is (prompt_length, prompt_mask), or None if no modifier treats prompt and answer differently; `span` the
+    tokens of a row from its first anchor to its last."""
     rows, num_tokens = tokens.shape[:2]
     if state is not None and num_tokens == 1 and state.anchors_complete and (prompt is None or state.prompt_ended):
         # the common step of decoding asks the device nothing
         return SequenceStep(state=state, prompt=prompt is None)
     past_tokens = 0 if cache is None else int(cache.get_seq_length())
-    index = here = None
+    index = here = places = None
     if state is None or not state.anchors_complete:
         anchor = find_anchor(attention_mask, num_tokens, past_tokens, rows, tokens.device)
         index, here = anchor - past_tokens, (anchor >= past_tokens) & (anchor < past_tokens + num_tokens)
         index = index.clamp(0, num_tokens - 1)
         if state is not None:
-            state.anchors_complete = attention_mask is None or bool((anchor < past_tokens + num_tokens).all())
+            ends = past_tokens + num_tokens
+            state.anchors_complete = span <= ends if attention_mask is None else bool((anchor + span <= ends).all())
+        if span > 1:
+            check_shared_anchors(attention_mask, past_tokens, anchor, span)
+            places = torch.arange(past_tokens, past_tokens + num_tokens, device=tokens.device) - anchor[:, None]
     is_prompt = True if prompt is None else _is_prompt(past_tokens, num_tokens, tokens.device, *prompt)
     if state is not None and prompt is not None:
         _follow_prompt(cache, state, is_prompt, num_tokens)
-    return SequenceStep(state=state, anchor_index=index, anchor_in_chunk=here, prompt=is_prompt)
+    return SequenceStep(state=state, anchor_index=index, anchor_in_chunk=here, prompt=is_prompt, places=places)
 
 
 def _is_prompt(

@@ -19,9 +19,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
 from phantrol.modifiers.sequence import SequenceStep
+from phantrol.ops.blocks import split_blocks
 from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, merge_halves
 
 PREFIX = "phantom_"  # of the attention function that wraps another one
+BLOCKS = "blocks_"  # of one that stands between the two, for rows of several sequences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class PhantomConfig:
     logits     "exact": queries and keys are enlarged too; the cache takes twice the plain one
                "drop": only values are, which leaves out a term of size η² in the logits, below float32 at the released
                η = 1e-4; the cache takes 1.5 times the plain one
+    anchors    so many tokens are anchors: the first of a row, and each anchor_stride-th after it. A token looks at the
+               heads of those that do not come after it, in one softmax. Paper and released code: the first alone
     init       "identity": the phantom term is 0 at the start and the backbone as it was, with gradients that are not 0
                "random": normal weights, as released
     """
@@ -43,11 +47,17 @@ class PhantomConfig:
     train_eta: bool = False
     logits: Literal["exact", "drop"] = "exact"
     init: Literal["identity", "random"] = "identity"
+    anchors: int = 1
+    anchor_stride: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in (("logits", ("exact", "drop")), ("init", ("identity", "random"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"PhantomConfig.{name} is {getattr(self, name)!r}: expected {' or '.join(allowed)}")
+        for name in ("anchors", "anchor_stride"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"PhantomConfig.{name} is {value!r}: expected a whole number, at least 1")
 
 
 class AnchorAttention(nn.Module):
@@ -64,8 +74,8 @@ class AnchorAttention(nn.Module):
         if zero_output:  # then y = gelu(0) = 0, where the slope of gelu is 1/2: nothing said, but able to learn
             nn.init.zeros_(self.o_proj.weight)
 
-    def forward(self, states: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        return attend_anchor_heads(states, *memory, self.q_proj.weight)
+    def forward(self, states: Tensor, memory: tuple[Tensor, Tensor], visible: Tensor | None = None) -> Tensor:
+        return attend_anchor_heads(states, *memory, self.q_proj.weight, visible)
 
     def remember(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
         return anchor_memory(anchor, self.k_proj.weight, self.v_proj.weight, self.o_proj.weight)
@@ -83,7 +93,7 @@ class PhantomDimension(nn.Module):
             self.query = AnchorAttention(head_dim, zero_output=identity, **factory)
             self.key = AnchorAttention(head_dim, zero_output=False, **factory)
         self.gate_1, self.gate_2 = nn.Linear(head_dim, 1, **factory), nn.Linear(head_dim, 1, **factory)
-        self.exact = config.logits == "exact"
+        self.exact, self.anchors, self.anchor_stride = config.logits == "exact", config.anchors, config.anchor_stride
         if config.train_eta:
             self.eta = nn.Parameter(torch.full((1,), config.eta, **factory))
         else:
@@ -118,6 +128,13 @@ class EnlargedCache:
         """Return y of the queries, keys or values: [B, heads, N, d] → [B, heads, N, d]."""
         attention = getattr(self._phantom, kind)
         step, kept = self._step, None
+        if self._phantom.anchors > 1:
+            return self._attend_several(attention, kind, states)
+        if step.blocks is not None:
+            parts = split_blocks(states, step.blocks)
+            keys, values = attention.remember(torch.cat([part[:, :, 0] for part in parts]))  # an anchor each
+            memories = zip(keys.split(1), values.split(1), strict=True)
+            return torch.cat([attention(part, memory) for part, memory in zip(parts, memories, strict=True)], dim=2)
         if self._cache is not None:
             kept = self._cache.layers[step.state.slots[step.pass_index, self._layer_idx, kind]]
         if step.anchor_index is None:
@@ -132,8 +149,45 @@ class EnlargedCache:
             kept.keep(*(part.unsqueeze(2) for part in memory))
         return attention(states, memory)
 
+    def _attend_several(self, attention: AnchorAttention, kind: str, states: Tensor) -> Tensor:
+        """`attend` with several anchors, of which a token looks at those up to itself."""
+        step = self._step
+        if step.blocks is not None:
+            parts = split_blocks(states, step.blocks)
+            return torch.cat([self._look_back(attention, part, _places(part), None) for part in parts], dim=2)
+        kept = None
+        if self._cache is not None:
+            kept = self._cache.layers[step.state.slots[step.pass_index, self._layer_idx, kind]]
+        if step.anchor_index is None:
+            return attention(states, (kept.keys.flatten(1, 2), kept.values.flatten(1, 2)))
+        return self._look_back(attention, states, _places(states) if step.places is None else step.places, kept)
+
+    def _look_back(self, attention: AnchorAttention, states: Tensor, places: Tensor, kept: Any) -> Tensor:
+        """states [B, heads, N, d], places [B, N] or [1, N] of these tokens in their rows → y [B, heads, N, d]."""
+        anchors = self._phantom.anchor_stride * torch.arange(self._phantom.anchors, device=states.device)
+        rows, index = torch.arange(states.shape[0], device=states.device)[:, None], anchors - places[:, :1]  # [B, k]
+        here = (index >= 0) & (index < states.shape[2])
+        memory = attention.remember(states[rows, :, index.clamp(0, states.shape[2] - 1)])  # [B, k, heads, d] each
+        if kept is not None:
+            if kept.is_initialized:
+                earlier = (kept.keys, kept.values)
+                memory = tuple(
+                    torch.where(here[..., None, None], new, old) for new, old in zip(memory, earlier, strict=True)
+                )
+            kept.keep(*memory)
+        visible = places[..., None] >= anchors  # [B, N, k]
+        visible[..., 0] = True  # padding before a row has to look somewhere
+        heads = states.shape[1]
+        visible = visible.expand(states.shape[0], -1, -1).repeat_interleave(heads, dim=-1)
+        return attention(states, tuple(part.flatten(1, 2) for part in memory), visible)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
+
+
+def _places(states: Tensor) -> Tensor:
+    """Return the places of tokens that begin a row without padding: states [B, heads, N, d] → [1, N]."""
+    return torch.arange(states.shape[2], device=states.device)[None]
 
 
 def phantom_attention(
@@ -158,13 +212,13 @@ def phantom_attention(
     The scale is the backbone's own, 1/√d for most: the paper's λ = √2 undoes the doubled size.
     Without `phantom` (a layer that has none, or another model with the same configuration) this is the backend itself.
     """
-    base = ALL_ATTENTION_FUNCTIONS.get(backend) or sys.modules[_family(module)].eager_attention_forward
+    base = backend_function(module, backend)
     if phantom is None:
         return base(module, query, key, value, attention_mask, **kwargs)
     size, dimension, query = query.shape[-1], module.phantom, phantom.enlarge_query(query)
 
     def attend(values: Tensor) -> tuple[Tensor, Tensor | None]:
-        if backend == "sdpa" and query.shape[2] == 1 and not module.training:
+        if backend.removeprefix(BLOCKS) == "sdpa" and query.shape[2] == 1 and not module.training:
             return _attend_one_token(query, key, values, attention_mask, kwargs.get("scaling")), None
         return base(module, query, key, values, attention_mask, **kwargs)
 
@@ -187,6 +241,11 @@ def _attend_one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
     attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return attended.reshape(rows, 1, heads, value.shape[-1])
+
+
+def backend_function(module: nn.Module, backend: str) -> Any:
+    """Return the attention function that a backend means for an attention module: "eager" is each family's own."""
+    return ALL_ATTENTION_FUNCTIONS.get(backend) or sys.modules[_family(module)].eager_attention_forward
 
 
 def use_phantom_attention(config: Any) -> None:
@@ -252,6 +311,10 @@ class Phantom(LayerModifier):
         if layer_idx not in self.layers:
             return ()
         return ("value", "query", "key") if self.config.logits == "exact" else ("value",)
+
+    @property
+    def anchor_span(self) -> int:
+        return 1 + (self.config.anchors - 1) * self.config.anchor_stride
 
     def prepare(self, decoder: nn.Module) -> None:
         use_phantom_attention(decoder.config)

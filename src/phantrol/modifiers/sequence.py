@@ -17,13 +17,16 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from phantrol.modifiers.base import LayerModifier
+from phantrol.ops.blocks import Blocks
 
 KEYS_AND_VALUES = "keys and values"
 STATE_KEY = (0, -1, "state")
 
 
 class AnchorLayer(DynamicLayer):
-    """A cache layer that keeps one thing of the anchor, [B, A, 1, d], and takes part in beams and row selection."""
+    """A cache layer that keeps one thing of the anchor, [B, A, 1, d], and takes part in beams and row selection.
+
+    Of several anchors k, [B, k, A, d]."""
 
     is_compileable = True
     supports_early_init = False
@@ -53,8 +56,11 @@ class SequenceState(AnchorLayer):
 
     def reset(self) -> None:
         self.begun = False  # the extra layers stand ready
-        self.anchors_complete = False  # the anchor of every row has been seen
+        self.anchors_complete = False  # the anchors of every row have been seen
         self.prompt_ended = False  # a token of an answer has been seen
+
+    def crop(self, *args: Any) -> None:
+        self.anchors_complete = False  # of several anchors the later ones may be among what is taken back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +71,9 @@ class SequenceStep:
     anchor_in_chunk  [B]  False where the anchor lies in an earlier or a later chunk
     prompt           True or False for all tokens, or [B, N] with True on tokens of the prompt
     image_rows       which tokens are of an image; None if none is, or no modifier asks
+    blocks           where the sequences of the one row end, if it holds several; each begins with its own anchor
+    places           [B, N]  how many real tokens each token has before it in its row; None if no modifier asks, or all
+                     anchors have been seen
     """
 
     state: SequenceState | None = None
@@ -73,6 +82,8 @@ class SequenceStep:
     prompt: bool | Tensor = True
     pass_index: int = 0
     image_rows: ImageRows | None = None
+    blocks: Blocks | None = None
+    places: Tensor | None = None
 
     def at_pass(self, pass_index: int) -> SequenceStep:
         return dataclasses.replace(self, pass_index=pass_index)
@@ -115,7 +126,8 @@ def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> Ima
             "this forward pass"
         )
     index = image_mask.flatten().nonzero().squeeze(1)
-    return ImageRows(image_mask, index) if len(index) else None
+    # while training, none of them still gives the LoRA gradients, of 0: ranks that share it must all have them
+    return ImageRows(image_mask, index) if len(index) or torch.is_grad_enabled() else None
 
 
 class PassCache:
@@ -167,11 +179,10 @@ def find_anchor(
     """
     if attention_mask is None:
         return torch.zeros(rows, dtype=torch.long, device=device)
-    if isinstance(attention_mask, dict):  # one mask per kind of attention: all agree on what is padding
-        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
-        return find_anchor(attention_mask, num_tokens, past_tokens, rows, device)
+    if isinstance(attention_mask, dict):
+        return find_anchor(_widest(attention_mask), num_tokens, past_tokens, rows, device)
     if attention_mask.ndim == 4:
-        sees = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] >= 0  # [B, N, T]
+        sees = _who_sees_whom(attention_mask)
         start = min(past_tokens, sees.shape[-1] - num_tokens)
         # every real token attends to itself, also under a sliding window; who sees earlier chunks had its anchor there
         own = sees[:, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
@@ -181,6 +192,39 @@ def find_anchor(
         real, offset = attention_mask[:, : past_tokens + num_tokens] != 0, 0
     first = real.to(torch.int32).argmax(dim=-1) + offset
     return torch.where(real.any(dim=-1), first, past_tokens + num_tokens).expand(rows)
+
+
+def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int, anchor: Tensor, span: int) -> None:
+    """Raise ValueError if the several anchors of a row cannot be told, or are not those of all that it holds.
+
+    anchor  [B] as from `find_anchor`;  span  tokens from the first anchor to the last
+    """
+    mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
+    if mask is None or mask.ndim != 4:
+        return
+    if past_tokens > 0:
+        raise ValueError(
+            f"got an attention mask {list(mask.shape)} after {past_tokens} tokens, and not all anchors have been seen: "
+            "expected one of [B, past + N], which says where rows begin"
+        )
+    sees = _who_sees_whom(mask)  # [B, N, T], T ≥ N: a static cache has room for more
+    place = torch.arange(sees.shape[-1], device=sees.device)
+    is_early = (place >= anchor[:, None]) & (place < anchor[:, None] + span)
+    if bool((~sees & is_early[:, None] & (place[: sees.shape[1], None] > place)).any()):
+        raise ValueError(
+            f"a row holds sequences that share fewer than the {span} tokens from the first anchor to the last: "
+            "expected a longer common beginning, fewer anchors, or pack=false"
+        )
+
+
+def _widest(masks: dict[str, Tensor]) -> Tensor:
+    """One mask per kind of attention: all agree on what is padding."""
+    return masks.get("full_attention", next(iter(masks.values())))
+
+
+def _who_sees_whom(mask: Tensor) -> Tensor:
+    """[B, 1, N, T] as attention takes it → [B, N, T] bool."""
+    return mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] >= 0
 
 
 def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:

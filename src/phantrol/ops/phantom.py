@@ -16,8 +16,8 @@ def anchor_memory(
 ) -> tuple[Tensor, Tensor]:
     """Return what other tokens need of the anchor: gelu(s·Wkᵀ) and gelu(s·Wvᵀ)·Woᵀ.          [Phantom, eq. 1]
 
-    anchor  [B, A, d]  states of the anchor, one row per head; key_weight, value_weight, output_weight  [d, d]
-    →       keys [B, A, d], values [B, A, d]
+    anchor  [..., A, d]  states of the anchor, one row per head; key_weight, value_weight, output_weight  [d, d]
+    →       keys [..., A, d], values [..., A, d]
 
     Differs: the released code multiplies by Wo what each token has gathered. A sum of products is the product of the
     sum, so here Wo meets the A heads of the anchor once, and not every head of every token.
@@ -26,11 +26,14 @@ def anchor_memory(
     return F.gelu(F.linear(anchor, key_weight)), values
 
 
-def attend_anchor_heads(states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor) -> Tensor:
+def attend_anchor_heads(
+    states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor, visible: Tensor | None = None
+) -> Tensor:
     """Return y = gelu(Σ_a softmax_a(gelu(Wq x)·k_a / √d) v_a).                                [Phantom, eq. 1]
 
     states        [B, H, N, d]  queries, keys or values of the tokens, keys after rotation
-    keys, values  [B, A, d]     from `anchor_memory`
+    keys, values  [B, A, d]     from `anchor_memory`; of several anchors, the heads of all of them
+    visible       [B, N, A]     False where a token must not look, and True somewhere for each token; None: everywhere
     →             [B, H, N, d]
 
     The softmax runs over the anchor's heads, not over tokens: so the released code does, and the paper does not say.
@@ -42,6 +45,9 @@ def attend_anchor_heads(states: Tensor, keys: Tensor, values: Tensor, query_weig
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
     # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
     scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).transpose(1, 2))  # [B, A, H·N]
+    if visible is not None:
+        hidden = ~visible.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
+        scores = scores.masked_fill(hidden.reshape(scores.shape), -torch.inf)
     shares = torch.softmax(scores, dim=1).to(states.dtype)
     return F.gelu(torch.matmul(shares.transpose(1, 2), values)).reshape(batch, heads, tokens, size)
 

@@ -47,6 +47,7 @@ def written_beside(folder: Path) -> Iterator[Path]:
             if folder.exists():  # a broken one of the same name: a folder cannot be renamed onto a full one
                 os.replace(folder, writing.parent / "old")
             os.replace(writing, folder)
+            _to_disk(folder.parent)
     finally:
         shutil.rmtree(writing.parent, ignore_errors=True)
 
@@ -72,6 +73,18 @@ def beside(folder: Path) -> Path:
 
 def check_whole(folder: Path) -> None:
     """Raise ValueError if a file of `folder` is missing or not as its manifest says, naming the file."""
+    check_sizes(folder)
+    for name, expected in _read_manifest(folder).items():
+        path = folder / name
+        digest = _sha256(path)
+        if digest != expected["sha256"]:
+            raise ValueError(
+                f"{path}: got sha256 {digest[:12]}…, expected {expected['sha256'][:12]}…; use another checkpoint"
+            )
+
+
+def check_sizes(folder: Path) -> None:
+    """Raise ValueError if a file of `folder` is missing or not as long as its manifest says, naming the file."""
     for name, expected in _read_manifest(folder).items():
         path = folder / name
         if not path.is_file():
@@ -79,11 +92,11 @@ def check_whole(folder: Path) -> None:
         size = path.stat().st_size
         if size != expected["size"]:
             raise ValueError(f"{path}: got {size} bytes, expected {expected['size']}; use another checkpoint")
-        digest = _sha256(path)
-        if digest != expected["sha256"]:
-            raise ValueError(
-                f"{path}: got sha256 {digest[:12]}…, expected {expected['sha256'][:12]}…; use another checkpoint"
-            )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return how much the files of a folder hold."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def last_whole_checkpoint(run_dir: Path) -> Checkpoint | None:
@@ -117,11 +130,21 @@ def stage_dir(run_dir: Path, number: int, name: str) -> Path:
     return run_dir / "stages" / f"{number}-{name}"
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the newest `count` checkpoints of a stage."""
+def keep(folder: Path, newest: int, best: int | None = None) -> None:
+    """Remove the checkpoints of a stage but for the newest so many and that of the step `best`."""
     found = sorted(filter(None, map(checkpoint_at, folder.glob("checkpoint-*"))))
-    for checkpoint in found[:-count]:
-        shutil.rmtree(checkpoint.path)
+    for checkpoint in found[:-newest]:
+        if checkpoint.step != best:
+            shutil.rmtree(checkpoint.path)
+
+
+def where_to_resume(run_dir: Path) -> str:
+    """Return in words which checkpoint a run would go on from, without looking into it."""
+    found = checkpoints(run_dir)
+    if not found:
+        return "there is no checkpoint yet, so a resumed run begins at step 1 of the first stage"
+    last = found[-1]
+    return f"the last checkpoint is {last.path}, so a resumed run goes on with step {last.step + 1}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,8 +154,18 @@ def write_text(path: Path, text: str) -> None:
     os.replace(writing, path)
 
 
+def replace_text(folder: Path, name: str, text: str) -> None:
+    """Write a small file of a whole folder anew, and its line in the manifest."""
+    listed = _read_manifest(folder)
+    write_text(folder / name, text)
+    listed[name] = {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+    write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
+
+
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        _to_disk(path)  # or else a machine that loses its power keeps a name and not what is in it
     listed = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": _sha256(p)} for p in files}
     write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
 
@@ -147,6 +180,17 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, int | str]]:
         return dict(json.loads(path.read_text("utf-8"))["files"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: got no readable list of files, expected one; use another checkpoint") from None
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    if os.name == "nt" and path.is_dir():  # which cannot be opened there
+        return
+    opened = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _sha256(path: Path) -> str:

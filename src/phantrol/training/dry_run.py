@@ -4,53 +4,38 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from transformers import set_seed
 
-from phantrol.data.messages import Example, Message, Rejected
-from phantrol.data.mixture import NEVER_USED_UP, Group, Mixture
+from phantrol.data.mixture import Mixture
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_to_json
+from phantrol.training.stand_in import MadeUp, stand_in
 from phantrol.training.trainable import trainable_table
 from phantrol.training.trainer import StageTrainer
-
-COLORS = ("red", "green", "blue", "black", "white")
-
-
-@dataclass(frozen=True)
-class MadeUp:
-    """Groups of two examples about a picture of noise, with a wrong answer each."""
-
-    def __len__(self) -> int:
-        return NEVER_USED_UP
-
-    def __getitem__(self, index: int) -> Group:
-        picture = Image.frombytes("RGB", (32, 32), Random(index).randbytes(32 * 32 * 3))
-        color, other = COLORS[index % len(COLORS)], COLORS[(index + 1) % len(COLORS)]
-        wrong = (Rejected(other, "incorrect"), Rejected(f"{color} or {other}", "ambiguous"))
-        questions = (Message("user", (picture, text)) for text in ("What color is it?", "What is it?"))
-        answer = Message("assistant", (color,))
-        return tuple(Example(f"made-up-{index}-{i}", (q, answer), wrong) for i, q in enumerate(questions))
 
 
 def dry_run(recipe: Recipe, console: Console | None = None) -> None:
     """Print the recipe with all its defaults, what each stage trains, and the loss and time of one step.
 
+    Parts that would have to be downloaded are stood in for by small ones of the same kind, and that is said.
+
     Raises ValueError as `run` would before and in its first step, save for faults of the data, which is not looked at.
     """
     console = console or Console()
     console.print_json(recipe_to_json(recipe))
+    if small := stand_in(recipe):
+        console.print("nothing is downloaded for this: the counts and the step below are those of a small stand-in")
+        recipe = small
     set_seed(recipe.seed)
     model, processor = recipe.model.build()
     made_up = [replace(stage, data=Mixture(((1.0, MadeUp()),)), max_steps=1, warmup_steps=0) for stage in recipe.stages]
-    trial = replace(recipe, stages=tuple(made_up), log_every_steps=1, report_to=(), workers=0)
+    trial = replace(recipe, stages=tuple(made_up), log_every_steps=1, report_to=(), workers=0, sharding="none")
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; nothing is put there
         for number, stage in enumerate(recipe.stages):
             trainer = StageTrainer(model, processor, trial, number, Path(folder))

@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
 
 from phantrol.data.mixture import Mixture
 from phantrol.models.building import build, load
-from phantrol.models.packaged import PackagedDecoder
+from phantrol.models.packaged import PackagedDecoder, PackagedTower, written_once
+from phantrol.models.quantised import backbone_linears, quantise_for_adapters
+from phantrol.models.released.base_parts import BasePart
+from phantrol.models.released.catalogue import RELEASES
 from phantrol.models.tokenizer import train_tokenizer
+
+Carried = PackagedDecoder | PackagedTower | BasePart  # what makes a folder of its own
+Weights = Literal["int8", "nf4"] | None
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,16 @@ class TrainedTokenizer:
 class Lora:
     """Low-rank adapters on linear layers of the decoder, through PEFT; merged into the model when training ends.
 
-    rank, alpha  of W + alpha/rank·B·A;  dropout  of what goes into A;  targets  names of the linear layers
+    rank, alpha  of W + alpha/rank·B·A;  dropout  of what goes into A
+    targets      names of the linear layers, or ("all",): each one that the plain backbone has in its layers
+    vision       adapters on the linear layers of the vision tower too
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+    vision: bool = False
 
     def put_on(self, model: Any) -> Any:
         """Return the model with adapters. Raises ValueError if PEFT is not installed."""
@@ -53,41 +65,61 @@ class Lora:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise ValueError("LoRA needs PEFT, which is not installed: pip install 'phantrol[lora]'") from None
-        names = "|".join(re.escape(name) for name in self.targets)
-        where = rf"language_model\..*\.({names})"
+        where = self._where(model)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where)
         try:
             return get_peft_model(model, config)
         except ValueError as error:
             raise ValueError(f"Lora: {str(error).splitlines()[0]}") from None
 
+    def _where(self, model: Any) -> str:
+        """Return a pattern of the names of the layers that are adapted."""
+        names = "|".join(re.escape(name) for name in self.targets)
+        if self.targets == ("all",):
+            where = [re.escape(name) for name in sorted(backbone_linears(model))]
+        else:
+            where = [rf"language_model\..*\.({names})"]
+        if self.vision:
+            tower = (name for name, module in model.vision_tower.named_modules() if isinstance(module, nn.Linear))
+            where += [re.escape(f"vision_tower.{name}") for name in tower]
+        return "|".join(where)
+
 
 @dataclass(frozen=True)
 class NewModel:
     """A new model from two parts, each pretrained or drawn at random.
 
-    text, vision  a folder or hub id, a part that a package carries, or a configuration as a mapping with its model_type
+    text, vision  a folder or hub id, a part that a package carries or that the hub has in another form, or a
+                  configuration as a mapping with its model_type
     modifiers     configurations of what is grafted on the decoder
     tokenizer     a folder or hub id, a TrainedTokenizer, or None: the one that comes with `text`
     options       further arguments of `phantrol.build`
     attention     the attention function to train with
     lora          adapters on the decoder, or None
+    weights       "int8" or "nf4": of the decoder's linear maps under the adapters, which alone are then trained of it;
+                  what is saved in the end is merged into the full weights (see `merging.py`)
+
+    Raises ValueError for quantised weights without adapters.
     """
 
-    text: str | PackagedDecoder | Mapping[str, Any]
-    vision: str | Mapping[str, Any]
+    text: str | Carried | Mapping[str, Any]
+    vision: str | Carried | Mapping[str, Any]
     modifiers: tuple[Any, ...] = ()
     tokenizer: str | TrainedTokenizer | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"
     lora: Lora | None = None
+    weights: Weights = None
+
+    def __post_init__(self) -> None:
+        _check_weights(self.weights, self.lora)
 
     def build(self) -> tuple[Any, Any]:
         """Return (model, processor). Raises ValueError as `phantrol.build` does."""
         from transformers import AutoConfig, AutoTokenizer
 
-        def part_of(part: str | PackagedDecoder | Mapping[str, Any]) -> Any:
-            if isinstance(part, PackagedDecoder):
+        def part_of(part: str | Carried | Mapping[str, Any]) -> Any:
+            if isinstance(part, Carried):
                 return part.folder()
             return part if isinstance(part, str) else AutoConfig.for_model(**part)
 
@@ -99,15 +131,46 @@ class NewModel:
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         model, processor = build(*parts, self.modifiers, tokenizer=tokenizer, **self.options)
         model.set_attn_implementation(self.attention)
-        return model if self.lora is None else self.lora.put_on(model), processor
+        return _adapted(model, self.lora, self.weights), processor
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model that was trained before: `folder` is what `phantrol train` wrote, or a hub id."""
+    """A model that was trained before.
+
+    folder  what `phantrol train` or `phantrol convert` wrote, a hub id of such, or the name of a release, such as
+            Phantom-0.5B, which is then converted into the cache folder
+    lora    adapters on the decoder, or None;  weights  as of a NewModel
+
+    Raises ValueError for quantised weights without adapters.
+    """
 
     folder: str
+    lora: Lora | None = None
+    weights: Weights = None
+
+    def __post_init__(self) -> None:
+        _check_weights(self.weights, self.lora)
 
     def build(self) -> tuple[Any, Any]:
-        """Return (model, processor). Raises ValueError as `phantrol.load` does."""
-        return load(self.folder)
+        """Return (model, processor). Raises ValueError as `phantrol.load` and `convert` do."""
+        model, processor = load(self._opened())
+        return _adapted(model, self.lora, self.weights), processor
+
+    def _opened(self) -> str | Path:
+        if self.folder not in RELEASES:
+            return self.folder
+        from phantrol.models.released.convert import convert
+
+        return written_once(self.folder, lambda folder: convert(RELEASES[self.folder].hub_id, folder))
+
+
+def _check_weights(weights: Weights, lora: Lora | None) -> None:
+    if weights is not None and lora is None:
+        raise ValueError(f"got weights={weights!r} and no lora, expected adapters: quantised weights are not trained")
+
+
+def _adapted(model: Any, lora: Lora | None, weights: Weights) -> Any:
+    if weights is not None:
+        quantise_for_adapters(model, weights)
+    return model if lora is None else lora.put_on(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,19 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from phantrol.training.recipe import Stage
-from phantrol.training.trainable import parameter_groups
+from phantrol.training.trainable import matches, named_parameters, parameter_groups
 
 MUON_TO_ADAMW = 10  # a Muon step has a spectral norm, not an element, of the size of the learning rate
 
 
 def build_optimiser(model: nn.Module, stage: Stage) -> Optimizer:
-    """Return the optimiser of a stage for the parameters of `model` that gradients reach."""
+    """Return the optimiser of a stage for the parameters of `model` that gradients reach.
+
+    Raises ValueError for a pattern of `stage.lrs` that matches none of them.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if stage.optimiser == "adamw":
-        return _adamw(trained, stage)
+        return _adamw(trained, stage, _own_rates(model, stage))
     hidden = hidden_matrices(model)
     matrices = [parameter for parameter in trained if id(parameter) in hidden]
     others = [parameter for parameter in trained if id(parameter) not in hidden]
@@ -81,6 +84,27 @@ class MuonAndAdamW(Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def _adamw(parameters: Sequence[nn.Parameter], stage: Stage) -> AdamW:
+def _own_rates(model: nn.Module, stage: Stage) -> dict[int, float]:
+    """Return the highest learning rates of the parameters that have one of their own, by the parameters' ids."""
+    rates: dict[int, float] = {}
+    trained = [(name, parameter) for name, parameter in named_parameters(model) if parameter.requires_grad]
+    for pattern, lr in stage.lrs:
+        found = [parameter for name, parameter in trained if matches(name, (pattern,))]
+        if not found:
+            raise ValueError(
+                f"stage {stage.name!r}: got lrs with {pattern!r}, which matches no trained parameter; expected one "
+                f"of what {', '.join(stage.train)} trains"
+            )
+        for parameter in found:
+            rates.setdefault(id(parameter), lr)
+    return rates
+
+
+def _adamw(parameters: Sequence[nn.Parameter], stage: Stage, own_rates: Mapping[int, float] | None = None) -> AdamW:
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    return AdamW(parameter_groups(parameters, stage.weight_decay), lr=stage.lr, betas=stage.betas, fused=fused)
+    rates = {id(parameter): stage.lr for parameter in parameters} | dict(own_rates or {})
+    groups = []
+    for lr in dict.fromkeys(rates.values()):
+        equal = [parameter for parameter in parameters if rates[id(parameter)] == lr]
+        groups += [group | {"lr": lr} for group in parameter_groups(equal, stage.weight_decay)]
+    return AdamW(groups, lr=stage.lr, betas=stage.betas, fused=fused)

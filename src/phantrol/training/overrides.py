@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,6 +32,25 @@ def override(thing: T, changes: Sequence[str]) -> T:
             raise failed[0][1]
         pending = [change for change, _ in failed]
     return thing
+
+
+def arguments(function: Callable[..., Any], changes: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the changes whose key is an argument of a function, as values of the types that it names, and the others.
+
+    Raises ValueError for a value of the wrong type, and an argument that has no default and is not there.
+    """
+    known, hints = inspect.signature(function).parameters, get_type_hints(function)
+    given, others = {}, []
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if equals and key in known:
+            given[key] = _parsed(text, hints.get(key, str), known[key].default, key)
+        else:
+            others.append(change)
+    missing = [name for name, argument in known.items() if argument.default is argument.empty and name not in given]
+    if missing:
+        raise ValueError(f"this recipe needs {' and '.join(f'{name}=...' for name in missing)} on the command line")
+    return given, others
 
 
 def _override(thing: T, change: str) -> T:
@@ -112,7 +132,7 @@ def _as(kind: Any, text: str) -> Any:
 
 def _as_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
     texts = text.split(",") if text else []
-    if not kinds:
+    if not kinds or get_origin(kinds[0]) is tuple:
         return tuple(ast.literal_eval(text))
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(texts)

@@ -20,6 +20,28 @@ from phantrol.losses.base import Loss
 Schedule = Literal["cosine", "linear", "constant"]
 Optimiser = Literal["adamw", "muon"]
 Precision = Literal["float32", "bfloat16"]
+Sharding = Literal["none", "fsdp", "zero2", "zero3"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Data that a stage does not learn from: their loss is measured at each checkpoint, and the best one is kept too.
+
+    data    a Mixture, the same for every seed
+    groups  so many of it, from its first on
+    take    what the next stage and the final model go on from: the "last" weights, or those of the "best" checkpoint
+    """
+
+    data: Mixture
+    groups: int = 64
+    take: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        _expect(
+            "held_out", "data", self.data, isinstance(self.data, Mixture), "a Mixture(parts=((weight, source), ...))"
+        )
+        _expect("held_out", "groups", self.groups, _whole(self.groups, 1), "a whole number, at least 1")
+        _expect("held_out", "take", self.take, self.take in ("last", "best"), "last or best")
 
 
 @dataclass(frozen=True)
@@ -39,10 +61,18 @@ class Stage:
     weight_decay   of parameters with two dimensions or more
     max_grad_norm  gradients are scaled down to this norm
     optimiser      muon is torch's Muon for the decoder's matrices, and AdamW for the rest
+    lrs            (pattern, highest learning rate) for some of the trained parameters in place of lr; the first pattern
+                   that a name matches counts. Their course is that of lr. Of adamw
     muon_lr        highest learning rate of the matrices that Muon has, whose steps are ten times AdamW's; None: 10·lr
     pack           sequences about one picture share one row (see data/packing.py)
+    padding_free   a micro-batch is one row without padding, and its rows do not see each other: worth it where they
+                   differ in length
     precision      bfloat16 computes under autocast; the weights stay as they are
     gradient_checkpointing  compute activations again in the backward pass, to save memory
+    feature_cache  a folder for the features of the vision tower, which must be frozen: a picture that comes again, in
+                   this run or another, is not sent through it (see models/feature_cache.py)
+    feature_cache_gb        what that folder may grow to
+    held_out       data to measure the loss on at each checkpoint; None: the newest checkpoints are kept and no other
 
     Raises ValueError for a field out of range.
     """
@@ -62,10 +92,15 @@ class Stage:
     max_grad_norm: float = 1.0
     optimiser: Optimiser = "adamw"
     muon_lr: float | None = None
+    lrs: tuple[tuple[str, float], ...] = ()
     betas: tuple[float, float] = (0.9, 0.999)
     pack: bool = True
+    padding_free: bool = False
     precision: Precision = "float32"
     gradient_checkpointing: bool = False
+    feature_cache: str | None = None
+    feature_cache_gb: float = 50.0
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
@@ -81,7 +116,13 @@ class Stage:
         _expect(where, "lr", self.lr, _number(self.lr) and self.lr > 0, "a positive number")
         muon = self.muon_lr
         _expect(where, "muon_lr", muon, muon is None or (_number(muon) and muon > 0), "a positive number or None")
-        for name in ("final_lr", "weight_decay"):
+        pairs = isinstance(self.lrs, tuple) and all(_is_rate(pair) for pair in self.lrs)
+        _expect(
+            where, "lrs", self.lrs, pairs, 'pairs of a name pattern and a positive number, (("projector.*", 1e-3),)'
+        )
+        if self.lrs and self.optimiser == "muon":
+            raise ValueError(f"{where}: got lrs with optimiser='muon', expected adamw; muon takes lr and muon_lr")
+        for name in ("final_lr", "weight_decay", "feature_cache_gb"):
             value = getattr(self, name)
             _expect(where, name, value, _number(value) and value >= 0, "a number, at least 0")
         norm = self.max_grad_norm
@@ -95,6 +136,12 @@ class Stage:
             and all(_number(b) and 0 <= b < 1 for b in self.betas)
         )
         _expect(where, "betas", self.betas, betas, "two numbers in [0, 1)")
+        if self.padding_free and self.loss.reads_rows:
+            raise ValueError(
+                f"{where}: got padding_free=True with {type(self.loss).__name__}, which takes a row for one picture; "
+                "leave it out, there is no decoder to run"
+            )
+        _expect(where, "held_out", self.held_out, isinstance(self.held_out, HeldOut | None), "a HeldOut or None")
         if self.final_lr > self.lr:
             raise ValueError(f"{where}: got final_lr={self.final_lr}, expected at most lr={self.lr}")
         if self.batch_size % self.accumulation:
@@ -112,9 +159,11 @@ class Recipe:
     seed               of weights, dropout and the order of the data
     log_every_steps    a line in metrics.jsonl is the mean over so many steps
     save_every_steps   a checkpoint after so many steps, and one at the end of each stage
-    keep_checkpoints   of each stage, the newest so many
+    keep_checkpoints   of each stage, the newest so many, and the best one where a stage has held-out data
     workers            processes that prepare batches; 0 prepares them between steps
     report_to          integrations of transformers, such as ("tensorboard",); none by default
+    sharding           of several ranks: none holds the whole model on each; fsdp is torch's FSDP2, zero2 and zero3 are
+                       DeepSpeed's. It changes memory and time, not the result (docs/scale.md)
 
     Raises ValueError for a field out of range.
     """
@@ -127,6 +176,7 @@ class Recipe:
     keep_checkpoints: int = 2
     workers: int = 0
     report_to: tuple[str, ...] = ()
+    sharding: Sharding = "none"
 
     def __post_init__(self) -> None:
         describes = is_dataclass(self.model) and callable(getattr(self.model, "build", None))
@@ -139,6 +189,8 @@ class Recipe:
         for name, least in (("log_every_steps", 1), ("save_every_steps", 1), ("keep_checkpoints", 1), ("workers", 0)):
             value = getattr(self, name)
             _expect("recipe", name, value, _whole(value, least), f"a whole number, at least {least}")
+        known = get_args(Sharding)
+        _expect("recipe", "sharding", self.sharding, self.sharding in known, f"one of {', '.join(known)}")
 
     def stage_seed(self, number: int) -> int:
         """Return the seed of stage `number`: it draws dropout and the order of the data."""
@@ -148,19 +200,30 @@ class Recipe:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe called `name`, or that of a user's .py file, with overrides such as `stages.0.lr=1e-4` applied.
 
-    Raises ValueError for an unknown name, a file without `recipe`, or an override that does not fit.
+    A key that is the name of an argument of `recipe()`, such as `root=pictures`, is passed to it as that.
+    Raises ValueError for an unknown name, a file without `recipe`, an argument that is missing, or an override that
+    does not fit.
     """
-    from phantrol.training.overrides import override
+    from phantrol.training.overrides import arguments, override
 
-    recipe = find("recipes", name)()
+    function = find("recipes", name)
+    given, others = arguments(function, overrides)
+    recipe = function(**given)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name}: recipe() returned {type(recipe).__name__}, expected a Recipe")
-    return override(recipe, overrides)
+    return override(recipe, others)
 
 
 def _expect(where: str, name: str, value: Any, holds: Any, expected: str) -> None:
     if not holds:
         raise ValueError(f"{where}: got {name}={value!r}, expected {expected}")
+
+
+def _is_rate(pair: Any) -> bool:
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        return False
+    pattern, lr = pair
+    return isinstance(pattern, str) and pattern != "" and _number(lr) and lr > 0
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,15 @@ def _read(value: Any) -> Any:
         return Path(parts["path"])
     known = _find_class(value["class"])
     try:
-        return known(**{field.name: parts.pop(field.name) for field in fields(known) if field.init}, **parts)
+        # a field that came later stands for what was done before it: its default
+        needed = [field.name for field in fields(known) if field.init and (field.name in parts or _is_needed(field))]
+        return known(**{name: parts.pop(name) for name in needed}, **parts)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{value['class']} has changed since the recipe was written: {error}") from None
+
+
+def _is_needed(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _class_name(kind: type) -> str:

@@ -2,42 +2,55 @@
 
 OUT/recipe.json       the recipe with all its defaults        OUT/metrics.jsonl   a line at each logging step
 OUT/stages/0-align/   checkpoints of a stage                  OUT/final/          model, processor, recipe.json
-OUT/skipped.jsonl     rows that could not be read, if any
+OUT/skipped.jsonl     rows that could not be read, if any      OUT/.lock          who trains here
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import gc
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 from transformers import set_seed
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import read_groups
+from phantrol.training.card import FILE as CARD
+from phantrol.training.card import SCORES, model_card, read_scores
 from phantrol.training.checkpoint import (
     Checkpoint,
     check_whole,
     checkpoint_at,
     checkpoints,
     last_whole_checkpoint,
+    stage_dir,
     write_text,
     written_beside,
 )
+from phantrol.training.held_out import best_checkpoint
+from phantrol.training.merging import merged
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.recipe import Recipe, Stage
-from phantrol.training.recipe_json import differences, recipe_to_json
+from phantrol.training.recipe_json import differences, recipe_from_json, recipe_to_json
+from phantrol.training.run_lock import FILE as LOCK
+from phantrol.training.run_lock import held
+from phantrol.training.sharding import check_launch
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import StageTrainer, process_state
-from phantrol.training.weights import is_peft, load_weights
+from phantrol.training.weights import load_weights
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
-_RUNNING = ("log_every_steps", "save_every_steps", "keep_checkpoints", "workers", "report_to")  # may change on resume
-_log = logging.getLogger("phantrol")
+# what may change on resume: how a run is watched, and what changes its memory and time alone
+_RUNNING = ("log_every_steps", "save_every_steps", "keep_checkpoints", "workers", "report_to", "sharding")
+_RUNNING_OF_A_STAGE = ("accumulation", "gradient_checkpointing")
 
 
 def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, console: Console | None = None) -> Path:
@@ -47,20 +60,26 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint
 
     Raises ValueError for a folder that is in use, a recipe that is not that of the run, a checkpoint that is not whole,
-    a source without what its stage needs, a loss that is not finite, a full disk. On SIGTERM it writes a checkpoint and
-    raises SystemExit(143).
+    a source without what its stage needs, a loss that is not finite, a full disk, a service to report to that is not
+    installed. On SIGTERM and Ctrl-C it writes a checkpoint and raises SystemExit(143) or SystemExit(130).
     """
-    out_dir, console = Path(out_dir), console or Console(stderr=True)
-    start = _open(out_dir, recipe, resume)
+    check_launch()
+    out_dir, console = Path(out_dir), console or Console(stderr=True, quiet=not process_state().is_main_process)
+    _check_folder(out_dir, recipe, resume)
     if resume and (out_dir / _FINAL).is_dir():
         console.print(f"{out_dir / _FINAL} is already there: nothing to do")
         return out_dir / _FINAL
+    _check_reports(recipe)
     for number, stage in enumerate(recipe.stages):
         _check_data(stage, recipe.stage_seed(number))
+    with held(out_dir) if process_state().is_main_process else contextlib.nullcontext():
+        return _run(recipe, out_dir, resume, console)
 
+
+def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Console) -> Path:
+    start = _open(out_dir, recipe, resume)
     disable_progress_bar()  # of each file that is saved; the bars here are our own
-    set_seed(recipe.seed)
-    model, processor = recipe.model.build()
+    model, processor = _build(recipe)
     first = _load(model, recipe, out_dir, start, console)
 
     for number in range(first, len(recipe.stages)):
@@ -72,35 +91,77 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
             finished = trainer.train(start.path if start and start.stage == number else None)
         finally:
             bar.close()
+            _end_reports(recipe)
         if not finished:
+            stop = trainer.stop_signal
             console.print(
-                f"stopped by SIGTERM after step {trainer.state.global_step} of {stage.name}: resume with --resume"
+                f"stopped by {signal.Signals(stop.number).name} after step {trainer.state.global_step} of {stage.name} "
+                f"and saved {stop.since_s:.1f} s after it came: go on with --resume"
             )
-            raise SystemExit(143)
+            raise SystemExit(128 + stop.number)
+        if trainer.sharding is not None:  # shards are not put together in place
+            del model, trainer
+            model, processor = _build(recipe)
+            _load_stage(model, recipe, _stage_end(out_dir, recipe, number))
+        if stage.held_out and stage.held_out.take == "best":
+            best = _stage_end(out_dir, recipe, number)
+            _load_stage(model, recipe, best)
+            console.print(f"{stage.name}: the best weights are those after step {best.step}")
 
-    _save_final(model, processor, recipe, out_dir / _FINAL)
-    if skipped := read_skipped(out_dir / SKIPPED):
+    skipped = read_skipped(out_dir / SKIPPED)
+    _save_final(model, processor, recipe, out_dir, len(skipped))
+    if skipped:
         console.print(f"{len(skipped)} rows could not be read and were left out: {out_dir / SKIPPED}")
     return out_dir / _FINAL
 
 
-def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoint | None:
-    """Make the folder of the run ready, and return the checkpoint to go on from."""
-    text = recipe_to_json(recipe)
-    if not resume and out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> None:
+    """Raise ValueError if the folder holds something else than the run that is to go on, or a file is in its place."""
+    if not out_dir.exists():
+        return
+    if not out_dir.is_dir() or (not resume and any(path.name != LOCK for path in out_dir.iterdir())):
         raise ValueError(
             f"{out_dir}: got a folder in use, expected an empty or new one; go on with --resume or choose another"
         )
+    if resume and (out_dir / _RECIPE).is_file():
+        _check_same_recipe(recipe_to_json(recipe), (out_dir / _RECIPE).read_text("utf-8"), out_dir)
+
+
+def _check_reports(recipe: Recipe) -> None:
+    """Raise ValueError if a service that is to be reported to has no package here."""
+    known = get_available_reporting_integrations()
+    for name in recipe.report_to:
+        if name not in known:
+            raise ValueError(
+                f"report_to: got {name!r}, expected one that is installed ({', '.join(known) or 'none is'}); "
+                f"type pip install {name}, or leave it out"
+            )
+
+
+def _build(recipe: Recipe) -> tuple[Any, Any]:
+    """Return the recipe's model and processor, always the same ones."""
+    gc.collect()  # the model of the stage before
+    set_seed(recipe.seed)
+    return recipe.model.build()
+
+
+def _end_reports(recipe: Recipe) -> None:
+    """Let the next stage, whose steps begin again, be a run of its own; the other services do that by themselves."""
+    if "wandb" in recipe.report_to:
+        import wandb
+
+        wandb.finish()
+
+
+def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoint | None:
+    """Make the folder of the run ready, and return the checkpoint to go on from."""
     start = None
-    if resume and out_dir.is_dir():
-        if (out_dir / _RECIPE).is_file():
-            _check_same_recipe(text, (out_dir / _RECIPE).read_text("utf-8"), out_dir)
+    if resume:
         start = last_whole_checkpoint(out_dir) if resume is True else _named_checkpoint(Path(resume), out_dir)
     state = process_state()
     state.wait_for_everyone()  # until all have looked at the folder as it was
     if state.is_main_process:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        write_text(out_dir / _RECIPE, text)
+        write_text(out_dir / _RECIPE, recipe_to_json(recipe))
         names = [stage.name for stage in recipe.stages[: start.stage + 1]] if start else [""]
         for name in (_METRICS, SKIPPED):
             rewind(out_dir / name, names, start.step if start else 0)
@@ -109,10 +170,16 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
 
 
 def _check_same_recipe(text: str, of_run: str, out_dir: Path) -> None:
-    found = [line for line in differences(text, of_run) if line.partition(":")[0].partition(".")[0] not in _RUNNING]
+    with contextlib.suppress(ValueError):  # then the texts are compared as they are
+        of_run = recipe_to_json(recipe_from_json(of_run))  # with the fields that have come since
+    found = [line for line in differences(text, of_run) if not _may_change(line.partition(":")[0].split("."))]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ValueError(f"{out_dir} was begun with another recipe: got {found[0]}{more}; choose another folder")
+
+
+def _may_change(field: list[str]) -> bool:
+    return field[0] in _RUNNING or (field[0] == "stages" and field[2:] in [[name] for name in _RUNNING_OF_A_STAGE])
 
 
 def _named_checkpoint(path: Path, out_dir: Path) -> Checkpoint:
@@ -127,6 +194,8 @@ def _named_checkpoint(path: Path, out_dir: Path) -> Checkpoint:
 
 def _check_data(stage: Stage, seed: int) -> None:
     """Draw the groups of the first step, so that a broken source is found before anything is built."""
+    if stage.held_out:
+        read_groups(Groups(stage.held_out.data, 0, stage.held_out.groups), range(min(stage.held_out.groups, 4)))
     groups = read_groups(Groups(stage.data, seed, stage.batch_size), range(stage.batch_size))
     if stage.loss.needs_pairs and not any(example.rejected for group in groups for example in group):
         raise ValueError(
@@ -139,20 +208,26 @@ def _load(model: nn.Module, recipe: Recipe, out_dir: Path, start: Checkpoint | N
     """Bring the weights to where the first stage that is left begins, and return its number."""
     if start is None:
         return 0
-    console.print(f"going on from {start.path}")
+    console.print(f"going on from {start.path}", soft_wrap=True)
     is_done = start.step >= recipe.stages[start.stage].max_steps
     first = start.stage + is_done
     if is_done:
-        _load_stage(model, recipe, start)
+        _load_stage(model, recipe, _stage_end(out_dir, recipe, start.stage))
     elif first and recipe.stages[first].loss.needs_reference:  # the reference is the model as this stage found it
-        ends = [checkpoint for checkpoint in checkpoints(out_dir) if checkpoint.stage == first - 1]
-        if not ends:
-            raise ValueError(
-                f"{out_dir}: got no checkpoint of stage {first - 1}, expected its last, for the reference model"
-            )
-        check_whole(ends[-1].path)
-        _load_stage(model, recipe, ends[-1])
+        _load_stage(model, recipe, _stage_end(out_dir, recipe, first - 1))
     return first
+
+
+def _stage_end(out_dir: Path, recipe: Recipe, number: int) -> Checkpoint:
+    """Return the checkpoint that the next stage begins with."""
+    stage = recipe.stages[number]
+    if stage.held_out and stage.held_out.take == "best":
+        return best_checkpoint(stage_dir(out_dir, number, stage.name))
+    ends = [checkpoint for checkpoint in checkpoints(out_dir) if checkpoint.stage == number]
+    if not ends:
+        raise ValueError(f"{out_dir}: got no checkpoint of stage {number}, expected its last, for the reference model")
+    check_whole(ends[-1].path)
+    return ends[-1]
 
 
 def _load_stage(model: nn.Module, recipe: Recipe, checkpoint: Checkpoint) -> None:
@@ -160,13 +235,16 @@ def _load_stage(model: nn.Module, recipe: Recipe, checkpoint: Checkpoint) -> Non
     load_weights(model, patterns, checkpoint.path)
 
 
-def _save_final(model: Any, processor: Any, recipe: Recipe, folder: Path) -> None:
-    """Write the model that users load: adapters merged into the weights they adapt."""
+def _save_final(model: Any, processor: Any, recipe: Recipe, out_dir: Path, skipped: int) -> None:
+    """Write the model that users load: adapters merged into the weights they adapt, and a card."""
     state = process_state()
     if state.is_main_process:
-        model = model.merge_and_unload() if is_peft(model) else model
-        with written_beside(folder) as writing:
+        model = merged(model, recipe, [pattern for stage in recipe.stages for pattern in stage.train])
+        lines = [json.loads(line) for line in (out_dir / _METRICS).read_text("utf-8").splitlines()]
+        with written_beside(out_dir / _FINAL) as writing:
             model.eval().save_pretrained(writing)
             processor.save_pretrained(writing)
             write_text(writing / _RECIPE, recipe_to_json(recipe))
+            scores = read_scores(out_dir / SCORES)
+            write_text(writing / CARD, model_card(model, recipe, lines, skipped, scores))
     state.wait_for_everyone()

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from phantrol.models.quantised import is_quantised
+
 _WRAPPERS = ("module.", "base_model.model.")  # of a distributed model, of a PEFT model
 
 _ADDED = ("*traversal_gate*", "*.phantom.*", "*lora_*")
@@ -51,7 +53,7 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
     model.requires_grad_(False)
     for name, parameter in named_parameters(model):
         if matches(name, patterns):
-            if not parameter.is_floating_point():
+            if is_quantised(parameter):
                 raise ValueError(f"train: got a pattern for {name}, which is quantised; expected adapters ('*lora_*')")
             parameter.requires_grad = True
 
@@ -61,10 +63,13 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def vision_towers(model: nn.Module) -> list[nn.Module]:
+    return [module for name, module in model.named_modules() if name.split(".")[-1] == "vision_tower"]
+
+
 def frozen_towers(model: nn.Module) -> list[nn.Module]:
     """Return the vision towers of which nothing is trained. They are to be in eval mode: batch norms stand still."""
-    towers = [module for name, module in model.named_modules() if name.split(".")[-1] == "vision_tower"]
-    return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
+    return [tower for tower in vision_towers(model) if not any(p.requires_grad for p in tower.parameters())]
 
 
 def parameter_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

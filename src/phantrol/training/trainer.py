@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -18,24 +14,31 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from phantrol.data.collate import Collator
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
-from phantrol.training.checkpoint import beside, keep_newest, stage_dir, written_beside
+from phantrol.models.feature_cache import FeatureCache, remember_features
+from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
+from phantrol.training.gate_statistics import GateStatistics
+from phantrol.training.held_out import HeldOutLoss, best_step
+from phantrol.training.meters import Meters
 from phantrol.training.optimiser import build_optimiser, lr_factor
-from phantrol.training.progress import Meters
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.reference import Reference
+from phantrol.training.sharded_trainer import ShardedTrainer
+from phantrol.training.sharding import Sharding, sharding_of
 from phantrol.training.skipped import FILE, SkippedRows
-from phantrol.training.trainable import frozen_towers, train_only
+from phantrol.training.speed import Speed
+from phantrol.training.stage_collator import collator
+from phantrol.training.stopping import StopSignal, leave_process_group
+from phantrol.training.trainable import frozen_towers, train_only, vision_towers
 from phantrol.training.weights import load_weights, save_weights
 
 _METERS = "meters.json"
 
 
-class StageTrainer(Trainer):
+class StageTrainer(ShardedTrainer):
     """Trains `recipe.stages[number]`. Checkpoints go to `run_dir`/stages/NUMBER-NAME/.
 
     Raises ValueError if the stage cannot run: a pattern that matches nothing, packing on attention that takes no mask,
@@ -52,34 +55,38 @@ class StageTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         stage = recipe.stages[number]
-        self.stage, self.recipe, self.processor = stage, recipe, processor
+        self.stage, self.recipe, self.processor, self.run_dir = stage, recipe, processor, run_dir
         self.patterns = tuple(pattern for earlier in recipe.stages[: number + 1] for pattern in earlier.train)
+        self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
         self.stop_signal, self.skipped = StopSignal(), SkippedRows(run_dir / FILE, stage.name)
+        self.held_out = HeldOutLoss(self) if stage.held_out else None
         super().__init__(
             model=model,
-            args=training_arguments(model, recipe, number, run_dir),
+            args=training_arguments(model, recipe, number, run_dir, self.sharding),
             data_collator=collator(model, processor, stage),
             train_dataset=Groups(stage.data, recipe.stage_seed(number), stage.max_steps * stage.batch_size),
-            callbacks=[self.stop_signal, *(callbacks or [])],
+            callbacks=[self.stop_signal, *([self.held_out] if self.held_out else []), *(callbacks or [])],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True  # losses are divided by the totals of a step
         self.towers = frozen_towers(model)
+        give_feature_cache(model, stage, self.sharding is not None)
         self.reference = Reference(model) if stage.loss.needs_reference else None
-        self.meters, self.pictures, self.since_s = Meters(), 0, time.monotonic()
+        self.meters, self.speed = Meters(), Speed(getattr(torch, stage.precision))
+        self.gates = GateStatistics(model, recipe.log_every_steps, stage.max_steps)
         self.share, self.example_ids = 1.0, []
         self.writing_to: Path | None = None
 
     def train(self, resume_from_checkpoint: Path | None = None) -> bool:
         """Train the stage to its end, from a checkpoint of it as if there had been no stop.
 
-        Returns False if SIGTERM came: the step was finished, a checkpoint was written, and the rest is still to do.
+        Returns False if SIGTERM or Ctrl-C came: the step was finished, a checkpoint written, the rest is still to do.
         """
         if resume_from_checkpoint and self.accelerator.is_main_process:
             self.meters.load(resume_from_checkpoint / _METERS)
-        self.since_s = time.monotonic()
+        self.speed.begin()
         try:
             with self.stop_signal.watching():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
@@ -95,7 +102,7 @@ class StageTrainer(Trainer):
             shuffle=False,  # the order is the mixture's
             collate_fn=SkippingCollator(self.train_dataset, self.data_collator),
             num_workers=self.recipe.workers,
-            worker_init_fn=_leave_process_group,
+            worker_init_fn=leave_process_group,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # or else beginning an epoch would draw from the generator of dropout
         )
@@ -116,7 +123,12 @@ class StageTrainer(Trainer):
             totals = Counter(dict(zip(sorted(totals), counts.tolist(), strict=True)))
             self.stop_signal.received = totals.pop("stop") > 0
         self.share, self.example_ids = 1 / (len(batches) * self.accelerator.num_processes), []
+        self.speed.steps += 1
         return batches, dict(totals)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        with self.speed.training_on(inputs):
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -126,22 +138,29 @@ class StageTrainer(Trainer):
         num_items_in_batch: dict[str, int] | None = None,
     ) -> Tensor:
         """Return this micro-batch's share of the loss of the step; `num_items_in_batch` are the totals of the step."""
-        if self.reference is not None:
-            with self.accelerator.autocast():
-                inputs["reference_logprobs"] = self.reference(model, inputs)
+        self.add_reference(model, inputs)
         for tower in self.towers:
             tower.eval()  # Trainer has just set the whole model to training
-        output = self.stage.loss(model, inputs, num_items_in_batch)
+        with self.gates.listening(self.meters, inputs, self.state.global_step + 1):
+            output = self.stage.loss(model, inputs, num_items_in_batch)
         self.example_ids += inputs["example_ids"]
-        self._check_finite("loss", output.loss.detach())
+        self.check_finite("loss", output.loss.detach())
         self.meters.add("loss", output.loss, count=self.share)
-        self.pictures += inputs["num_pictures"]
         for name, values in output.metrics.items():
             self.meters.add(name, values)
         loss = output.loss * self.accelerator.num_processes  # gradients of ranks are averaged, shares are to be added
         if not loss.requires_grad:  # nothing that is trained took part, as in text alone for the projector
             loss = loss + 0 * next(p for p in model.parameters() if p.requires_grad).sum()
         return loss
+
+    def add_reference(self, model: nn.Module, batch: dict[str, Any]) -> None:
+        """Put into a batch what the reference model says of it, if the loss asks for that."""
+        if self.reference is not None:
+            with self.accelerator.autocast():
+                batch["reference_logprobs"] = self.reference(model, batch)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return self.held_out.evaluate()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -159,22 +178,21 @@ class StageTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            seconds, self.since_s = time.monotonic() - self.since_s, time.monotonic()
-            pictures = self.accelerator.reduce(torch.tensor(self.pictures, device=self.args.device))
-            logs = logs | self.meters.take(self.accelerator) | {"pictures_per_s": round(int(pictures) / seconds, 1)}
-            self.pictures = 0
+            logs = logs | self.meters.take(self.accelerator) | self.speed.take(self.accelerator)
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._check_finite("gradient norm", norm)
+        self.check_finite("gradient norm", norm)
         return norm
 
-    def _check_finite(self, what: str, value: Any) -> None:
+    def check_finite(self, what: str, value: Any) -> None:
+        """Raise ValueError for a number that is not finite, with the examples it comes from and what to do."""
         if value is not None and not torch.isfinite(torch.as_tensor(value)):
             raise ValueError(
                 f"stage {self.stage.name!r}, step {self.state.global_step + 1}: got a {what} of {float(value)}, "
-                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}; look at them, or "
+                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}; "
+                f"{where_to_resume(self.run_dir)}: mend what is wrong with these examples and go on with --resume, or "
                 f"lower stages.{self.stage.name}.lr ({self.stage.lr}) in a new run"
             )
 
@@ -190,7 +208,7 @@ class StageTrainer(Trainer):
             self.accelerator.wait_for_everyone()
         self.writing_to = None
         if self.args.should_save:
-            keep_newest(folder.parent, self.recipe.keep_checkpoints)
+            keep(folder.parent, self.recipe.keep_checkpoints, best_step(self.state.log_history, folder.parent))
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self.writing_to.parent if self.writing_to else self.args.output_dir)
@@ -207,37 +225,14 @@ class StageTrainer(Trainer):
             load_weights(self.model if model is None else model, self.patterns, Path(resume_from_checkpoint))
 
 
-class StopSignal(TrainerCallback):
-    """On SIGTERM: the step is finished, a checkpoint is written, and training stops."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # only there can a signal be handled
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.received:
-            control.should_save = control.should_training_stop = True
-
-    def _note(self, *_: Any) -> None:
-        self.received = True
-
-
 def process_state() -> PartialState:
     """Return which rank this process is; without an accelerator several ranks are found only if told so."""
     return PartialState(cpu=torch.accelerator.current_accelerator() is None)
 
 
-def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:
+def training_arguments(
+    model: nn.Module, recipe: Recipe, number: int, run_dir: Path, sharding: Sharding | None = None
+) -> TrainingArguments:
     """Return what transformers' Trainer needs to know of a stage; the rest is decided in StageTrainer."""
     stage, state = recipe.stages[number], process_state()
     ranks = state.num_processes
@@ -246,7 +241,7 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
             f"stage {stage.name!r}: got batch_size={stage.batch_size}, expected a multiple of accumulation × ranks = "
             f"{stage.accumulation} × {ranks}"
         )
-    args = TrainingArguments(
+    known = dict(
         output_dir=str(stage_dir(run_dir, number, stage.name)),
         per_device_train_batch_size=stage.batch_size // stage.accumulation // ranks,
         gradient_accumulation_steps=stage.accumulation,
@@ -261,11 +256,17 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
         save_steps=recipe.save_every_steps,
         seed=recipe.stage_seed(number),
         report_to=list(recipe.report_to) or "none",
+        run_name=f"{run_dir.name}-{stage.name}",
+        project="phantrol",
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cache=getattr(model.config, "use_cache", True),  # Trainer writes it into the configuration that is saved
-        ddp_find_unused_parameters=ranks > 1,  # a rank whose batch has no picture uses no projector
+        # a rank whose batch has no picture uses no projector; torchrun makes a group of one rank too
+        ddp_find_unused_parameters=torch.distributed.is_available() and torch.distributed.is_initialized(),
     )
+    if sharding is not None:
+        sharding.check(model, stage)
+    args = TrainingArguments(**known)
     if args.n_gpu > 1:
         args._n_gpu = 1  # without torchrun Trainer would split batches by torch's DataParallel, which cannot split ours
     return args
@@ -280,22 +281,13 @@ def set_gradient_checkpointing(model: nn.Module, wanted: bool) -> None:
             model.gradient_checkpointing_disable()
 
 
-def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:
-    """Return the collator of a stage, which packs as far as the decoder's attention allows.
+def give_feature_cache(model: nn.Module, stage: Stage, is_sharded: bool) -> None:
+    """Give the vision tower the stage's cache, or take away that of the stage before.
 
-    Raises ValueError if the stage is to be packed and the attention takes no additive mask.
+    Raises ValueError if the tower is trained or spread over ranks.
     """
-    text_config = model.config.get_text_config()
-    attention = str(text_config._attn_implementation)
-    if stage.pack and ("flash" in attention or "flex" in attention):
-        raise ValueError(
-            f"stage {stage.name!r}: got pack=True on {attention}, expected sdpa or eager attention, which take the "
-            f"mask of packed rows; set stages.{stage.name}.pack=false"
-        )
-    window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
-    return Collator(processor, stage.loss.needs_pairs, stage.pack, model.dtype, window)
-
-
-def _leave_process_group(worker: int) -> None:
-    """Keep a SIGTERM to the whole process group away from the workers: training still needs them to finish its step."""
-    os.setpgid(0, 0)
+    if stage.feature_cache and is_sharded:
+        raise ValueError(f"stage {stage.name!r}: got feature_cache and sharding, expected one of them")
+    for tower in vision_towers(model):
+        cache = FeatureCache(stage.feature_cache, stage.feature_cache_gb * 1e9) if stage.feature_cache else None
+        remember_features(tower, cache)

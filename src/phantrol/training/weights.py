@@ -29,11 +29,12 @@ def save_weights(
 
     patterns    of the parameters that any stage so far has trained. Under PEFT these alone are saved, since the rest is
                 what the recipe builds (perhaps quantised); otherwise the whole model is, and `phantrol.load` opens it
-    state_dict  of a model that is spread over ranks, gathered
+    state_dict  the `saved_names` of a model that is spread over ranks, gathered
     """
     if is_peft(model):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in _trained(model, patterns).items()}, folder / _TRAINED)
+        trained = trained_tensors(model, patterns) if state_dict is None else state_dict
+        save_file({name: tensor.contiguous() for name, tensor in trained.items()}, folder / _TRAINED)
     else:
         # in the names that the parameters have in memory: some families are stored under others
         model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
@@ -48,7 +49,7 @@ def load_weights(model: nn.Module, patterns: Collection[str], folder: Path) -> N
     saved: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         saved |= load_file(path)
-    expected = set(_trained(model, patterns) if is_peft(model) else model.state_dict())
+    expected = saved_names(model, patterns)
     tied = {name for name in expected - set(saved) if _is_tied(model, name, saved)}
     missing, left_over = sorted(expected - set(saved) - tied), sorted(set(saved) - expected)
     if missing or left_over:
@@ -59,7 +60,12 @@ def load_weights(model: nn.Module, patterns: Collection[str], folder: Path) -> N
     model.load_state_dict(saved, strict=False)
 
 
-def _trained(model: nn.Module, patterns: Collection[str]) -> dict[str, Tensor]:
+def saved_names(model: nn.Module, patterns: Collection[str]) -> set[str]:
+    """Return the names of the tensors that `save_weights` saves."""
+    return set(trained_tensors(model, patterns) if is_peft(model) else model.state_dict())
+
+
+def trained_tensors(model: nn.Module, patterns: Collection[str]) -> dict[str, Tensor]:
     """Return the parameters that stages have trained, and all buffers: a batch norm's move without gradients."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {

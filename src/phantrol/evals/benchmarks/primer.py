@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, islice
+from typing import ClassVar
 
 from phantrol.data.messages import Message
 from phantrol.data.primer.curriculum import SCENES, Curriculum, work_out
@@ -78,6 +79,8 @@ class PrimerBenchmark(Benchmark):
     Raises ValueError for an unknown split or task, and for tasks that the options leave out.
     """
 
+    default_limit: ClassVar[int | None] = 200
+
     tasks: tuple[str, ...] | None = None
     size_px: int = 64
     scenes: tuple[str, ...] = SCENES
@@ -123,6 +126,9 @@ class PrimerBenchmark(Benchmark):
         if TASKS[task].answer == "free":
             return SENTENCE_TOKENS
         return max(SPELT_TOKENS, self.max_new_tokens) if TASKS[task].family in SPELT else self.max_new_tokens
+
+    def group_of(self, row: Row) -> str:
+        return row.question_id
 
     def tasks_of(self, split: str) -> tuple[str, ...]:
         """Return the tasks that are asked."""

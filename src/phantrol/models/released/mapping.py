@@ -9,7 +9,7 @@ H query heads, K key/value heads, d head size, V vocabulary, D hidden size, I in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -183,6 +183,16 @@ def _rules(layout: Layout) -> list[Rule]:
     within = [Rule(layout.prefix + rule.official, rule.ours, rule.split) for rule in decoder]
     vision = INTERNVIT if layout.config.projector_norm else CLIP_490
     return [Rule(f"{GATE_FILE}/{{i}}.{{part}}", GATE), *within, *vision]
+
+
+def match(name: str, rules: Iterable[Rule]) -> tuple[tuple[str, ...], str] | None:
+    """Return the names that an official tensor has here, and how it falls into them, or None if no rule takes it."""
+    for rule in rules:
+        found = _pattern(rule.official).fullmatch(name)
+        if found:
+            ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
+            return tuple(target.format(**found.groupdict()) for target in ours), rule.split
+    return None
 
 
 def _move(name: str, layout: Layout) -> Move | None:

@@ -1,0 +1,141 @@
+"""Wrong answers without any model, by rules, from what the data themselves say.
+
+Short answers change places: within a pool of like questions each row gets the right answer of another. So an answer is
+wrong as often as it is right, and neither its words nor its form nor its length tell. What is left over where one
+answer is in the majority gets none. In a sentence one word or number is exchanged for another of its class that the
+data say behind the same word, as often as they say it. The ambiguous answer names both, the right and a wrong one: that
+is known by its form, as hedges are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from phantrol.data.messages import REJECTED_KINDS
+from phantrol.data.triples.asking import Made
+from phantrol.data.triples.forms import form_of, keys_of, words_of
+from phantrol.data.triples.reading import Row
+from phantrol.data.triples.validating import fault_of, plain
+
+Pool = dict[tuple[str, ...], list[int]]
+Vocabulary = dict[tuple[str, str], Counter[str]]  # (class, word before): the words that were said there
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Makes wrong answers of the given kinds; the same rows and seed give the same ones."""
+
+    kinds: tuple[str, ...] = REJECTED_KINDS
+    seed: int = 0
+
+    def __call__(self, rows: Iterable[Row]) -> Iterator[Made]:
+        """Yield what becomes of each row. The rows are walked twice: first to learn what they say."""
+        swaps, vocabulary = self._learn(rows)
+        for number, row in enumerate(rows):
+            if row.example is None:
+                yield Made(row, failure=row.fault)
+                continue
+            found = self._make(row, swaps.get(number), vocabulary)
+            rejected = tuple((text, kind) for kind, text in found.items() if not fault_of(text, row.answer, kind))
+            kinds = [kind for _, kind in rejected]
+            yield Made(row, rejected, tuple((kind, "no rule fits") for kind in self.kinds if kind not in kinds))
+
+    def _make(self, row: Row, other: str | None, vocabulary: Vocabulary) -> dict[str, str]:
+        if other is not None:
+            wrong, both = other, self._both(row, row.answer, other)
+        elif form_of(row.answer) == "free":
+            wrong, both = self._exchanged(row, vocabulary)
+        else:
+            return {}
+        return {kind: text for kind, text in (("incorrect", wrong), ("ambiguous", both)) if kind in self.kinds and text}
+
+    def _learn(self, rows: Iterable[Row]) -> tuple[dict[int, str], Vocabulary]:
+        """Return the answer that each row with a short one gets, and the words of each class in the free ones."""
+        short: dict[int, tuple[str, list[tuple[str, ...]]]] = {}
+        vocabulary: Vocabulary = defaultdict(Counter)
+        for number, row in enumerate(rows):
+            if row.example is None:
+                continue
+            if keys := keys_of(row.last_question, row.answer):
+                short[number] = (row.answer, keys)
+            elif form_of(row.answer) == "free":
+                for start, end, kind in words_of(row.answer):
+                    vocabulary[kind][row.answer[start:end].lower()] += 1
+        return self._change_places(short), vocabulary
+
+    def _change_places(self, short: dict[int, tuple[str, list[tuple[str, ...]]]]) -> dict[int, str]:
+        swaps: dict[int, str] = {}
+        for level in range(max((len(keys) for _, keys in short.values()), default=0)):
+            pools: Pool = defaultdict(list)
+            for number, (_, keys) in short.items():
+                if number not in swaps and level < len(keys):
+                    pools[keys[level]].append(number)
+            for members in pools.values():
+                swaps |= self._rotate({number: short[number][0] for number in members})
+        return swaps
+
+    def _rotate(self, answers: dict[int, str]) -> dict[int, str]:
+        """Return {row: the answer of another row}, each answer as often as it is right among these rows."""
+        by_answer: dict[str, list[int]] = defaultdict(list)
+        for number in sorted(answers, key=lambda number: self._draw(f"order {number}")):
+            by_answer[plain(answers[number])].append(number)
+        most = max(by_answer, key=lambda answer: (len(by_answer[answer]), answer))
+        others = sum(len(members) for answer, members in by_answer.items() if answer != most)
+        by_answer[most] = by_answer[most][:others]  # a majority would be right more often than wrong
+        line = [number for answer in sorted(by_answer) for number in by_answer[answer]]
+        if not line:
+            return {}
+        step = max(len(members) for members in by_answer.values())
+        return {number: answers[line[(place + step) % len(line)]] for place, number in enumerate(line)}
+
+    def _exchanged(self, row: Row, vocabulary: Vocabulary) -> tuple[str, str]:
+        """Return a sentence with one word exchanged, and with both words in its place."""
+        places = [
+            (start, end, others)
+            for start, end, kind in words_of(row.answer)
+            if (others := _others(row.answer[start:end], vocabulary[kind]))
+        ]
+        if not places:
+            return "", ""
+        start, end, others = places[self._draw(f"place {row.where}") % len(places)]
+        said = row.answer[start:end]
+        other = _like(said, self._weighed(others, f"word {row.where}"))
+        return (
+            row.answer[:start] + other + row.answer[end:],
+            row.answer[:start] + self._both(row, said, other) + row.answer[end:],
+        )
+
+    def _both(self, row: Row, one: str, other: str) -> str:
+        """Return "one or other", in either order."""
+        ends = "." if one.endswith(".") and other.endswith(".") else ""
+        pair = [one.rstrip("."), other.rstrip(".")] if ends else [one, other]
+        first, second = pair if self._draw(f"both {row.where}") % 2 else pair[::-1]
+        return f"{_like(one, first)} or {second[:1].lower() + second[1:] if _is_word(second) else second}{ends}"
+
+    def _weighed(self, words: Sequence[tuple[str, int]], what: str) -> str:
+        left = self._draw(what) % sum(count for _, count in words)
+        for word, count in words:
+            left -= count
+            if left < 0:
+                return word
+        raise AssertionError("the counts do not add up")
+
+    def _draw(self, what: str) -> int:
+        return int.from_bytes(hashlib.blake2b(f"{self.seed} {what}".encode(), digest_size=6).digest(), "big")
+
+
+def _others(word: str, known: Counter[str]) -> list[tuple[str, int]]:
+    return sorted((other, count) for other, count in known.items() if other != word.lower())
+
+
+def _like(said: str, other: str) -> str:
+    """`other` with a capital where `said` has one."""
+    return other[:1].upper() + other[1:] if said[:1].isupper() and _is_word(other) else other
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text begins like an ordinary word, whose first letter may be large or small."""
+    return text[:1].isalpha() and text[1:2].islower()

@@ -1,0 +1,94 @@
+"""What `phantrol describe RUN` prints: stages, progress, the last losses, checkpoints, and whether it is in use."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from phantrol.training.run_status import CheckpointStatus, RunStatus, StageStatus, read_status
+
+_NUMBERS = {
+    "loss": ("loss", "{:.4g}"),
+    "grad_norm": ("gradient", "{:.3g}"),
+    "tokens_per_s": ("tokens/s", "{:,.0f}"),
+    "mfu": ("MFU", "{:.1%}"),
+}
+
+
+def describe_run(folder: Path, as_json: bool) -> list[Any]:
+    """Return what to print of the run in a folder: tables and lines, or one text of JSON."""
+    status = read_status(folder)
+    if as_json:
+        return [json.dumps(asdict(status), indent=1, ensure_ascii=False)]
+    lines = [_headline(status), _stages(status)]
+    if status.checkpoints:
+        lines.append(_checkpoints(status))
+    if status.half_written and not status.holder:
+        lines.append(f"never finished, and left out of account: {', '.join(status.half_written)}")
+    if status.skipped_rows:
+        lines.append(
+            f"rows left out because they could not be read: {status.skipped_rows} ({folder / 'skipped.jsonl'})"
+        )
+    return [*lines, *status.problems, f"Next: {_next(status)}"]
+
+
+def _headline(status: RunStatus) -> str:
+    words = f"run {status.folder}: {status.state}"
+    if status.holder:
+        words += f", by process {status.holder.pid} on {status.holder.host} since {status.holder.since}"
+    if status.line_age_s is not None and status.state == "running":
+        words += f", last line of the log {timedelta(seconds=round(status.line_age_s))} ago"
+    return words + (f", seed {status.seed}" if status.seed is not None else "")
+
+
+def _stages(status: RunStatus) -> Table:
+    titles = ("stage", "learns by", "steps", *(title for title, _ in _NUMBERS.values()), "held out", "left")
+    table = Table(*titles, box=SIMPLE)
+    for stage in status.stages:
+        numbers = [text.format(stage.last[key]) if key in stage.last else "–" for key, (_, text) in _NUMBERS.items()]
+        held_out = f"{stage.eval_loss[1]:.4g} at {stage.eval_loss[0]}" if stage.eval_loss else "–"
+        table.add_row(stage.name, stage.loss, f"{stage.step}/{stage.max_steps}", *numbers, held_out, _left(stage))
+    return table
+
+
+def _left(stage: StageStatus) -> str:
+    if stage.step >= stage.max_steps:
+        return "done"
+    return str(timedelta(seconds=round(stage.left_s))) if stage.left_s is not None else "–"
+
+
+def _checkpoints(status: RunStatus) -> Table:
+    table = Table("checkpoint", "size", "state", box=SIMPLE)
+    for checkpoint in status.checkpoints:
+        name = Path(checkpoint.path).relative_to(status.folder)
+        table.add_row(
+            str(name), _size(checkpoint.bytes), _state(checkpoint), style="red" if checkpoint.complaint else None
+        )
+    return table
+
+
+def _state(checkpoint: CheckpointStatus) -> str:
+    if checkpoint.complaint:
+        name, _, what = checkpoint.complaint.partition(": ")
+        return f"not whole: {Path(name).name}: {what}"
+    return "whole" if checkpoint.checked == "sha256" else "sizes as listed; sha256 is checked when it is resumed from"
+
+
+def _next(status: RunStatus) -> str:
+    if status.state == "running":
+        return f"phantrol describe {status.folder}, or wait"
+    if status.state == "finished":
+        return f"phantrol eval {Path(status.folder) / 'final'} primer"
+    if status.state == "broken":
+        return "copy recipe.json of the run back from where it was, or begin again in another folder"
+    return f"phantrol train RECIPE --out {status.folder} --resume"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"

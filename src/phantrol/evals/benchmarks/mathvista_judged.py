@@ -1,0 +1,103 @@
+"""MathVista in full: a judge takes the final answer out of what a model says, and a rule compares it.
+
+Lu et al., 2023: the same files as `mathvista`, which asks what rules alone can score; here lists are asked too.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from phantrol.evals.judged import EXTRACT, JudgedBenchmark
+from phantrol.evals.judging import Ask
+from phantrol.evals.letters import chosen_option
+from phantrol.evals.metrics import edit_distance, only_number
+from phantrol.evals.published import LETTERS, PublishedRow
+from phantrol.evals.reading import picture_of, read_parquet
+from phantrol.training.checkpoint import write_text
+
+KEPT = (
+    "question",
+    "choices",
+    "unit",
+    "precision",
+    "answer",
+    "question_type",
+    "answer_type",
+    "metadata",
+    "query",
+    "pid",
+)
+
+
+@dataclass(frozen=True)
+class MathVistaJudged(JudgedBenchmark):
+    """The score is the share of right final answers. Of options the one that is nearest to the final answer, letter by
+    letter, is taken as chosen, as in MathVista's own evaluation; numbers are rounded as the question says.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("testmini",)
+    default_split: ClassVar[str] = "testmini"
+    folders: ClassVar[tuple[str, ...]] = ("MathVista", "mathvista")
+    source: ClassVar[str] = "huggingface.co/datasets/AI4Math/MathVista"
+    released_name: ClassVar[str] = "mathvista"
+    judge_prompts: ClassVar[dict[str, str]] = {"extract": EXTRACT}
+
+    def questions(self, split: str) -> Iterator[PublishedRow]:
+        for entry in read_parquet(self.files(f"{split}-*.parquet")):
+            facts = {name: entry.get(name) for name in KEPT}
+            choices, task = tuple(entry["choices"] or ()), entry["metadata"]["task"]
+            shown = [picture_of(entry["decoded_image"])]
+            answer = str(entry["answer"])
+            yield self.row(entry["pid"], task, shown, entry["query"], answer, choices=choices, facts=facts)
+
+    def judge(self, row: PublishedRow, text: str, ask: Ask) -> dict[str, float]:
+        said = ask(EXTRACT.format(question=row.facts["query"], answer=text), max_tokens=128).strip()
+        return {row.task: float(is_right(row, said))}
+
+    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
+        """{pid: entry with its response}, as MathVista's extraction script reads it."""
+        entries: dict[str, Any] = {
+            row.id: row.facts | {"response": text} for row, text in zip(rows, texts, strict=True)
+        }
+        write_text(path, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+
+
+def is_right(row: PublishedRow, said: str) -> bool:
+    """Whether the final answer that was taken out of a reply is the right one."""
+    if row.choices:
+        letter = chosen_option(said, row.choices)
+        if letter is not None:
+            return row.choices[LETTERS.index(letter)] == row.answer
+        if not said or said.lower() == "null":
+            return False
+        return min(row.choices, key=lambda choice: edit_distance(said, choice)) == row.answer
+    if row.facts["answer_type"] in ("integer", "float"):
+        number = only_number(said)
+        if number is None:
+            return False
+        if row.facts["answer_type"] == "integer":
+            return int(number) == int(float(row.answer))
+        return (
+            f"{number:.{int(row.facts['precision'] or 0)}f}"
+            == f"{float(row.answer):.{int(row.facts['precision'] or 0)}f}"
+        )
+    if row.facts["answer_type"] == "list":
+        return _as_list(said) == _as_list(row.answer)
+    return said.strip() == row.answer.strip()
+
+
+def _as_list(text: str) -> Any:
+    found = re.search(r"\[.*\]", text, re.DOTALL)
+    try:
+        return ast.literal_eval(found[0]) if found else text.strip()
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+BENCHMARK = MathVistaJudged

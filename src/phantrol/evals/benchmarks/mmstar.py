@@ -1,0 +1,40 @@
+"""MMStar: 1,500 questions that cannot be answered without the picture, six abilities of three kinds each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from phantrol.evals.benchmark import Row
+from phantrol.evals.published import ChoiceBenchmark, PublishedRow, mean, mean_by
+from phantrol.evals.reading import picture_of, read_parquet, read_tsv
+
+
+@dataclass(frozen=True)
+class MMStar(ChoiceBenchmark):
+    """mmstar.parquet, or MMStar.tsv with pictures as base64. The questions hold their options."""
+
+    splits: ClassVar[tuple[str, ...]] = ("val",)
+    folders: ClassVar[tuple[str, ...]] = ("MMStar",)
+    source: ClassVar[str] = "hub Lin-Chen/MMStar"
+    released_name: ClassVar[str] = "mmstar"
+
+    def questions(self, split: str) -> Iterator[PublishedRow]:
+        file = self.file("mmstar.parquet", "val-*.parquet", "MMStar.tsv")
+        for row in read_tsv(file) if file.suffix == ".tsv" else read_parquet([file]):
+            choices = tuple(row.get(letter) or "" for letter in "ABCD")
+            more = {"choices": choices, "facts": {"kind": f"{row['category']} ({row['l2_category']})"}}
+            question = row["question"]
+            if choices[0]:  # the table keeps options in columns of their own
+                question += "\nOptions: " + ", ".join(f"{name}: {row[name]}" for name in "ABCD" if row[name])
+            picture = picture_of(row["image"])
+            yield self.row(row["index"], row["category"], [picture], question, row["answer"].strip().upper(), **more)
+
+    def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
+        scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
+        kinds = mean_by((row.facts["kind"], score) for row, score in scored)
+        return kinds | {"overall": mean(score for _, score in scored)}
+
+
+BENCHMARK = MMStar

@@ -1,0 +1,193 @@
+"""The card of a result: all that must be the same for another to find the same scores, and how sure they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from phantrol.evals.benchmark import Benchmark, Row
+from phantrol.evals.fingerprints import settings_sha256, texts_sha256, weights_sha256
+from phantrol.evals.intervals import bootstrap, half_sample_interval, interval
+from phantrol.evals.metrics import wilson_interval
+from phantrol.evals.report import Report, Sample
+from phantrol.inference.engine import Engine
+from phantrol.version import __version__
+
+PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
+DECODING = ("num_beams", "repetition_penalty", "length_penalty", "no_repeat_ngram_size")
+MEAN = "mean of tasks"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """speaker    whom the answers come from: hashes of weights and settings, decoding, dtype, weights' bits, versions
+    protocol      of the benchmark, None if it has but one;  options  its fields
+    prompts_sha256  of all rows' ids, prompts and right answers: the same data, asked the same way
+    max_new_tokens  {task: tokens};  batch_size  a number, or several if the run went on with another
+    limit         most rows of each task, None for all of them;  usual_split  whether the split is the benchmark's own
+    intervals     {score name: 95 % interval}: bootstrap over groups of rows; of scores that are no mean, half samples;
+                  Wilson's where all rows score 0 or all 1, since draws of these do not scatter
+    headline      {"name", "value", "low", "high", "scale"}: what papers print
+    batch_check   {"batch_size", "rows", "different"} of --check-batch;  judge  of judged sets
+    """
+
+    speaker: dict[str, Any]
+    protocol: str | None
+    options: dict[str, Any]
+    prompts_sha256: str
+    max_new_tokens: dict[str, int]
+    batch_size: int | list[int]
+    device: str
+    limit: int | None
+    usual_split: bool
+    intervals: dict[str, tuple[float, float]]
+    headline: dict[str, Any] | None
+    batch_check: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
+
+
+def describe_speaker(engine: Engine, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what answers depend on beside the prompt, and the batch's rounding.
+
+    options  that are handed to `generate`
+    """
+    generation, model = engine.model.generation_config, engine.model
+    own = {name: getattr(generation, name, None) for name in DECODING}
+    own = {"num_beams": 1} | {name: value for name, value in own.items() if value is not None}
+    quantised = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    return {
+        "weights_sha256": weights_sha256(model),
+        "settings_sha256": settings_sha256(model),
+        "decoding": {"do_sample": False} | own | dict(options),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights": getattr(quantised, "weights", None),
+        "versions": {"phantrol": __version__, "python": platform.python_version()} | _versions(),
+    }
+
+
+def make_card(
+    engine: Engine,
+    speaker: Mapping[str, Any],
+    benchmark: Benchmark,
+    rows: Sequence[Row],
+    report: Report,
+    batch_size: int | list[int],
+    limit: int | None,
+    batch_check: dict[str, Any] | None = None,
+    judge: dict[str, Any] | None = None,
+) -> Card:
+    """Return the card of a report. `rows` are those of its samples, in their order."""
+    intervals = find_intervals(benchmark, rows, report)
+    asked = (f"{sample.id} {sample.prompt_sha256} {sample.answer}" for sample in report.samples)
+    return Card(
+        speaker=dict(speaker),
+        protocol=getattr(benchmark, "protocol", None),
+        options=_options(benchmark),
+        prompts_sha256=texts_sha256(asked),
+        max_new_tokens={task: benchmark.tokens_for(task) for task in dict.fromkeys(row.task for row in rows)},
+        batch_size=batch_size,
+        device=str(engine.model.device),
+        limit=limit,
+        usual_split=report.split == benchmark.default_split,
+        intervals=intervals,
+        headline=find_headline(benchmark, report, intervals),
+        batch_check=batch_check,
+        judge=judge,
+    )
+
+
+def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) -> dict[str, tuple[float, float]]:
+    """Return the 95 % interval of each score of the model, of the mean of the tasks, and of the overall scores."""
+    draws = bootstrap([(sample.group, sample.scores["model"]) for sample in report.samples])
+    found = {name: interval(drawn) for name, drawn in draws.items()}
+    for name, scores in report.scores.items():
+        if scores["model"] in (0, 1):
+            groups = {sample.group for sample in report.samples if name in sample.scores["model"]}
+            found[name] = wilson_interval(scores["model"], len(groups))
+    if draws:
+        found[MEAN] = interval(sum(draws.values()) / len(draws))
+    groups = [sample.group for sample in report.samples]
+    for name in report.overall:
+        found[name] = half_sample_interval(groups, partial(_overall_of_some, benchmark, rows, report.samples, name))
+    return found
+
+
+def _overall_of_some(
+    benchmark: Benchmark, rows: Sequence[Row], samples: Sequence[Sample], name: str, positions: Sequence[int]
+) -> float:
+    some = [rows[position] for position in positions]
+    if benchmark.judged:
+        scores = benchmark.overall_of(some, [samples[position].scores["model"] for position in positions])
+    else:
+        scores = benchmark.overall(some, [samples[position].texts["model"] for position in positions])
+    return scores[name][0] if name in scores else 0.0
+
+
+def find_headline(
+    benchmark: Benchmark, report: Report, intervals: Mapping[str, tuple[float, float]]
+) -> dict[str, Any] | None:
+    """Return the number that papers print, with its interval, in their unit; None if nothing was scored.
+
+    Raises ValueError if the benchmark names a headline that it does not compute.
+    """
+    scores, name, scale = report.scores, benchmark.headline, benchmark.headline_scale
+    if not scores and not report.overall:
+        return None
+    if name is None:
+        name, value = MEAN, sum(row["model"] for row in scores.values()) / len(scores)
+    elif name in report.overall or name in scores:
+        value = (report.overall.get(name) or scores[name])["model"]
+    else:
+        known = ", ".join((*scores, *report.overall))
+        raise ValueError(f"benchmark {report.benchmark} has the headline {name!r}, and computes {known}")
+    low, high = intervals[name]
+    return {"name": name, "value": scale * value, "low": scale * low, "high": scale * high, "scale": scale}
+
+
+def read_reports(path: Path) -> list[dict[str, Any]]:
+    """Return the reports in a file that `phantrol eval --json` wrote.
+
+    Raises ValueError if there is none, or if it has no card: then it was not written by this command.
+    """
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}: expected one that `phantrol eval --json` wrote") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    reports = read.get("benchmarks", [read]) if isinstance(read, dict) else []
+    wanted = {field.name for field in dataclasses.fields(Card)}
+    if not reports or any("rows" not in each or not wanted <= set(each.get("card") or ()) for each in reports):
+        raise ValueError(
+            f"{path} holds no results with a card of this version: write it again with `phantrol eval --json`"
+        )
+    return reports
+
+
+def _options(benchmark: Benchmark) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(benchmark):
+        return {}
+    fields = {field.name: getattr(benchmark, field.name) for field in dataclasses.fields(benchmark) if field.init}
+    plain = (str, int, float, bool, type(None), tuple)
+    # where the data lie is this machine's matter; prompts_sha256 says which they are
+    return {
+        name: value if isinstance(value, plain) else str(value)
+        for name, value in fields.items()
+        if name not in ("data", "protocol") and not isinstance(value, Path)
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,108 @@
+"""Which option an answer chooses, and whether it says yes or no. What is not said is None, which is never right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from phantrol.evals.metrics import normalise, plain
+
+_ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems)\b)[a-z]|I\s|I'"  # no letters of options
+_SAYS = r"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|答案(?:是|为|选)?|选项?|应选"
+_ALONE = re.compile(r"^[\s(\[{*\"']*([A-Za-z])[\s)\]}*\"'.,:;!]*$")
+_STATED = re.compile(rf"(?:{_SAYS})[\s:*\"'(\[]*(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?=[)\].,:;!]|\s*$))")
+_MARKED = re.compile(r"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$)))")
+_BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z])")
+_LEADS = re.compile(
+    rf"[\s(\[*\"']*(?i:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is\b)?[\s:(\[]*)?"
+    rf"(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?![A-Za-z']|\s+[a-z]))"
+    r"(?!\)?\s*(?:,|/|&|or\b|and\b)\s*\(?[A-Z](?![A-Za-z]))"
+)
+_BOTH = re.compile(r"\b(yes|no)\W+(?:(?:or|and)\W+)?(yes|no)\b")
+_REFUSES = re.compile(
+    r"\b(?:no idea|no way (?:to|of)|no information|not (?:sure|certain|clear|possible|able)|unsure|unclear|uncertain"
+    r"|unable|unknown|cannot|can not|can't|don't know|do not know|sorry|impossible to|(?:difficult|hard) to (?:say"
+    r"|tell))\b"
+)
+
+
+def chosen_option(text: str, choices: Sequence[str]) -> str | None:
+    """Return the letter of the option that an answer chooses, wherever it says so, or None: none, several, or refused.
+
+    choices  the texts of the options, that of A first; an empty text is an option that has none
+
+    In this order: the letter alone; the letter that is stated ("the answer is B", "答案：B"); a letter with a mark, as
+    in "(B)" or "B."; a letter as a word, unless it is the article "A" or "I"; the only option whose text occurs, as a
+    whole and not within that of another one that occurs. Letters within the text of an option ("vitamin D") are none.
+    """
+    text = plain(text).strip()
+    known = [chr(ord("A") + index) for index in range(len(choices))]
+    rest = text
+    for choice in sorted((plain(choice).strip() for choice in choices), key=len, reverse=True):
+        if len(choice) > 1:
+            rest = re.sub(_whole(choice), " ", rest, flags=re.IGNORECASE)
+    for pattern, said in ((_ALONE, text), (_STATED, rest), (_MARKED, rest), (_BARE, rest)):
+        letters = {next(filter(None, found.groups())).upper() for found in pattern.finditer(said)} & set(known)
+        if letters:
+            return letters.pop() if len(letters) == 1 else None
+    return _by_text(text, dict(zip(known, choices, strict=True)))
+
+
+def leading_letter(text: str, num_choices: int) -> str | None:
+    """Return the option letter with which an answer begins, or None.
+
+    "B", "(b)", "B. red", "Option B", "The answer is B" begin with it; "Both" and "A dog" do not.
+    """
+    found = _LEADS.match(plain(text))
+    letter = found[1].upper() if found else ""
+    return letter if letter and ord(letter) - ord("A") < num_choices else None
+
+
+def said_yes_or_no(text: str) -> Literal["yes", "no"] | None:
+    """Return what an answer says: its first word, or else the only one of the two that occurs; a "not" is a no.
+
+    "yes or no" and a refusal say neither.
+    """
+    said = _first_word(text)
+    if said is not None or _BOTH.search(plain(text).lower()) or refuses(text):
+        return said
+    words = set(re.findall(r"[a-z']+", plain(text).lower()))
+    negated = any(word in ("no", "not", "none", "never", "nor") or word.endswith("n't") for word in words)
+    if negated:
+        return None if "yes" in words else "no"
+    return "yes" if "yes" in words else None
+
+
+def leading_yes_or_no(text: str) -> Literal["yes", "no"] | None:
+    """Return the yes or no with which an answer begins."""
+    return _first_word(text)
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer says nothing: it is empty, or says that it cannot be answered."""
+    return not plain(text).strip() or bool(_REFUSES.search(plain(text).lower()))
+
+
+def _first_word(text: str) -> Literal["yes", "no"] | None:
+    text = plain(text).lower().strip(" \t\n\"'(*[.,")
+    if _BOTH.match(text):
+        return None
+    found = re.match(r"(yes|no)\b(?! (?:idea|way|information))", text)
+    return found[1] if found else None  # type: ignore[return-value]
+
+
+def _by_text(text: str, choices: dict[str, str]) -> str | None:
+    said, options = normalise(text), {letter: normalise(choice) for letter, choice in choices.items()}
+    found = {letter: option for letter, option in options.items() if option and re.search(_whole(option), said)}
+    longest = [
+        letter
+        for letter, option in found.items()
+        if not any(other != option and re.search(_whole(option), other) for other in found.values())
+    ]
+    return longest[0] if len(longest) == 1 else None
+
+
+def _whole(words: str) -> str:
+    """Return a pattern for words that are no part of others: "1" is none of "-1", "10" and "1.5"."""
+    return rf"(?<![A-Za-z\d-])(?<!\d[.,]){re.escape(words)}(?![A-Za-z\d]|[.,]\d)"

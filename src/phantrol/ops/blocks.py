@@ -1,0 +1,50 @@
+"""A row of several sequences one after another, none of which sees another: what is worked out block by block.
+
+A block is as long as its tokens; where blocks end is known to Python, so that nothing waits for a device.
+
+N tokens of the one row, n tokens of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Blocks = Sequence[tuple[int, Tensor | None]]
+"""For each block, in order: the token after its last one, and who sees whom in it: [1, 1, n, n], added to attention
+scores, or None where each token sees itself and all before it."""
+
+
+def split_blocks(x: Tensor, blocks: Blocks, dim: int = 2) -> tuple[Tensor, ...]:
+    """Return x block by block, cut along `dim`, which has N entries.
+
+    Raises ValueError if x is not one row, or the blocks do not end where it does.
+    """
+    ends = [end for end, _ in blocks]
+    if x.shape[0] != 1 or ends[-1] != x.shape[dim]:
+        raise ValueError(
+            f"blocks end at {ends[-1]} and the batch has {x.shape[0]} rows of {x.shape[dim]} tokens: expected one row "
+            "that ends with the last block"
+        )
+    return x.split([end - start for start, end in zip([0, *ends], ends, strict=False)], dim)
+
+
+def causal_mask(num_tokens: int, window_tokens: int | None, like: Tensor) -> Tensor:
+    """Return who sees whom, [1, 1, n, n], to be added to scores: itself and the tokens before it, or so many of them.
+
+    window_tokens  how many tokens are seen, itself included; None for all
+    """
+    place = torch.arange(num_tokens, device=like.device)
+    hidden = place[:, None] < place
+    if window_tokens is not None:
+        hidden |= place[:, None] - place >= window_tokens
+    mask = torch.zeros(1, 1, num_tokens, num_tokens, dtype=like.dtype, device=like.device)
+    return mask.masked_fill(hidden, torch.finfo(like.dtype).min)
+
+
+def over_blocks(work: Callable[..., Tensor], blocks: Blocks, *tensors: Tensor, dim: int = 1) -> Tensor:
+    """Return what `work(mask, *parts)` gives for each block, joined along `dim`; tensors [1, ., N, .]."""
+    parts = zip(*(split_blocks(tensor, blocks) for tensor in tensors), strict=True)
+    return torch.cat([work(mask, *part) for (_, mask), part in zip(blocks, parts, strict=True)], dim=dim)

@@ -1,0 +1,115 @@
+"""Adapters merged into the weights they adapt: what is left is a plain phantrol model that `phantrol.load` opens.
+
+Adapters that were trained on quantised weights are merged into the full ones that these were made from: a low-rank
+update rounded to 4 bits would be lost. The merged model so differs from the one that was trained by what quantising
+costs, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from phantrol.models.building import load
+from phantrol.training.checkpoint import (
+    Checkpoint,
+    check_whole,
+    checkpoint_at,
+    last_whole_checkpoint,
+    write_text,
+    written_beside,
+)
+from phantrol.training.recipe import Recipe
+from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
+from phantrol.training.weights import is_peft, load_weights, trained_tensors
+
+_RECIPE, _ADAPTER = "recipe.json", "adapter_config.json"
+
+
+def merge(folder: str | Path, out: str | Path) -> Path:
+    """Write a plain model of a run with adapters, or of one of its checkpoints, or of a folder that PEFT saved.
+
+    folder  of a run the last whole checkpoint is taken; for another one, such as the best, name its folder
+    out     a folder that does not exist yet
+    Raises ValueError if there is nothing to merge, `out` exists, or a checkpoint is not whole.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    if (folder / _ADAPTER).is_file():
+        model, processor, recipe = *_opened(folder), None
+    else:
+        model, processor, recipe = _restored(folder)
+    merged = model.merge_and_unload().eval()
+    with written_beside(out) as writing:
+        merged.save_pretrained(writing)
+        processor.save_pretrained(writing)
+        if recipe is not None:
+            write_text(writing / _RECIPE, recipe_to_json(recipe))
+    return out
+
+
+def merged(model: Any, recipe: Recipe, patterns: Collection[str]) -> Any:
+    """Return a model that was trained, without adapters: merged in place, or into full weights if it is quantised.
+
+    patterns  of the parameters that the stages have trained
+    """
+    if not is_peft(model):
+        return model
+    if getattr(recipe.model, "weights", None) is not None:
+        trained = trained_tensors(model, patterns)
+        model, _ = _built(recipe)
+        model.load_state_dict(trained, strict=False)
+    return model.merge_and_unload()
+
+
+def _restored(folder: Path) -> tuple[Any, Any, Recipe]:
+    """Return (model with adapters on full weights, processor, recipe) as a checkpoint of a run holds them."""
+    checkpoint = checkpoint_at(folder)
+    run_dir = folder.absolute().parents[2] if checkpoint else folder
+    if not (run_dir / _RECIPE).is_file():
+        raise ValueError(
+            f"{folder}: got no {_RECIPE} and no {_ADAPTER}, expected the folder of a run, one of its checkpoints, or "
+            "what PEFT saved: there is nothing to merge"
+        )
+    recipe = recipe_from_json((run_dir / _RECIPE).read_text("utf-8"))
+    checkpoint = checkpoint or (last_whole_checkpoint(folder) if (folder / "stages").is_dir() else None)
+    if getattr(recipe.model, "lora", None) is None or checkpoint is None:
+        raise ValueError(
+            f"{folder} has nothing to merge: expected a run with adapters and a checkpoint; a model that "
+            "`phantrol train` has finished, RUN/final, is merged already"
+        )
+    return *_at(recipe, checkpoint), recipe
+
+
+def _at(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Any, Any]:
+    check_whole(checkpoint.path)
+    model, processor = _built(recipe)
+    patterns = [pattern for stage in recipe.stages[: checkpoint.stage + 1] for pattern in stage.train]
+    load_weights(model, patterns, checkpoint.path)
+    return model, processor
+
+
+def _built(recipe: Recipe) -> tuple[Any, Any]:
+    """Return the recipe's model as a run begins with it, but with full weights."""
+    described = recipe.model
+    if "weights" in [field.name for field in fields(described)]:
+        described = replace(described, weights=None)
+    set_seed(recipe.seed)
+    return described.build()
+
+
+def _opened(folder: Path) -> tuple[Any, Any]:
+    """Return (model with adapters, processor) of a folder that PEFT saved beside or apart from its base."""
+    from peft import PeftModel
+
+    base = json.loads((folder / _ADAPTER).read_text("utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{folder / _ADAPTER} names no base_model_name_or_path: write the folder of the base there")
+    model, processor = load(base)
+    return PeftModel.from_pretrained(model, str(folder)), processor

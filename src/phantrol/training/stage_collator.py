@@ -1,0 +1,26 @@
+"""How the batches of a stage are made: packed as far as the decoder's attention allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from phantrol.data.collate import Collator
+from phantrol.training.recipe import Stage
+
+
+def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:
+    """Return the collator of a stage, which packs as far as the decoder's attention allows.
+
+    Raises ValueError if the stage is to be packed and the attention takes no additive mask.
+    """
+    text_config = model.config.get_text_config()
+    attention = str(text_config._attn_implementation)
+    if stage.pack and ("flash" in attention or "flex" in attention):
+        raise ValueError(
+            f"stage {stage.name!r}: got pack=True on {attention}, expected sdpa or eager attention, which take the "
+            f"mask of packed rows; set stages.{stage.name}.pack=false"
+        )
+    window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
+    return Collator(processor, stage.loss.needs_pairs, stage.pack, model.dtype, window, stage.padding_free)

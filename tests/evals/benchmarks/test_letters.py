@@ -1,0 +1,189 @@
+"""Hard answers: what each of the readers makes of them. None is never right."""
+
+from __future__ import annotations
+
+import pytest
+
+from phantrol.evals.letters import chosen_option, leading_letter, leading_yes_or_no, refuses, said_yes_or_no
+from phantrol.evals.metrics import normalise, number, only_number, plain, relaxed_accuracy, rouge_l, rouge_n
+
+CHOICES = ("red", "dark red", "blue", "a dog")
+LONG = "The picture shows a car. Since it is neither of the others, A is wrong, and the answer is B because it is dark."
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen", "leading"),
+    [
+        ("B", "B", "B"),
+        ("b", "B", "B"),
+        ("B.", "B", "B"),
+        ("(b)", "B", "B"),
+        ("(B)", "B", "B"),
+        ("**B**", "B", "B"),
+        ("B) dark red", "B", "B"),
+        ("B: dark red", "B", "B"),
+        ("B dark red", "B", "B"),
+        ("Option B", "B", "B"),
+        ("Answer: b", "B", "B"),
+        ("The answer is B", "B", "B"),
+        ("The correct option is (C).", "C", "C"),
+        ("I think it is B", "B", None),
+        (LONG, "B", None),
+        ("The answer is not B, but C", "C", None),
+        ("The answer is not B", None, None),
+        ("Both", None, None),
+        ("Both A and B", None, None),
+        ("A or B", None, None),
+        ("A, B", None, None),
+        ("A\nB", None, "A"),
+        ("", None, None),
+        ("I'm sorry, I cannot tell.", None, None),
+        ("I", None, None),
+        ("E", None, None),
+        ("Based on A's shape", None, None),
+        ("A", "A", "A"),
+        ("a", "A", "A"),
+        ("A.", "A", "A"),
+        ("A is correct", "A", "A"),
+        ("A dog", "D", None),  # the article
+        ("a dog", "D", None),
+        ("the answer is a dog", "D", None),
+        ("dark red", "B", None),
+        ("It is dark red.", "B", None),  # "red" occurs within "dark red" alone
+        ("red or blue", None, None),
+        ("Redder", None, None),
+        ("（B）", "B", "B"),
+        ("Ｂ．", "B", "B"),
+        ("B。", "B", "B"),
+        ("【B】", "B", "B"),
+        ("答案：B。", "B", None),
+        ("答案是B，因为", "B", None),
+        ("选B", "B", None),
+    ],
+)
+def test_options(text, chosen, leading):
+    assert chosen_option(text, CHOICES) == chosen
+    assert leading_letter(text, len(CHOICES)) == leading
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "chosen"),
+    [
+        ("vitamin D", ("vitamin C", "vitamin D"), "B"),
+        ("It is vitamin D.", ("vitamin C", "vitamin D"), "B"),
+        ("B, vitamin D", ("vitamin C", "vitamin D"), "B"),
+        ("The answer is C major", ("D minor", "C major", "F major"), "B"),
+        ("Point C is the highest.", ("Point C", "Point B", "Point A"), "A"),
+        ("C", ("B", "C", "A"), "C"),  # options that are letters themselves: a letter is an option's
+        ("-1", ("1", "2"), None),
+        ("-1", ("1", "-1"), "B"),
+        ("1.5", ("1", "2"), None),
+        ("It is 1.", ("1", "2"), "A"),
+        ("10", ("1", "0"), None),
+        ("dark-red", ("red", "blue"), None),
+        ("An A-shaped roof", ("", "", ""), None),
+        ("no", ("Yes", "No"), "B"),
+        ("print(1)\nprint(2)", ("print(1)", "print(1)\nprint(2)"), "B"),
+    ],
+)
+def test_options_with_texts_of_their_own(text, choices, chosen):
+    assert chosen_option(text, choices) == chosen
+
+
+def test_options_that_there_are():
+    assert chosen_option("D", ("yes", "no")) is None and leading_letter("D", 2) is None
+    assert chosen_option("D", ("", "", "", "")) == "D"  # options without texts
+    assert chosen_option("no", ("yes", "no")) == "B"
+    assert chosen_option("红色。", ("红色", "蓝色")) == "A"
+    assert chosen_option("", ("", "")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "leading"),
+    [
+        ("Yes", "yes", "yes"),
+        ("yes.", "yes", "yes"),
+        ("YES。", "yes", "yes"),
+        ("“Yes”", "yes", "yes"),
+        ("Yes, there is no doubt", "yes", "yes"),
+        ("no", "no", "no"),
+        ("No, there isn't", "no", "no"),
+        ("No，没有", "no", "no"),
+        ("There isn't any", "no", None),
+        ("It is not there", "no", None),
+        ("I would say yes", "yes", None),
+        ("I say no, not yes", None, None),
+        ("yes or no", None, None),
+        ("Yes/No", None, None),
+        ("It may be yes or no", None, None),
+        ("", None, None),
+        ("I have no idea", None, None),
+        ("No idea", None, None),
+        ("Not sure", None, None),
+        ("I'm sorry, I can't tell, yes?", None, None),
+        ("There is a dog", None, None),
+        ("nothing", None, None),
+        ("Noodles", None, None),
+        ("Yesterday", None, None),
+        ("maybe", None, None),
+    ],
+)
+def test_yes_or_no(text, said, leading):
+    assert said_yes_or_no(text) == said
+    assert leading_yes_or_no(text) == leading
+
+
+@pytest.mark.parametrize("text", ["", "  ", "I cannot see it.", "I'm sorry", "It is impossible to say", "Unknown"])
+def test_refusals(text):
+    assert refuses(text)
+
+
+@pytest.mark.parametrize("text", ["Yes", "There is a dog", "cannon", "no", "a note"])
+def test_no_refusals(text):
+    assert not refuses(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "score"),
+    [
+        ("1,234", "1234", 1),
+        ("１，２３４", "1234", 1),
+        ("12%", "12", 1),
+        ("12％", "12", 1),
+        ("$5", "5", 1),
+        ("￥5", "5", 1),
+        ("five", "5", 1),
+        ("5。", "5", 1),
+        ("about 5.2", "5", 1),
+        ("5.3", "5", 0),
+        ("", "5", 0),
+        ("I cannot say", "5", 0),
+        ("between 4 and 5", "5", 0),
+        ("1.234", "1234", 0),
+        ("Norway。", "Norway", 1),
+        ("norway", "Norway", 1),
+        ("Sweden", "Norway", 0),
+        ("3 cm²", "3", 1),  # a square is no number
+    ],
+)
+def test_relaxed_numbers(text, answer, score):
+    assert relaxed_accuracy(text, answer) == score
+
+
+def test_numbers_of_other_typography():
+    assert number("５", "5") == 1 and number("五", "5") == 0
+    assert only_number("$5") == 5 and only_number("12 ％") == 12 and only_number("five") == 5
+    assert only_number("5 of 6") is None and only_number("") is None
+    assert plain("（Ａ）：「x」") == "(A):「x」" and plain("m²") == "m²"
+    assert normalise("“The dog”。") == "dog"
+
+
+def test_rouge():
+    assert rouge_n("the cat sat", "the cat sat") == rouge_l("the cat sat", "the cat sat") == 1
+    assert rouge_n("cat the sat", "the cat sat") == 1 and rouge_l("cat the sat", "the cat sat") == pytest.approx(2 / 3)
+    assert rouge_n("the cat", "the cat sat", 2) == pytest.approx(2 / 3)
+    assert rouge_n("the the the", "the cat") == pytest.approx(2 / 3)  # a word that comes thrice counts once
+    assert rouge_n("", "the cat") == rouge_l("", "the cat") == rouge_l("dog", "the cat") == 0
+    assert rouge_n("The cat", "the cat") == 0.5  # case matters
+    # sentences are matched each for itself: in one row "b a" would share but one word with "a b"
+    assert rouge_l("b. a", "a. b") == 1 and rouge_l("b a", "a b") == 0.5

@@ -1,0 +1,102 @@
+"""The whole way: a model asked made-up sets, from files to a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import phantrol
+from phantrol.evals.benchmark import question_text
+from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
+from phantrol.find import find, names
+from phantrol.models.tokenizer import train_tokenizer
+
+PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
+ASKED = ("pope", "chartqa", "mmbench", "hallusionbench")
+
+
+class Knowing:
+    """An engine that knows every right answer, if it is shown the right picture."""
+
+    def __init__(self, rows):
+        self.answers = {(question_text(row), str(self._pictures(row.chat))): row.answer for row in rows}
+        self.options = []
+
+    def _pictures(self, chat):
+        return [part["image"] for part in chat[0]["content"] if part["type"] == "image"]
+
+    def answer_each(self, chats, max_new_tokens, batch_size, **options):
+        self.options.append((max_new_tokens, options))
+        for index, chat in enumerate(chats):
+            asked = question_text(SimpleNamespace(chat=chat)), str(self._pictures(chat))
+            yield index, SimpleNamespace(text=self.answers.get(asked, "dunno"))
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_benchmark_runs(name, protocol, opened):
+    benchmark = opened(name, protocol=protocol)
+    engine = Knowing(benchmark.rows(benchmark.default_split))
+    report = evaluate(engine, benchmark, benchmark.default_split, limit=None)
+    assert report.overall[benchmark.headline]["model"] == 1
+    assert not report.missing
+    assert {options["num_beams"] for _, options in engine.options} == {1 if protocol == "standard" else 3}
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    tokenizer = train_tokenizer(["Is there a dog in the image? yes no A. red B. blue Answer"] * 4, 300)
+    made, processor = tiny_model(tokenizer, [phantrol.TrolConfig(gate_bias=0.2)], image_px=32, noise=0.4)
+    made.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_a_model_by_name(protocol, model, sets, tmp_path):
+    path = tmp_path / "scores.json"
+    reports = run_benchmarks(model, ASKED, Wanted(batch_size=8), sets, protocol, json_path=path)
+    assert [report.benchmark for report in reports] == list(ASKED)
+    assert path.is_file() and json.loads(path.read_text())
+    rows = {"standard": [18, 6, 7, 6], "paper": [18, 4, 3, 6]}[protocol]
+    assert [len(report.samples) for report in reports] == rows
+    for report in reports:
+        assert all(0 <= score["model"] <= 1 for score in (*report.scores.values(), *report.overall.values()))
+    again = run_benchmarks(model, ASKED, Wanted(batch_size=3), sets, protocol)
+    assert [report.scores for report in again] == [report.scores for report in reports]
+
+
+def test_a_broken_picture(model, sets, tmp_path):
+    root = shutil.copytree(sets, tmp_path / "sets")
+    (root / "coco2014/val2014/COCO_val2014_0.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"COCO_val2014_0\.jpg"):
+        run_benchmarks(model, ["pope"], Wanted(), root, "standard")
+    (report,) = run_benchmarks(model, ["pope"], Wanted(keep_going=True), root, "standard")
+    assert (len(report.samples), len(report.missing)) == (12, 6)
+    assert {row.id for row in report.missing} == {
+        f"{way}/{n}" for way in ("random", "popular", "adversarial") for n in (1, 2)
+    }
+    assert report.overall["random_f1"]["n"] == 4
+
+
+def test_a_benchmark_of_ones_own(model, published, tmp_path):
+    """The file that docs/benchmarks.md shows."""
+    page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "signs.py").write_text(code, "utf-8")
+    facts = {"question": "What does it say?", "choices": ["Stop", "Go"], "answer": "A"}
+    rows = [{"id": number, "image": published.cell(number), **facts} for number in range(3)]
+    published.save_rows(tmp_path / "data" / "test-0.parquet", rows)
+    for protocol in ("standard", "paper"):
+        (report,) = run_benchmarks(model, [str(tmp_path / "signs.py")], Wanted(), tmp_path / "data", protocol)
+        assert len(report.samples) == 3
+
+
+def test_an_unknown_benchmark(model):
+    with pytest.raises(ValueError, match=r"'papa'.*pope"):
+        run_benchmarks(model, ["papa"], Wanted())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from phantrol.evals.intervals import bootstrap, half_sample_interval, holm, interval, sign_flip_p
+from phantrol.evals.metrics import yes_no_f1
+
+
+def rows(scores, task="task", group=None):
+    return [(f"{task}{i}" if group is None else group(i), {task: float(score)}) for i, score in enumerate(scores)]
+
+
+def test_the_bootstrap_is_as_wide_as_theory_says():
+    draws = bootstrap(rows([1, 0, 0, 1] * 100), draws=4000)["task"]
+    assert draws.mean() == pytest.approx(0.5, abs=0.005)
+    assert draws.std() == pytest.approx((0.25 / 400) ** 0.5, rel=0.05)
+    low, high = interval(draws)
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006) and high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
+
+
+def test_rows_of_a_group_do_not_count_as_so_many():
+    scores = [score for score in [1, 0] * 50 for _ in range(4)]
+    alone = bootstrap(rows(scores))["task"].std()
+    together = bootstrap(rows(scores, group=lambda i: i // 4))["task"].std()
+    assert together == pytest.approx(2 * alone, rel=0.1)
+
+
+def test_each_score_keeps_its_rows():
+    mixed = rows([1, 0] * 10, "one") + rows([1] * 5, "two") + [("both", {"one": 1.0, "two": 0.0})]
+    draws = bootstrap(mixed, draws=300)
+    assert list(draws) == ["one", "two"]
+    assert np.isfinite(draws["one"]).all() and np.isfinite(draws["two"]).all()
+    assert set(np.round(draws["two"] * 6)) == {5}  # the groups of one kind keep their number
+    same = bootstrap(mixed, draws=300)
+    assert all((same[name] == draws[name]).all() for name in draws)
+    assert not (bootstrap(mixed, draws=300, seed=1)["one"] == draws["one"]).all()
+
+
+def test_half_samples_are_as_wide_as_the_bootstrap_where_both_fit():
+    generator = np.random.default_rng(0)
+    values = generator.random(300)
+    low, high = half_sample_interval(range(300), lambda some: float(values[list(some)].mean()), halves=2000)
+    expected = 2 * 1.96 * values.std() / 300**0.5
+    assert high - low == pytest.approx(expected, rel=0.08)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.01)
+
+
+def test_the_interval_of_an_f1_holds_it():
+    pairs = [("yes", "yes"), ("no", "yes"), ("yes", "no"), ("no", "no")] * 20
+    low, high = half_sample_interval(range(80), lambda some: yes_no_f1([pairs[i] for i in some]))
+    assert 0.3 < low < 0.5 < high < 0.7
+    assert half_sample_interval(["one"], lambda some: 0.5) == (0.5, 0.5)
+
+
+def test_the_permutation_test_is_exact_where_it_can_be():
+    apart = [0.5, -0.25, 1.0, 0.125]
+    sums = [abs(sum(a * s for a, s in zip(apart, signs, strict=True))) for signs in product((1, -1), repeat=4)]
+    expected = sum(total >= abs(sum(apart)) for total in sums) / 16
+    assert sign_flip_p(enumerate(apart)) == pytest.approx(expected)
+    # McNemar: 8 better and 1 worse, 2 · (1 + 9) / 2⁹
+    assert sign_flip_p(enumerate([1.0] * 8 + [-1.0] + [0.0] * 50)) == pytest.approx(20 / 512)
+    assert sign_flip_p(enumerate([0.0, 0.0])) == 1
+
+
+def test_the_permutation_test_by_chance():
+    generator = np.random.default_rng(1)
+    none = generator.normal(0, 1, 200)
+    assert sign_flip_p(enumerate(none - none.mean())) > 0.9
+    assert sign_flip_p(enumerate(none + 0.5)) < 0.001
+    grouped = [(i // 50, value) for i, value in enumerate([0.1] * 200)]
+    assert sign_flip_p(grouped) == 0.125  # four groups, all better: 2 / 2⁴
+
+
+def test_holm():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}

@@ -1,0 +1,168 @@
+"""Adapters on full and on quantised weights: trained, merged at the end or by `phantrol merge`, and opened again."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import phantrol
+from phantrol.models.quantised import is_quantised, quantise_for_adapters
+from phantrol.training.checkpoint import last_whole_checkpoint
+from phantrol.training.merging import _built, merge
+from phantrol.training.new_model import Lora, SavedModel
+from phantrol.training.recipe_json import recipe_from_json
+from phantrol.training.run import run
+from phantrol.training.trainable import train_only
+from phantrol.training.weights import load_weights
+
+IDS = torch.tensor([[9, 30, 17, 20, 30, 31, 40]])
+TRAINED = ("projector.*", "*lora_*", "*traversal_gate*", "*.phantom.*")
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_recipe):
+    """`adapted(weights)` returns the tiny recipe with adapters, in sizes that nf4 takes."""
+
+    def recipe(weights=None, **model_options):
+        made = tiny_recipe()
+        text = {**made.model.text, "hidden_size": 128, "intermediate_size": 128, "num_key_value_heads": 4}
+        lora = Lora(rank=4, targets=("q_proj", "v_proj", "down_proj"))
+        model = replace(made.model, text=text, lora=lora, weights=weights, **model_options)
+        align, tune = (replace(s, max_steps=3, lr=1e-2, optimiser="adamw") for s in made.stages)
+        return replace(made, model=model, stages=(align, replace(tune, train=TRAINED)))
+
+    return recipe
+
+
+@pytest.fixture(scope="module", params=[None, "int8", "nf4"])
+def finished(request, adapted, tmp_path_factory):
+    """A run with adapters on weights of each kind."""
+    out_dir = tmp_path_factory.mktemp("runs") / "run"
+    run(adapted(request.param), out_dir)
+    return out_dir
+
+
+def logits(model, ids=IDS):
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids).logits
+
+
+def with_adapters(run_dir):
+    recipe = recipe_from_json((run_dir / "recipe.json").read_text())
+    model, _ = _built(recipe)
+    load_weights(model, [p for stage in recipe.stages for p in stage.train], last_whole_checkpoint(run_dir).path)
+    return model
+
+
+def test_merged_by_hand_and_at_the_end_of_a_run_alike(finished, tmp_path):
+    out = merge(finished, tmp_path / "merged")
+    model, processor = phantrol.load(out)
+    unmerged = with_adapters(finished)
+    torch.testing.assert_close(logits(model), logits(unmerged), rtol=0, atol=1e-5)
+    with unmerged.disable_adapter():  # the adapters do matter
+        assert (logits(model) - logits(unmerged)).abs().max() > 1e-2
+    final, _ = phantrol.load(finished / "final")
+    for (name, one), (_, other) in zip(model.state_dict().items(), final.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+    start = _built(recipe_from_json((out / "recipe.json").read_text()))[0].state_dict()
+    for what in ("traversal_gate", ".phantom.", "projector"):  # these are trained whole, and are in the model
+        one, other = ({n: t for n, t in state.items() if what in n} for state in (start, unmerged.state_dict()))
+        assert one.keys() == other.keys() and any(not torch.equal(one[name], other[name]) for name in one)
+    assert processor.encode([{"role": "user", "content": "What color?"}]).input_ids
+
+
+def test_a_checkpoint_is_merged_as_it_was_then(finished, tmp_path):
+    first = finished / "stages" / "1-tune" / "checkpoint-1"
+    early, _ = phantrol.load(merge(first, tmp_path / "early"))
+    last, _ = phantrol.load(finished / "final")
+    assert (logits(early) - logits(last)).abs().max() > 1e-4
+
+
+def test_a_stopped_quantised_run_goes_on_to_the_same_bits(adapted, tmp_path, metrics):
+    whole, halves = adapted("nf4"), tmp_path / "halves"
+    tune = replace(whole.stages[1], precision="bfloat16", gradient_checkpointing=True)
+    whole = replace(whole, stages=(tune,))
+    run(whole, tmp_path / "whole")
+    run(whole, halves)
+    for path in (halves / "final", halves / "stages" / "0-tune" / "checkpoint-3"):
+        shutil.rmtree(path)
+    run(whole, halves, resume=True)
+    assert metrics(halves) == metrics(tmp_path / "whole")
+    one, other = (phantrol.load(folder / "final")[0].state_dict() for folder in (halves, tmp_path / "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
+def test_gradients_pass_through_quantised_weights(adapted, weights):
+    """As they pass through the very numbers that the quantised weights stand for."""
+    quantised, _ = replace(adapted(weights).model, modifiers=(phantrol.TrolConfig(),)).build()
+    plain, _ = _built(replace(adapted(weights), model=replace(adapted().model, modifiers=(phantrol.TrolConfig(),))))
+    torch.manual_seed(0)
+    names = [name for name, parameter in quantised.named_parameters() if is_quantised(parameter)]
+    assert len(names) == 2 * 7 and all("language_model.model.layers." in name for name in names)
+    source = dict(quantised.named_parameters())
+    for name, parameter in plain.named_parameters():
+        value = source[name]
+        if name in names:
+            value = value.get_original_weight() if weights == "nf4" else value.dequantize()
+        parameter.data.copy_(value.data)
+    results = []
+    for model in (quantised, plain):
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)
+        train_only(model, ("*lora_*",))
+        loss = model.eval()(input_ids=IDS, labels=IDS).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_trained_stays_whole(adapted):
+    model, _ = adapted("int8").model.build()
+    for name, parameter in model.named_parameters():
+        kept = "traversal_gate" in name or ".phantom." in name or "lora_" in name or "projector" in name
+        assert not (kept and is_quantised(parameter)), name
+    with pytest.raises(ValueError, match=r"is quantised; expected adapters"):
+        train_only(model, ("*",))
+
+
+def test_errors(adapted, tiny_recipe, tmp_path):
+    with pytest.raises(ValueError, match="weights='int8' and no lora"):
+        replace(tiny_recipe().model, weights="int8")
+    with pytest.raises(ValueError, match="weights='int8' and no lora"):
+        SavedModel("somewhere", weights="int8")
+    model, _ = adapted().model.build()
+    with pytest.raises(ValueError, match="int4 has no gradients"):
+        quantise_for_adapters(model, "int4")
+    small = replace(tiny_recipe().model, lora=Lora(), weights="nf4")
+    with pytest.raises(ValueError, match="nf4 takes multiples of 16384; take int8"):
+        small.build()
+    with pytest.raises(ValueError, match="nothing to merge"):
+        merge(tmp_path, tmp_path / "out")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="exists: choose another"):
+        merge(tmp_path, tmp_path / "there")
+    run_dir = run(tiny_recipe("stages.0.max_steps=1", "stages.1.max_steps=1"), tmp_path / "plain").parent
+    for folder in (run_dir, run_dir / "final", run_dir / "stages/1-tune/checkpoint-1"):
+        with pytest.raises(ValueError, match="nothing to merge"):
+            merge(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_peft_saved(adapted, tmp_path):
+    described = adapted()
+    base, processor = replace(described.model, lora=None).build()
+    for part in (base, processor):
+        part.save_pretrained(tmp_path / "base")
+    model = Lora(rank=4).put_on(phantrol.load(tmp_path / "base")[0])
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    merged, _ = phantrol.load(merge(tmp_path / "adapter", tmp_path / "merged"))
+    torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-5)

@@ -1,0 +1,266 @@
+"""One recipe on several ranks: whole on each (DDP), in shards of torch's FSDP2, and of DeepSpeed's ZeRO.
+
+Ranks are forked, one thread each, and talk over gloo on a free port of loopback; those that hang are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+import phantrol
+from phantrol.losses.sft import Sft
+from phantrol.losses.word_alignment import WordAlignment
+from phantrol.modifiers.partial_lora import PartialLoraConfig
+from phantrol.modifiers.trol import TrolConfig
+from phantrol.training.checkpoint import checkpoints
+from phantrol.training.recipe import Recipe
+from phantrol.training.run import run
+from phantrol.training.sharding import sharding_of, with_idle_picture
+from phantrol.training.trainer import StageTrainer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="pip install 'phantrol[deepspeed]'")
+ENGINES = ["none", "fsdp", *(pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3"))]
+PATIENCE_S = 55
+
+
+def start_ranks(action: Callable[[], object], count: int) -> list[int]:
+    """Run `action` as each of `count` ranks, as torchrun starts them; return their process ids. 0: without torchrun."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(max(count, 1)):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        try:
+            here = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, LOCAL_WORLD_SIZE=count, MASTER_PORT=port)
+            if count:
+                os.environ |= {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "localhost"}
+            AcceleratorState._reset_state(reset_partial_state=True)  # this process was alone so far
+            torch.set_num_threads(1)
+            action()
+        except SystemExit as stop:
+            os._exit(stop.code)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return children
+
+
+def exit_codes(children: list[int], patience_s: float = PATIENCE_S) -> list[int | None]:
+    """Return the exit codes of processes; one that fails takes the others along, and None says that one hung."""
+    codes: dict[int, int | None] = {}
+    until = time.monotonic() + patience_s
+    while len(codes) < len(children):
+        for child in set(children) - set(codes):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                codes[child] = os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until or any(code not in (0, 143) for code in codes.values()):
+            for child in set(children) - set(codes):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                codes[child] = None
+        time.sleep(0.01)
+    return [codes[child] for child in children]
+
+
+def on_ranks(count: int, action: Callable[[], object]) -> None:
+    codes = exit_codes(start_ranks(action, count))
+    assert codes == [0] * max(count, 1), (
+        f"exit codes {codes}; None hung for {PATIENCE_S} s, or was killed when another failed"
+    )
+
+
+@pytest.fixture(scope="session")
+def two_stages(tiny_recipe) -> Callable[..., Recipe]:
+    """Two steps of each stage on four groups a step, one group in a micro-batch however many ranks there are."""
+
+    def recipe(ranks: int, sharding: str = "none") -> Recipe:
+        text = {**tiny_recipe().model.text, "attention_dropout": 0.0}  # ranks draw their own
+        changes = [f"model.text={text}", "stages.tune.optimiser=adamw", f"sharding={sharding}"]
+        for stage in ("align", "tune"):
+            changes += [f"stages.{stage}.max_steps=2", f"stages.{stage}.accumulation={4 // ranks}"]
+        return tiny_recipe("log_every_steps=1", *changes)
+
+    return recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once():
+    """A forked rank then need not import it."""
+    if find_spec("deepspeed") is not None:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def alone(two_stages, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    on_ranks(0, lambda: run(two_stages(1), out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def shared(two_stages, tmp_path_factory) -> Callable[[str], Path]:
+    """`shared(sharding)` is the run of two ranks."""
+    runs: dict[str, Path] = {}
+
+    def out_of(sharding: str) -> Path:
+        if sharding not in runs:
+            runs[sharding] = tmp_path_factory.mktemp(sharding) / "run"
+            on_ranks(2, lambda: run(two_stages(2, sharding), runs[sharding]))
+        return runs[sharding]
+
+    return out_of
+
+
+def same_curve(one: list[dict], other: list[dict], rel: float = 1e-6) -> None:
+    assert [(line["stage"], line["step"]) for line in other] == [(line["stage"], line["step"]) for line in one]
+    for a, b in zip(one, other, strict=True):
+        for name in ("loss", "reward_margin"):
+            if name in a:
+                assert b[name] == pytest.approx(a[name], rel=rel, abs=1e-6), (name, a, b)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=20 * rel), (a, b)
+
+
+@pytest.mark.parametrize("sharding", ENGINES)
+def test_two_ranks_are_one_with_twice_the_accumulation(alone, shared, metrics, two_stages, sharding):
+    one = metrics(alone)
+    same_curve(one, metrics(shared(sharding)))
+    assert abs(one[1]["loss"] - one[0]["loss"]) > 1e-3 * one[0]["loss"]  # steps differ by far more than ranks
+    final, of_ranks = (phantrol.load(out / "final")[0].state_dict() for out in (alone, shared(sharding)))
+    assert set(final) == set(of_ranks)
+    assert max(float((final[name] - of_ranks[name]).abs().max()) for name in final) < 1e-4
+    recipe = two_stages(2)
+    groups = [recipe.stages[1].data.group(i, recipe.stage_seed(1)) for i in range(8)]
+    seen = [any(message.pictures for example in group for message in example.messages) for group in groups]
+    assert any(seen[i] != seen[i + 1] for i in range(0, 8, 2))  # one rank had a picture and the other had none
+
+
+def test_a_rank_that_counts_for_itself_is_noticed(alone, metrics, two_stages, tmp_path, monkeypatch):
+    """The comparison above fails as soon as ranks divide by their own number of tokens."""
+    counted = StageTrainer.get_batch_samples
+
+    def own_totals(trainer, iterator, num_batches, device):
+        batches, _ = counted(trainer, iterator, num_batches, device)
+        totals = [trainer.stage.loss.count(batch) for batch in batches]
+        return batches, {name: 2 * sum(count[name] for count in totals) for name in totals[0]}
+
+    monkeypatch.setattr(StageTrainer, "get_batch_samples", own_totals)
+    on_ranks(2, lambda: run(two_stages(2), tmp_path / "run"))
+    with pytest.raises(AssertionError):
+        same_curve(metrics(alone), metrics(tmp_path / "run"), rel=1e-3)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("sharding", ENGINES)
+def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
+    shared, metrics, two_stages, tmp_path, sharding, ranks
+):
+    out = shutil.copytree(shared(sharding), tmp_path / "run")
+    shutil.rmtree(out / "final")
+    shutil.rmtree(checkpoints(out)[-1].path)
+    on_ranks(ranks, lambda: run(two_stages(ranks, sharding), out, resume=True))
+    same_curve(metrics(shared(sharding)), metrics(out), rel=1e-5)
+    final, unbroken = (phantrol.load(folder / "final")[0].state_dict() for folder in (out, shared(sharding)))
+    before = phantrol.load(checkpoints(out)[-2].path)[0].state_dict()
+    assert max(float((final[name] - unbroken[name]).abs().max()) for name in final) < 1e-4
+    assert max(float((final[name] - before[name]).abs().max()) for name in final) > 1e-3  # a step was taken
+
+
+@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("zero3", marks=needs_deepspeed)])
+def test_parts_that_some_rank_does_not_need(two_stages, metrics, tmp_path, sharding):
+    """A gate that all layers share, a LoRA for image tokens alone, and a loss of pictures alone, with text on a rank."""
+
+    def recipe(ranks: int, sharding: str = "none") -> Recipe:
+        whole = two_stages(ranks, sharding)
+        modifiers = (TrolConfig(share_gate=True), PartialLoraConfig(rank=2, alpha=2.0))
+        changes = dict(batch_size=4, max_steps=2, accumulation=2 // ranks)  # the first two groups are text
+        words = replace(whole.stages[0], loss=WordAlignment(max_share=1.0), train=("projector.*",), **changes)
+        lora = replace(whole.stages[1], loss=Sft(), train=("*lora_*", "*traversal_gate*"), **changes)
+        return replace(whole, model=replace(whole.model, modifiers=modifiers), stages=(words, lora))
+
+    on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
+    on_ranks(2, lambda: run(recipe(2, sharding), tmp_path / "two"))
+    same_curve(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
+
+
+def test_a_picture_that_no_token_shows_changes_nothing(tiny_recipe):
+    """It is what keeps a rank with text alone in step; without it the tower and the projector have no gradient."""
+    model, processor = tiny_recipe().model.build()
+    inputs = processor.encode([{"role": "user", "content": "What color?"}, {"role": "assistant", "content": "red"}])
+    ids = torch.tensor([inputs.input_ids])
+    batch = {"input_ids": ids, "labels": ids}
+    model.eval()
+    plain = model(**batch).token_logprobs
+    plain.sum().backward()
+    wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert not any(name.startswith("projector") for name in wanted)
+    model.zero_grad()
+    idle = model(**with_idle_picture(batch, model)).token_logprobs
+    idle.sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert torch.equal(plain, idle)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    without = [name for name in found if name not in wanted]
+    assert "projector.linear_1.weight" in without and any(name.startswith("vision_tower") for name in without)
+    assert not any(found[name].any() for name in without)
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_sigterm_to_one_rank_stops_all(two_stages, tmp_path, sharding):
+    whole = two_stages(2, sharding)
+    endless = replace(whole, stages=(replace(whole.stages[0], max_steps=10_000),), save_every_steps=5_000)
+    children = start_ranks(lambda: run(endless, tmp_path / "run"), 2)
+    lines, until = tmp_path / "run" / "metrics.jsonl", time.monotonic() + PATIENCE_S
+    while not (lines.is_file() and lines.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(children[1], signal.SIGTERM)
+    assert exit_codes(children, until - time.monotonic()) == [143, 143]
+    assert len(checkpoints(tmp_path / "run")) == 1 and not (tmp_path / "run" / "final").exists()
+
+
+@pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_accelerates_own_sharding_is_refused(two_stages, tmp_path, monkeypatch, switch):
+    monkeypatch.setenv(switch, "true")
+    with pytest.raises(ValueError, match=f"got {switch}=true .* expected the recipe to choose: .* add sharding="):
+        run(two_stages(1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_shards_cannot_do_is_refused(two_stages, monkeypatch):
+    recipe = two_stages(2, "fsdp")
+    model, _ = recipe.model.build()
+    sharding = sharding_of("fsdp", ranks=2)
+    sharding.check(model, recipe.stages[1])
+    with pytest.raises(ValueError, match="got optimiser='muon' with sharding, expected adamw"):
+        sharding.check(model, replace(recipe.stages[1], optimiser="muon"))
+    model.vision_tower.norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ValueError, match=r"vision_tower\.norm is a batch norm that is trained"):
+        sharding.check(model, recipe.stages[1])
+    model.vision_tower.requires_grad_(False)
+    sharding.check(model, recipe.stages[1])
+    monkeypatch.setattr("phantrol.training.sharding.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="got no package deepspeed"):
+        sharding_of("zero2", ranks=2)
+    assert sharding_of("zero2", ranks=1) is None  # one rank has the whole model anyhow
+    with pytest.raises(ValueError, match="got sharding='zero1', expected one of none, fsdp, zero2, zero3"):
+        replace(recipe, sharding="zero1")

@@ -1,0 +1,108 @@
+"""What is counted while a stage trains: operations as by hand, recomputation left out, and what a device can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from phantrol.training import flops, speed
+from phantrol.training.flops import FlopCounter, peak_flops
+from phantrol.training.speed import COUNTED_BATCHES, Speed
+
+N, A, B, C = 5, 7, 11, 13
+
+
+def counted(work):
+    with FlopCounter() as counter:
+        work()
+    return counter.flops
+
+
+@pytest.fixture
+def two():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(A, B, bias=False), nn.Linear(B, C, bias=False))
+
+
+def test_a_product_is_two_operations_a_multiplication(two):
+    x = torch.randn(N, A)
+    forward = 2 * N * A * B + 2 * N * B * C
+    assert counted(lambda: two(x)) == forward
+    # backward: the gradient of each weight, and that of what lies between; nobody asks for that of x
+    assert counted(lambda: two(x).sum().backward()) == forward + 2 * N * A * B + 2 * (2 * N * B * C)
+
+
+def test_a_frozen_part_has_no_backward_pass_for_its_weights(two):
+    x = torch.randn(N, A)
+    forward = 2 * N * A * B + 2 * N * B * C
+    two[0].requires_grad_(False)
+    assert counted(lambda: two(x).sum().backward()) == forward + 2 * N * B * C
+    two[0].requires_grad_(True)
+    two[1].requires_grad_(False)
+    assert counted(lambda: two(x).sum().backward()) == forward + 2 * N * B * C + 2 * N * A * B
+
+
+def test_what_is_computed_again_is_left_out(two):
+    x = torch.randn(N, A)
+    plain = counted(lambda: two(x).sum().backward())
+    assert counted(lambda: checkpoint(two, x, use_reentrant=False).sum().backward()) == plain
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_fused_attention_on_a_cpu(gradients):
+    query, key, value = (torch.randn(2, 3, n, 8, requires_grad=gradients) for n in (4, 6, 6))
+    forward = 2 * 2 * (2 * 3 * 4 * 6 * 8)
+
+    def attend():
+        out = F.scaled_dot_product_attention(query, key, value)
+        return out.sum().backward() if gradients else out
+
+    assert counted(attend) == (3 if gradients else 1) * forward
+
+
+def test_a_gpu_is_known_by_its_name(monkeypatch):
+    names = {
+        "NVIDIA H200": 989.4, "NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H100 PCIe": 756.0, "NVIDIA A100-SXM4-80GB": 312.0,
+        "NVIDIA L4": 121.0, "NVIDIA L40S": 362.05, "NVIDIA L40": 181.05, "NVIDIA A10": 125.0,
+        "NVIDIA GeForce RTX 4090": 165.2,
+    }  # fmt: skip
+    for name, tera in names.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert peak_flops(torch.device("cuda"), torch.bfloat16) == tera * 1e12
+    measured = []
+    monkeypatch.setattr(flops, "_measured", lambda device, dtype: measured.append(dtype) or 1.0)
+    peak_flops(torch.device("cuda"), torch.float32)  # the table is of bfloat16
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Unheard of 7")
+    peak_flops(torch.device("cuda"), torch.bfloat16)
+    assert measured == [torch.float32, torch.bfloat16]
+
+
+def test_a_cpu_is_measured_once_and_nothing_is_drawn():
+    state = torch.get_rng_state()
+    peak = peak_flops(torch.device("cpu"), torch.float32)
+    assert peak > 1e8 and peak_flops(torch.device("cpu"), torch.float32) == peak
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_speed_is_what_happened_by_the_time_it_took(monkeypatch, two):
+    now = [100.0]
+    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 1e6)
+    measured = Speed(torch.float32)
+    per_batch = 2 * N * A * B + 2 * N * B * C
+    for _ in range(COUNTED_BATCHES + 4):  # the last four are taken to be like the others
+        measured.steps += 1
+        with measured.training_on({"row_tokens": [3, 2], "num_pictures": 1}):
+            two(torch.randn(N, A))
+        now[0] += 0.5
+    with measured.paused():
+        now[0] += 1000
+    taken = measured.take(Accelerator(cpu=True))
+    assert taken["tokens_per_s"] == 10 and taken["pictures_per_s"] == 2 and taken["step_s"] == 0.5
+    assert taken["mfu"] == pytest.approx(per_batch / 0.5 / 1e6, abs=1e-4)
+    assert taken["tflops"] == pytest.approx(per_batch / 0.5 / 1e12, abs=1e-6)
+    assert measured.tokens == 0 and measured.since_s == now[0]
