@@ -228,5 +228,5 @@ def test_errors(make):
     with pytest.raises(ValueError, match="expected one row"):
         model(**model_inputs(free | {"blocks": free["blocks"][:-1]}), use_cache=False)
     other, processor = make(SETS["trol"], "qwen2", layer_types=["full_attention", "linear_attention"])
-    with pytest.raises(ValueError, match="layers of linear_attention.*padding_free=False"):
+    with pytest.raises(ValueError, match=r"layers of linear_attention.*padding_free=False"):
         other(**model_inputs(free), use_cache=False)

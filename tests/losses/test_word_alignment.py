@@ -18,7 +18,7 @@ class Seer(torch.nn.Module):
     def get_input_embeddings(self):
         return self.embeddings
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values, tile_order=None):
         return type("Output", (), {"image_features": self.features})
 
 
