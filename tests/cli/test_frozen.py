@@ -49,6 +49,11 @@ VERBS = {
         "out", "--format", "--family", "--task", "--split", "--count", "--size", "--start", "--questions", "--sprites",
         "--extra-fonts", "--like",
     ],
+    "data triples": [
+        "files", "--out", "--rules", "--url", "--model", "--judge-url", "--judge-model", "--images", "--field",
+        "--kind", "--limit", "--per-minute", "--parallel", "--attempts", "--retries", "--timeout", "--max-tokens",
+        "--price-in", "--price-out", "--judge-price-in", "--judge-price-out", "--temperature", "--seed",
+    ],
     "data check": [
         "files", "--images", "--field", "--model", "--max-tokens", "--decode", "--allow", "--fix", "--json",
         "--workers",
