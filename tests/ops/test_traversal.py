@@ -66,6 +66,18 @@ def test_the_ends_are_exact(dtype: torch.dtype):
     assert torch.equal(mix_passes(first, second, torch.ones(2, 3, 1)), second)
 
 
+def test_a_closed_gate_learns_under_autocast():
+    """In bfloat16 the ratio at a bias of -4 is 0 exactly, and so is its gradient: the gate would never open."""
+    first, weight, bias = torch.ones(1, 2, 4), torch.zeros(1, 4), torch.tensor([-4.0], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        ratio = traversal_ratio(first, weight, bias)
+        control = 0.5 * torch.tanh(torch.nn.functional.linear(first, weight, bias)) + 0.5
+    assert torch.equal(ratio, traversal_ratio(first, weight, bias)) and not control.any()
+    (slope,) = torch.autograd.grad(ratio.sum(), bias)
+    assert float(slope) == pytest.approx(2 * 2 / (1 + math.exp(8)), rel=1e-2)
+    assert not torch.autograd.grad(control.sum(), bias)[0].any()
+
+
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_half_precision_keeps_its_dtype_and_a_ratio_of_float32(dtype: torch.dtype):
     first = torch.ones(1, 2, 4, dtype=dtype)

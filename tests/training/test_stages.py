@@ -73,6 +73,28 @@ def test_the_reference_needs_the_end_of_the_stage_before(preferring, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def in_bfloat16(tiny_recipe, tmp_path_factory):
+    recipe = tiny_recipe("log_every_steps=1", "stages.align.precision=bfloat16", "stages.tune.precision=bfloat16")
+    out = tmp_path_factory.mktemp("in_bfloat16")
+    run(recipe, out)
+    return recipe, out
+
+
+@pytest.mark.parametrize("stage, step", [(0, 2), (0, 4), (1, 2)])
+def test_each_stage_computes_in_its_own_precision(in_bfloat16, tiny_recipe, metrics, tmp_path, stage, step):
+    """The second stage too: uninterrupted or resumed, and unlike one in float32."""
+    recipe, whole = in_bfloat16
+    out = resumed(whole, tmp_path / "resumed", recipe, stage, step)
+    assert metrics(out) == metrics(whole) and same_bits(out, whole)
+    if (stage, step) == (0, 4):
+        second = replace(recipe.stages[1], precision="float32")
+        other = replace(recipe, stages=(recipe.stages[0], second))
+        run(other, tmp_path / "float32")
+        assert metrics(tmp_path / "float32")[:4] == metrics(whole)[:4]
+        assert metrics(tmp_path / "float32")[4:] != metrics(whole)[4:]
+
+
+@pytest.fixture(scope="module")
 def adapted(tiny_recipe, tmp_path_factory):
     """The stages of TroL: projector and gates, then these and LoRA on the decoder."""
     pytest.importorskip("peft")

@@ -19,10 +19,13 @@ def traversal_ratio(first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     The paper does not name the squashing function: this is the released one, which is σ(2z). It is written as it was
     released, since a sigmoid rounds elsewhere, and large hidden states carry that further than 2e-5.
-    Differs: the released code computes this in float16; a ratio close to 0 or 1 deserves float32.
+    Differs: the released code computes this in float16; a ratio close to 0 or 1 deserves float32, under autocast too:
+    in bfloat16, tanh of a gate's first bias is -1 exactly, and a gate of 0 has no gradient to open it.
     """
     dtype = torch.promote_types(first.dtype, torch.float32)
-    return 0.5 * torch.tanh(F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype))) + 0.5
+    device = "cpu" if first.is_meta else first.device.type  # shapes alone have no autocast
+    with torch.autocast(device, enabled=False):
+        return 0.5 * torch.tanh(F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype))) + 0.5
 
 
 def mix_passes(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ def recipe() -> Recipe:
         max_steps=900,
         batch_size=16,
         optimiser="muon",
+        precision="float32",
     )
     prefer = replace(
         tune,

@@ -91,7 +91,8 @@ class StageTrainer(ShardedTrainer):
             with self.stop_signal.watching():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
         finally:
-            for name in ("forward", "_original_forward"):  # accelerate's autocast would outlast the stage
+            # or else accelerate's autocast would outlast the stage, and the next stage would be given none
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
                 vars(self.model).pop(name, None)
         return self.state.global_step >= self.stage.max_steps and not self.stop_signal.received
 
