@@ -150,6 +150,34 @@ def test_slow_and_endless_bodies(serve):
         running.until(lambda: not running.service.guard.in_flight)
 
 
+def test_slow_heads_and_silent_connections(serve, monkeypatch):
+    monkeypatch.setattr("phantrol.serving.heads.SECONDS", 0.4)
+    with serve() as running:
+
+        def open_for(first: bytes, then: bytes) -> float:
+            """Return for how many seconds a client that goes on sending finds the connection open."""
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+                connection.sendall(first)
+                connection.settimeout(0.05)
+                while time.monotonic() - began < 5:
+                    try:
+                        if not connection.recv(65536):
+                            break
+                    except TimeoutError:
+                        connection.sendall(then)
+                    except OSError:
+                        break
+            return time.monotonic() - began
+
+        assert 0.3 < open_for(b"", b"") < 2  # silent
+        assert 0.3 < open_for(HEAD.encode(), b"X: ") < 2  # dribbling
+        assert 0.3 < open_for(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G") < 2  # dribbling a second one
+        whole = f"{HEAD}Content-Length: 2\r\n\r\n".encode()
+        slowly = send_slowly(running.port, whole, [b" "] * 2, 0.4)  # a whole head is in time, whatever its body does
+        assert slowly.split()[1] == "400"
+
+
 def test_a_key_covers_every_route(serve):
     key = "a-key-of-tests"
     with serve(api_key=key) as running:

@@ -107,8 +107,8 @@ def test_a_disk_without_locks_is_said(tmp_path, caplog, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with held(tmp_path):
-        assert "two runs in this folder would not notice" in caplog.text
-    monkeypatch.setattr("phantrol.training.run_lock.fcntl", None)
+        assert "two processes that write to it would not notice" in caplog.text
+    monkeypatch.setattr("phantrol.data.file_lock.fcntl", None)
     with held(tmp_path):
         assert "this system has no locks of files" in caplog.text
 

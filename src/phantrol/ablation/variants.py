@@ -117,6 +117,7 @@ ETAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "small": ("η = 1e-4", {"eta": 1e-4}),
     "one": ("η = 1", {"eta": 1.0}),
     "trained": ("η trained, from 1e-4", {"eta": 1e-4, "train_eta": True}),
+    "anchors": ("η = 1, four anchors, 8 tokens apart", {"eta": 1.0, "anchors": 4, "anchor_stride": 8}),
 }
 DIMENSION = (
     Variant("phantom_taken_out", "trained with phantom, asked without", phantom={}, asked_without_phantom=True),

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from phantrol.data.file_lock import lock_file
+
 
 class Journal:
     """A file of answers, found by the hash of the prompt and the most tokens that the answer could have.
 
     speaker  what the answers depend on beside the prompt: weights, decoding, dtype, versions
-    Raises ValueError for a file of another speaker, naming what differs, and for one that is no journal.
+    Raises ValueError for a file of another speaker, naming what differs, for one that is no journal, and for one that
+    another process writes to.
     """
 
     def __init__(self, path: str | Path, speaker: Mapping[str, Any]):
@@ -23,14 +26,22 @@ class Journal:
         self._answers: dict[tuple[str, int], dict[str, Any]] = {}
         speaker = json.loads(json.dumps(speaker))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._whole_lines()
-        if lines:
-            self._check(lines[0], speaker)
-            for line in lines[1:]:
-                self._answers[line["prompt_sha256"], line["max_new_tokens"]] = line
         self._file = self.path.open("a", encoding="utf-8")
-        if not lines:
-            self._write([{"speaker": speaker}])
+        try:
+            if not lock_file(self._file):
+                raise ValueError(
+                    f"{self.path} is in use by another process: wait for it, or write elsewhere with --json"
+                )
+            lines = self._whole_lines()
+            if lines:
+                self._check(lines[0], speaker)
+            else:
+                self._write([{"speaker": speaker}])
+        except ValueError:
+            self._file.close()
+            raise
+        for line in lines[1:]:
+            self._answers[line["prompt_sha256"], line["max_new_tokens"]] = line
 
     def get(self, prompt_sha256: str, max_new_tokens: int) -> dict[str, Any] | None:
         """Return what was answered, or None."""
@@ -63,7 +74,7 @@ class Journal:
 
     def _whole_lines(self) -> list[dict[str, Any]]:
         """Return the lines; one that a killed process left half-written is cut off."""
-        data = self.path.read_bytes() if self.path.is_file() else b""
+        data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line) for line in whole.splitlines()]

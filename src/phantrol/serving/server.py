@@ -16,6 +16,7 @@ import uvicorn
 from phantrol.inference.engine import Engine
 from phantrol.serving.app import Service
 from phantrol.serving.guard import is_loopback
+from phantrol.serving.heads import TimelyHeads
 from phantrol.serving.limits import Limits
 
 MAX_HEADER_BYTES = 32_768
@@ -30,7 +31,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, service: Service, **options: Any):
         # forwarded addresses are not trusted, and nobody is told what serves here
-        defaults = dict(http="h11", ws="none", proxy_headers=False, server_header=False, access_log=False)
+        defaults = dict(http=TimelyHeads, ws="none", proxy_headers=False, server_header=False, access_log=False)
         super().__init__(
             uvicorn.Config(
                 service.guard,

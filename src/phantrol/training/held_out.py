@@ -60,7 +60,7 @@ class HeldOutLoss(TrainerCallback):
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(_devices()):
             for batch in self._batches():
-                if trainer.stop_signal.received and trainer.accelerator.num_processes == 1:
+                if trainer.stop_signal.received:
                     return None
                 batch = trainer._prepare_inputs(batch)
                 trainer.add_reference(model, batch)

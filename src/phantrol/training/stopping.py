@@ -10,17 +10,30 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from accelerate.utils import reduce
 from transformers import TrainerCallback
 
 
 class StopSignal(TrainerCallback):
     """Notes a signal and stops training after the step. A second Ctrl-C stops at once, without a checkpoint.
 
-    received  whether one came;  number  which, or SIGTERM if it came to another rank;  since_s  seconds since it came
+    number  which came, or SIGTERM if it came to another rank;  since_s  seconds since it came
     """
 
-    def __init__(self) -> None:
-        self.received, self.number, self._came_s = False, int(signal.SIGTERM), 0.0
+    def __init__(self, ranks: int) -> None:
+        self.ranks, self.came, self.agreed = ranks, False, False
+        self.number, self._came_s = int(signal.SIGTERM), 0.0
+
+    @property
+    def received(self) -> bool:
+        """Whether one came. Several ranks say the same, that of their last `agree`, so that none waits for another."""
+        return self.came if self.ranks == 1 else self.agreed
+
+    def agree(self, device: torch.device) -> None:
+        """Let all ranks know whether a signal came to one of them; all must ask."""
+        if self.ranks > 1:
+            self.agreed = bool(reduce(torch.tensor(int(self.came), device=device)))
 
     @property
     def since_s(self) -> float:
@@ -39,13 +52,14 @@ class StopSignal(TrainerCallback):
                 signal.signal(number, handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.agree(args.device)
         if self.received:
             control.should_save = control.should_training_stop = True
 
     def _note(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.received:
+        if number == signal.SIGINT and self.came:
             raise KeyboardInterrupt
-        self.received, self.number, self._came_s = True, number, time.monotonic()
+        self.came, self.number, self._came_s = True, number, time.monotonic()
 
 
 def leave_process_group(worker: int) -> None:

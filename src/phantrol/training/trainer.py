@@ -60,7 +60,7 @@ class StageTrainer(ShardedTrainer):
         self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
-        self.stop_signal, self.skipped = StopSignal(), SkippedRows(run_dir / FILE, stage.name)
+        self.stop_signal, self.skipped = StopSignal(process_state().num_processes), SkippedRows(run_dir / FILE, stage.name)
         self.held_out = HeldOutLoss(self) if stage.held_out else None
         super().__init__(
             model=model,
@@ -119,10 +119,8 @@ class StageTrainer(ShardedTrainer):
             self.skipped.add(batch.pop("skipped"), self.state.global_step + 1)
             totals.update(self.stage.loss.count(batch))
         if self.accelerator.num_processes > 1:
-            totals["stop"] = int(self.stop_signal.received)  # so that all ranks stop after the same step
             counts = self.accelerator.reduce(torch.tensor([totals[name] for name in sorted(totals)], device=device))
             totals = Counter(dict(zip(sorted(totals), counts.tolist(), strict=True)))
-            self.stop_signal.received = totals.pop("stop") > 0
         self.share, self.example_ids = 1 / (len(batches) * self.accelerator.num_processes), []
         self.speed.steps += 1
         return batches, dict(totals)
