@@ -53,7 +53,10 @@ def write_rows(folder: Path, num_rows: int, seed: int = 0) -> Path:
             asked, said, spread, turns = draw.choice(KINDS)
             said_all = []
             for _ in range(draw.randint(1, turns)):
-                said_all += [{"from": "human", "value": text(asked, spread)}, {"from": "gpt", "value": text(said, spread)}]
+                said_all += [
+                    {"from": "human", "value": text(asked, spread)},
+                    {"from": "gpt", "value": text(said, spread)},
+                ]
             row = {"id": f"row-{number}", "conversations": said_all}
             if number % 2:
                 row["image"] = f"pics/{draw.randrange(NUM_PICTURES) if number % 1000 != 501 else 'none'}.png"

@@ -2,9 +2,10 @@
 
     .venv-vllm/bin/python scripts/vllm_price.py [--method phantom] [--eager] [--rounds 7] [--shape smollm2-135m]
 
-The model has the decoder of the shape with random weights; two engines live side by side and answer the same requests in
-turns, so that whatever else the machine does falls on both. Printed are tokens a CPU second of reading (long prompts, one
-new token) and of saying (short prompts, many new tokens), as shares of the plain model's: medians over the rounds.
+The model has the decoder of the shape with random weights; two engines live side by side and answer the same requests
+in turns, so that whatever else the machine does falls on both. Printed are tokens a CPU second of reading (long
+prompts, one new token) and of saying (short prompts, many new tokens), as shares of the plain model's: medians over the
+rounds.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def main() -> None:
         tokens = number * (length if name == "reading" else new)
         print(
             f"{options.method} {options.shape} {'eager' if options.eager else 'compiled'} {name}: "
-            f"{statistics.median(shares):.3f} of plain (from {min(shares):.3f} to {max(shares):.3f}, {len(shares)} rounds); "
+            f"{statistics.median(shares):.3f} of plain "
+            f"(from {min(shares):.3f} to {max(shares):.3f}, {len(shares)} rounds); "
             f"{tokens / statistics.median(plain):.0f} and {tokens / statistics.median(ours):.0f} tokens a CPU second"
         )
 

@@ -1,4 +1,4 @@
-"""`python -m phantrol`, which launchers of several processes need: `torchrun --nproc-per-node 2 -m phantrol train ...`."""
+"""`python -m phantrol`, which launchers of several processes need: torchrun --nproc-per-node 2 -m phantrol train ..."""
 
 from phantrol.cli import main
 

@@ -2,10 +2,12 @@
 
     .venv-vllm/bin/python tests/serving/vllm_case.py '{"family": "qwen2", "method": "both"}' ...
 
-runs in the environment that `scripts/build_vllm_env.sh` makes and prints one line of JSON for each case, the last of which
-is all of them. Options: family
-(llama, qwen2, phi3), method (plain, trol, phantom, both, or a list of modifiers' options), off (serve the backbone without
-its method), text (a text-only model), requests, compiled, dtype, ranks, and whatever else vLLM's `LLM` takes.
+runs in the environment that `scripts/build_vllm_env.sh` makes, and prints a line of JSON for each case. Its options:
+
+family    llama, qwen2, phi3, ...; config: further options of the decoder's configuration
+method    plain, trol, phantom, both, or a list of modifiers' options; off: vLLM serves the backbone without it
+text      a text-only model
+requests, compiled, dtype, ranks, and whatever else vLLM's `LLM` takes
 """
 
 from __future__ import annotations
@@ -28,13 +30,16 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM, SiglipVisionConfig
 
 import phantrol
-from phantrol.models.tokenizer import train_tokenizer
+from phantrol.models.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from phantrol.modifiers.base import config_from_dict
 
 WORDS = [a + b + c for a in "bdfgklmn" for b in ("a", "e", "i", "o", "oo") for c in "lmnprst"]
 TROL, PHANTOM = {"name": "trol", "gate_bias": 0.2}, {"name": "phantom", "init": "random"}
 METHODS = {"plain": [], "trol": [TROL], "phantom": [PHANTOM], "both": [TROL, PHANTOM]}
 TEXT = dict(hidden_size=128, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
+VISION = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+)
 NEW_TOKENS, SYSTEM_WORDS = 12, 60
 SCHEDULING = dict(max_num_batched_tokens=64, max_num_seqs=16, enable_prefix_caching=True, block_size=32)
 
@@ -49,21 +54,12 @@ def build(family: str, modifiers: list[Any], text_only: bool = False, **options:
         text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         model = phantrol.graft(AutoModelForCausalLM.from_config(text), modifiers).eval()
     else:
-        vision = SiglipVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=8,
-        )
+        vision = SiglipVisionConfig(**VISION)
         vision.vision_use_head = False
         model, tokenizer = phantrol.build(text, vision, modifiers, tokenizer=tokenizer, max_tiles=3)
     with torch.no_grad():
-        for (
-            name,
-            parameter,
-        ) in model.named_parameters():  # by name, so that a backbone is the same with and without a method
+        # seeds by name, so that a backbone is the same with and without a method
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name) + hash_of(name)))
             parameter.add_(0.12 * noise if "norm" not in name else 0.3 * noise)
             if name.endswith("traversal_gate.bias"):
@@ -217,12 +213,13 @@ def serve(prepared: Prepared) -> dict[str, Any]:
         "cached_tokens": sum(output.num_cached_tokens or 0 for output in outputs),
         "tokens": sum(map(len, prepared.answers)),
         "different_answers": len(set(map(tuple, prepared.answers))),
+        "other_first_token": refusal(llm, prepared.given[0]["prompt_token_ids"][1:4]),
     }
     if prepared.logprobs:
         forced = [
             {**given, "prompt_token_ids": given["prompt_token_ids"] + said}
             for given, said in zip(prepared.given, prepared.answers, strict=True)
-            if 6 not in said
+            if can_be_forced(said)
         ]
         result |= logprob_gaps(prepared, llm, forced)
     del llm
@@ -230,17 +227,33 @@ def serve(prepared: Prepared) -> dict[str, Any]:
     return result
 
 
+def refusal(llm: Any, tokens: list[int]) -> str:
+    """Return how vLLM refuses a prompt of these tokens; empty if it answers."""
+    from vllm import SamplingParams
+
+    try:
+        llm.generate([{"prompt_token_ids": tokens}], SamplingParams(max_tokens=1), use_tqdm=False)
+    except ValueError as error:
+        return str(error)[:120]
+    return ""
+
+
+def can_be_forced(answer: list[int]) -> bool:
+    """An image token that was said would ask for a picture in a prompt."""
+    return SPECIAL_TOKENS.index("<image>") not in answer
+
+
 def logprob_gaps(prepared: Prepared, llm: Any, forced: list[dict[str, Any]]) -> dict[str, float]:
     """Return how far vLLM's and our own log-probabilities of our answers are from those in float32."""
     from vllm import SamplingParams
 
     outputs = llm.generate(forced, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0), use_tqdm=False)
-    said = [answer for answer in prepared.answers if 6 not in answer]
+    said = [answer for answer in prepared.answers if can_be_forced(answer)]
     theirs = [
         [row[token].logprob for row, token in zip(output.prompt_logprobs[-len(answer) :], answer, strict=True)]
         for output, answer in zip(outputs, said, strict=True)
     ]
-    kept = torch.tensor([6 not in answer for answer in prepared.answers for _ in answer])
+    kept = torch.tensor([can_be_forced(answer) for answer in prepared.answers for _ in answer])
     exact = prepared.logprobs["exact"][kept]
     vllm = torch.tensor([value for row in theirs for value in row])
     gaps = {"vllm": (vllm - exact).abs(), "ours": (prepared.logprobs["ours"][kept] - exact).abs()}

@@ -188,7 +188,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
 
 @pytest.mark.parametrize("sharding", ["fsdp", pytest.param("zero3", marks=needs_deepspeed)])
 def test_parts_that_some_rank_does_not_need(two_stages, metrics, tmp_path, sharding):
-    """A gate that all layers share, a LoRA for image tokens alone, and a loss of pictures alone, with text on a rank."""
+    """A gate that all layers share, a LoRA for image tokens, and a loss of pictures, with text alone on a rank."""
 
     def recipe(ranks: int, sharding: str = "none") -> Recipe:
         whole = two_stages(ranks, sharding)

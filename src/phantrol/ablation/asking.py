@@ -55,7 +55,7 @@ def recipe_as_asked(recipe: Recipe, variant: Variant) -> Recipe:
 def observe(engine: Engine, chats: Sequence[Any]) -> dict[str, float]:
     """Return what became of the methods in a trained model: the ratio w over the prompts of some chats, and η."""
     found: dict[str, float] = {}
-    if any(hasattr(layer, "traversal_gate") for layer in engine.model.get_decoder().layers):
+    if traversing_gates(engine.model.get_decoder()):
         ratios = torch.cat([trace_traversal(engine.model, engine.processor, chat).ratios.flatten() for chat in chats])
         found |= {"mean_w": float(ratios.mean()), "largest_w": float(ratios.max())}
     etas = [float(tensor) for name, tensor in engine.model.named_parameters() if name.endswith(".phantom.eta")]

@@ -71,15 +71,33 @@ class _Seat:
             ) from error
 
     def skip_if_broken(self, collate: Callable[[Sequence[Group]], dict[str, Any]]) -> bool:
-        """Move on, and say True, if the group cannot be used even alone."""
-        try:
-            collate([self.group])
-        except _FAULTS as error:
-            name, reason = self.group[0].id, str(error)
-            self._move_on(reason if name in reason else f"{name}: {reason}", error)
-            self._sit()
+        """Say True if the group cannot be used even alone, and keep those of its examples that can, or move on."""
+        if (error := _fault(collate, self.group)) is None:
+            return False
+        faults = [(example, _fault(collate, (example,))) for example in self.group] if len(self.group) > 1 else []
+        good = tuple(example for example, fault in faults if fault is None)
+        if 0 < len(good) < len(faults):
+            self.skipped += [_named(example, fault) for example, fault in faults if fault is not None]
+            self.group = good
             return True
-        return False
+        for example, fault in faults[:-1]:
+            self.skipped.append(_named(example, fault or error))
+        self._move_on(_named(self.group[-1], faults[-1][1] or error if faults else error), error)
+        self._sit()
+        return True
+
+
+def _fault(collate: Callable[[Sequence[Group]], dict[str, Any]], group: Group) -> Exception | None:
+    try:
+        collate([group])
+    except _FAULTS as error:
+        return error
+    return None
+
+
+def _named(example: Any, error: Exception) -> str:
+    reason = str(error)
+    return reason if example.id in reason else f"{example.id}: {reason}"
 
 
 def read_groups(groups: Groups, positions: Sequence[int]) -> list[Group]:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from phantrol.data.messages import Message
+from phantrol.data.quick_encoding import QuickEncoder
 from phantrol.models.configuration import num_image_tokens
 from phantrol.models.conversation import Turn, number_parts
-from phantrol.models.text_encoding import MAX_REMEMBERED, TextEncoder
+from phantrol.models.text_encoding import MAX_REMEMBERED
 from phantrol.ops.images import best_tile_grid
 
 Size = tuple[int, int]  # width and height in pixels
@@ -36,7 +37,7 @@ class TokenCounter:
         self._turns = lru_cache(MAX_REMEMBERED)(self._render)
         self._image_tokens = lru_cache(MAX_REMEMBERED)(self._count_image_tokens)
         if getattr(processor.tokenizer, "is_fast", False):
-            self.processor._text = _QuickEncoder(processor.tokenizer)
+            self.processor._text = QuickEncoder(processor.tokenizer)
 
     @classmethod
     def open(cls, model: str) -> TokenCounter:
@@ -93,17 +94,3 @@ class TokenCounter:
         cut = self.processor.image_processor
         columns, rows = best_tile_grid(width, height, cut.image_px, cut.max_tiles)
         return num_image_tokens(self.processor, columns * rows + (cut.thumbnail and columns * rows > 1))
-
-
-class _QuickEncoder(TextEncoder):
-    """The same ids, without what transformers wraps around them at each call: half of the time."""
-
-    def __init__(self, tokenizer: Any):
-        super().__init__(tokenizer)
-        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = False
-
-    def _plain(self, text: str) -> list[int]:
-        return self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids if text else []

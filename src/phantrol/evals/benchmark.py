@@ -86,6 +86,11 @@ class Benchmark:
         """Return the most tokens that an answer of this task needs."""
         return self.max_new_tokens
 
+    def choices_of(self, row: Row) -> Sequence[str]:
+        """Return answers of which the most likely one is taken, in place of an answer that the model writes: what is
+        scored is its letter. By default none: the model writes."""
+        return ()
+
     def for_engine(self, engine: Any) -> Self:
         """Return the benchmark as the model of this engine is asked it. To be called before anything else is."""
         return self

@@ -11,7 +11,7 @@ from typing import Any
 
 from phantrol.evals.asking import AnswersEach, Question, Tell, ask
 from phantrol.evals.benchmark import Benchmark, Row, question_text
-from phantrol.evals.fingerprints import prompt_sha256
+from phantrol.evals.fingerprints import prompt_sha256, texts_sha256
 from phantrol.evals.journal import Journal
 from phantrol.evals.prior import TextPrior, answer_by_halves
 from phantrol.evals.report import COLUMNS, Missing, Report, Sample
@@ -88,9 +88,16 @@ def _questions(benchmark: Benchmark, rows: Mapping[int, Row], seed: int) -> dict
     found: dict[int, dict[str, Question]] = {index: {} for index in rows}
     for column, column_chats in chats.items():
         for (index, row), chat in zip(rows.items(), column_chats, strict=True):
-            tokens = benchmark.tokens_for(row.task)
-            found[index][column] = Question(chat, tokens, prompt_sha256(chat), row.id, column)
+            found[index][column] = question_of(benchmark, row, chat, column)
     return found
+
+
+def question_of(benchmark: Benchmark, row: Row, chat: Any, column: str = "model") -> Question:
+    """Return what the engine is asked about a row, with its own chat or another one."""
+    choices, sha256 = tuple(benchmark.choices_of(row)), prompt_sha256(chat)
+    if choices:
+        sha256 = texts_sha256([sha256, *choices])
+    return Question(chat, benchmark.tokens_for(row.task), sha256, row.id, column, choices)
 
 
 def _unreadable(rows: Sequence[Row]) -> dict[int, str]:

@@ -28,7 +28,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
         try:
-            if not lock_file(self._file):
+            if not lock_file(self._file, self.path):
                 raise ValueError(
                     f"{self.path} is in use by another process: wait for it, or write elsewhere with --json"
                 )

@@ -4,15 +4,19 @@ them with the prompts below, which are phantrol's own: the official ones belong 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from phantrol.evals.benchmark import Row
+from phantrol.evals.benchmark import Row, question_text
+from phantrol.evals.fingerprints import texts_sha256
 from phantrol.evals.judging import Ask, NoVerdict
 from phantrol.evals.published import PublishedBenchmark, PublishedRow, mean
+from phantrol.evals.shuffling import pictures_of
+from phantrol.training.checkpoint import write_text
 
 SHARE = """\
 Grade an answer against the ground truth. In the ground truth, <AND> joins parts that must all be in the answer, and \
@@ -81,9 +85,56 @@ class JudgedBenchmark(PublishedBenchmark):
         """Return "overall", from the judge's scores of each row: by default the mean of each row's first one."""
         return {"overall": mean(next(iter(each.values())) for each in scores)} if scores else {}
 
-    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
-        """Write the answers in the form that the official grader reads."""
+    def official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str) -> Any:
+        """Return the answers in the form that the official grader reads: what is JSON, or a list for .jsonl."""
         raise NotImplementedError
+
+    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
+        """Write the answers for the official grader."""
+        found = self.official(rows, texts, model)
+        if self.official_ending == ".jsonl":
+            write_text(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found))
+        else:
+            write_text(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class ComparedBenchmark(JudgedBenchmark):
+    """A judged benchmark in which the judge grades the model's answer beside a reference. The score is the sum of the
+    model's grades over the sum of the reference's; it can be above 100 %.
+
+    shown  what the judge knows of the picture;  rule  what else it must know;  judge_sees  whether it sees the picture
+    A row's facts may have a "context", the picture in words, and have its "question_id".
+    """
+
+    judge_prompts: ClassVar[dict[str, str]] = {"pair": PAIR}
+    official_ending: ClassVar[str] = ".jsonl"
+    shown: ClassVar[str] = ""
+    rule: ClassVar[str] = ""
+    judge_sees: ClassVar[bool] = False
+
+    def judge(self, row: PublishedRow, text: str, ask: Ask) -> dict[str, float]:
+        context = f"[Context]\n{row.facts['context']}\n\n" if "context" in row.facts else ""
+        asked = {"question": question_text(row), "reference": row.answer, "answer": text}
+        prompt = PAIR.format(context=context, shown=self.shown, rule=self.rule, **asked)
+        pictures = pictures_of(row.chat) if self.judge_sees else ()
+        reference, model = read_pair(ask(prompt, max_tokens=1024, pictures=pictures))
+        return {"model": model, "reference": reference}
+
+    def overall_of(self, rows: Sequence[Row], scores: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, int]]:
+        found = {"overall": ratio_of_pairs(scores)} if scores else {}
+        tasks = sorted({row.task for row in rows})
+        for task in tasks if len(tasks) > 1 else []:
+            found[task] = ratio_of_pairs([each for row, each in zip(rows, scores, strict=True) if row.task == task])
+        return found
+
+    def official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str) -> list[dict[str, Any]]:
+        """One object a line, as LLaVA's review scripts read answers."""
+        lines = []
+        for row, text in zip(rows, texts, strict=True):
+            own = {"question_id": row.facts["question_id"], "prompt": question_text(row), "text": text}
+            lines.append(own | {"answer_id": texts_sha256([row.id, text])[:22], "model_id": model, "metadata": {}})
+        return lines
 
 
 def read_share(reply: str) -> float:

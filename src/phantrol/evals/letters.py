@@ -8,6 +8,7 @@ from typing import Literal
 
 from phantrol.evals.metrics import normalise, plain
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 _ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems)\b)[a-z]|I\s|I'"  # no letters of options
 _SAYS = r"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|答案(?:是|为|选)?|选项?|应选"
 _ALONE = re.compile(r"^[\s(\[{*\"']*([A-Za-z])[\s)\]}*\"'.,:;!]*$")
@@ -37,7 +38,7 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
     whole and not within that of another one that occurs. Letters within the text of an option ("vitamin D") are none.
     """
     text = plain(text).strip()
-    known = [chr(ord("A") + index) for index in range(len(choices))]
+    known = LETTERS[: len(choices)]
     rest = text
     for choice in sorted((plain(choice).strip() for choice in choices), key=len, reverse=True):
         if len(choice) > 1:
@@ -56,7 +57,7 @@ def leading_letter(text: str, num_choices: int) -> str | None:
     """
     found = _LEADS.match(plain(text))
     letter = found[1].upper() if found else ""
-    return letter if letter and ord(letter) - ord("A") < num_choices else None
+    return letter if letter and letter in LETTERS[:num_choices] else None
 
 
 def said_yes_or_no(text: str) -> Literal["yes", "no"] | None:

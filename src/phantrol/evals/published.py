@@ -14,14 +14,13 @@ from PIL import Image
 
 from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.drawing import draw
-from phantrol.evals.letters import chosen_option, leading_letter
+from phantrol.evals.letters import LETTERS, chosen_option, leading_letter
 from phantrol.find import name_of
 from phantrol.models.image_processing import load_picture
 from phantrol.models.released.prompts import MAX_NEW_TOKENS
 
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 SHORT = "\nAnswer the question using a single word or phrase."
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 GAP_PX = 10  # black, between pictures that the released evaluations join
 NUM_BEAMS = {"trol": 5, "phantom": 3}  # of the released evaluations
 

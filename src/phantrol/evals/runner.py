@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from phantrol.evals.asking import AnswersEach, Question, Tell, ask
+from phantrol.evals.asking import AnswersEach, Tell, ask
 from phantrol.evals.benchmark import Benchmark
 from phantrol.evals.card import describe_speaker, make_card
-from phantrol.evals.evaluation import Evaluation, evaluate_rows
+from phantrol.evals.evaluation import Evaluation, evaluate_rows, question_of
 from phantrol.evals.journal import Journal
 from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.report import Report, write_reports
@@ -195,10 +195,7 @@ def _check_batch(
     samples, other = found.report.samples, OTHER_BATCH if wanted.batch_size == 1 else 1
     step = max(1, len(samples) // wanted.check_batch)
     chosen = list(range(0, len(samples), step))[: wanted.check_batch]
-    questions = [
-        Question(found.rows[i].chat, found.benchmark.tokens_for(found.rows[i].task), samples[i].prompt_sha256)
-        for i in chosen
-    ]
+    questions = [question_of(found.benchmark, found.rows[i], found.rows[i].chat) for i in chosen]
     with found.benchmark.session(engine):
         said = ask(engine, questions, other, options=options)
     apart = [

@@ -43,7 +43,7 @@ def trace_maps(model: Any, processor: Any, chat: Chat) -> Maps:
     Raises ValueError if it has neither, or the processor refuses the chat.
     """
     layers = model.get_decoder().layers
-    traverses = any(getattr(layer, "traversal_gate", None) is not None for layer in layers)
+    traverses = bool(traversing_gates(model.get_decoder()))
     enlarges = any(getattr(getattr(layer, "self_attn", None), "phantom", None) is not None for layer in layers)
     if not traverses and not enlarges:
         raise ValueError("there is nothing to map: this model has neither TroL nor Phantom, it is a plain decoder")

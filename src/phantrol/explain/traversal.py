@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from phantrol.explain.prompt import PictureTokens, read_prompt
 from phantrol.models.conversation import Chat
+from phantrol.modifiers.trol import traversing_gates
 
 __all__ = ["PictureTokens", "Traversal", "stretch_layers", "trace_traversal"]
 
@@ -58,8 +59,7 @@ def trace_traversal(model: Any, processor: Any, chat: Chat) -> Traversal:
     Raises ValueError if no layer of the model traverses.
     """
     # with a shared gate the layers hold one module between them, which is called once for each
-    gates = {index: getattr(layer, "traversal_gate", None) for index, layer in enumerate(model.get_decoder().layers)}
-    gates = {index: gate for index, gate in gates.items() if gate is not None}
+    gates = traversing_gates(model.get_decoder())
     if not gates:
         raise ValueError("no layer of this model traverses: graft TrolConfig() on its decoder")
     prompt = read_prompt(model, processor, chat)

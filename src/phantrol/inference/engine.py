@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -19,12 +18,12 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
+from phantrol.inference.batches import in_batches
+from phantrol.inference.ranking import Ranking, encode_choices, rank
 from phantrol.models.building import load
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
 
-SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding
-AHEAD_BYTES = 2**30  # of pixels that are read ahead, and as much again while the model is at work on it
 CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
 
 
@@ -102,45 +101,28 @@ class Engine:
         Prompts of like length share a batch. The next prompts are read, and their pictures decoded, while the model is
         at work on these. Whoever closes the iterator stops that too.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: expected 1 or more chats")
-        stop = threading.Event()
-        reader = ThreadPoolExecutor(1, "phantrol-reading")
-        try:
-            start, batches = 0, 1  # the first prompts are few, so that the model need not wait for them
-            ahead = reader.submit(self._read, chats, start, max_new_tokens, batch_size, batches, stop)
-            while start < len(chats):
-                prompts, refused = ahead.result()
-                start, batches = start + len(prompts) + len(refused), min(2 * batches, SORTED_BATCHES)
-                ahead = reader.submit(self._read, chats, start, max_new_tokens, batch_size, batches, stop)
-                yield from refused.items()
-                order = sorted(prompts, key=lambda index: len(prompts[index].input_ids))
-                for low in range(0, len(order), batch_size):
-                    batch = order[low : low + batch_size]
-                    said = self._generate([prompts[index] for index in batch], max_new_tokens, options)
-                    yield from zip(batch, said, strict=True)
-        finally:
-            stop.set()
-            reader.shutdown(wait=True)
 
-    def _read(
-        self, chats: Sequence[Chat], start: int, max_new_tokens: int, batch_size: int, batches: int, stop: Any
-    ) -> tuple[dict[int, Encoding], dict[int, ValueError]]:
-        """Return the prompts of the next chats and what is wrong with others: so many batches, or a gigabyte."""
-        prompts: dict[int, Encoding] = {}
-        refused, size = {}, 0
-        for index in range(start, len(chats)):
-            full = len(prompts) >= batch_size * batches or (size > AHEAD_BYTES and len(prompts) % batch_size == 0)
-            if full or stop.is_set():
-                break
-            try:
-                prompts[index] = self.encode(chats[index], max_new_tokens)
-            except ValueError as error:
-                refused[index] = error
-                continue
-            pixels = prompts[index].pixel_values
-            size += 0 if pixels is None else pixels.nbytes
-        return prompts, refused
+        def said(prompts: list[list[Encoding]]) -> list[Answer]:
+            return self._generate([prompt for (prompt,) in prompts], max_new_tokens, options)
+
+        yield from in_batches(len(chats), lambda i: [self.encode(chats[i], max_new_tokens)], said, batch_size)
+
+    def rank_each(
+        self, chats: Sequence[Chat], choices: Sequence[Sequence[str]], batch_size: int = 32
+    ) -> Iterator[tuple[int, Ranking | ValueError]]:
+        """Yield (position, how likely each of its choices is as the answer) in the same way; nothing is generated.
+
+        choices     for each chat, texts of answers;  batch_size  most texts at once; those of a chat stay together
+        """
+
+        def read(index: int) -> list[Encoding]:
+            return encode_choices(self.processor, chats[index], choices[index], self.check_length)
+
+        def ranked(groups: list[list[Encoding]]) -> list[Ranking]:
+            return rank(self.model, groups, self.pad_id)
+
+        most = max((len(texts) for texts in choices), default=1)
+        yield from in_batches(len(chats), read, ranked, max(1, batch_size // max(1, most)))
 
     def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as they come; joined, they are the text of `answer`. It returns the Answer.
@@ -192,13 +174,17 @@ class Engine:
         if not chat:
             raise ValueError("the chat is empty: expected at least one message")
         prompt = self.processor.encode(chat, add_generation_prompt=True)
+        self.check_length(prompt, max_new_tokens)
+        return prompt
+
+    def check_length(self, prompt: Encoding, max_new_tokens: int = 0) -> None:
+        """Raise ValueError if a prompt with an answer of so many tokens is longer than what the model can read."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and len(prompt.input_ids) + max_new_tokens > limit:
             raise ValueError(
                 f"the prompt has {len(prompt.input_ids)} tokens and max_new_tokens is {max_new_tokens}, but the model "
                 f"reads at most {limit}: shorten the chat, show fewer pictures, or ask for fewer tokens"
             )
-        return prompt
 
     def _generate(
         self,

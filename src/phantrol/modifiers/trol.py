@@ -6,12 +6,14 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
+from phantrol.find import name_of
+from phantrol.modifiers.base import ALL, LayerModifier, config_to_dict, mark_initialized
 from phantrol.modifiers.sequence import PassCache, SequenceStep
 from phantrol.ops.traversal import mix_passes, traversal_ratio
 
@@ -20,7 +22,9 @@ from phantrol.ops.traversal import mix_passes, traversal_ratio
 class TrolConfig:
     """Options of layer traversal.
 
-    layers      "all", or the indices of the layers that traverse
+    layers      "all", or the indices of the layers that traverse, each with a gate
+    skip        of these the ones that are left out to save time (`phantrol calibrate` chooses them): they run once, have
+                no slot in the cache, and keep their gates, so that another budget can be chosen later
     passes      how many times such a layer runs: 2 in the paper; with more, each pass decides whether to go on
     tokens      "all": prompt and answer traverse, in training and inference alike, with a cache for every pass
                 "prompt": only the prompt does, as released; the cache then holds the first pass alone
@@ -34,6 +38,7 @@ class TrolConfig:
     tokens: Literal["all", "prompt"] = "all"
     gate_bias: float = -4.0
     share_gate: bool = False
+    skip: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.passes, int) or self.passes < 2:
@@ -82,7 +87,7 @@ class Traversed:
         output = super().forward(hidden_states, *args, past_key_values=past_key_values, sequence=step, **kwargs)
         first, *rest = output if isinstance(output, tuple) else (output,)
         prompt = True if self.traversal_tokens == "all" else step.prompt
-        if prompt is False:
+        if prompt is False or self.traversal_passes == 1:
             return output
         passes, ratios = [first], []
         for pass_index in range(1, self.traversal_passes):
@@ -103,11 +108,14 @@ class Trol(LayerModifier):
 
     def __init__(self, config: TrolConfig, num_layers: int):
         super().__init__(config, num_layers)
+        unknown = sorted(set(config.skip) - set(self.layers))
+        if unknown:
+            raise ValueError(f"TrolConfig.skip names {unknown}: expected some of the layers that traverse, {self.layers}")
         self.prompt_only = config.tokens == "prompt"
         self._shared_gate: TraversalGate | None = None
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
-        layer.traversal_passes, layer.traversal_tokens = self.config.passes, self.config.tokens
+        layer.traversal_passes, layer.traversal_tokens = self.passes(layer_idx), self.config.tokens
         if self._shared_gate is not None:
             # held without registering it again: the first layer owns the gate, and a checkpoint names it once
             layer.__dict__["traversal_gate"] = self._shared_gate
@@ -122,7 +130,36 @@ class Trol(LayerModifier):
             self._shared_gate = layer.traversal_gate
 
     def passes(self, layer_idx: int) -> int:
-        return self.config.passes if layer_idx in self.layers else 1
+        return self.config.passes if layer_idx in self.layers and layer_idx not in self.config.skip else 1
+
+
+def traversing_gates(decoder: nn.Module) -> dict[int, TraversalGate]:
+    """Return the gate of each layer that runs more than once, by its number; layers that share one gate all name it."""
+    return {
+        index: layer.traversal_gate
+        for index, layer in enumerate(decoder.layers)
+        if getattr(layer, "traversal_passes", 1) > 1
+    }
+
+
+def skip_traversal(decoder: nn.Module, skip: Iterable[int]) -> None:
+    """Let these layers of a grafted decoder run once, in place, and all others with a gate as they were trained.
+
+    What `save_pretrained` writes says so too. Caches that were begun before do not fit any more.
+    Raises ValueError if the decoder has no traversal, or a layer no gate.
+    """
+    grafts = getattr(decoder, "modifiers", [])
+    place = next((i for i, modifier in enumerate(grafts) if isinstance(modifier, Trol)), None)
+    if place is None:
+        raise ValueError("no layer of this model traverses: graft TrolConfig() on its decoder")
+    config = dataclasses.replace(grafts[place].config, skip=tuple(sorted(skip)))
+    grafts[place] = Trol(config, len(decoder.layers))
+    for index in grafts[place].layers:
+        decoder.layers[index].traversal_passes = grafts[place].passes(index)
+    decoder.config.modifiers = [
+        config_to_dict(config) if options["name"] == name_of("modifiers", Trol) else options
+        for options in decoder.config.modifiers
+    ]
 
 
 MODIFIER = Trol

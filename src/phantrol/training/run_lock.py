@@ -35,7 +35,7 @@ def held(run_dir: Path) -> Iterator[None]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / FILE).open("a+", encoding="utf-8") as file:
-        if not lock_file(file, patience_s=_PATIENCE_S):
+        if not lock_file(file, run_dir / FILE, patience_s=_PATIENCE_S):
             raise ValueError(
                 f"{run_dir}: got a folder in use by {_name(_read(file))}, expected one that no run uses; wait for it, "
                 "stop it, or choose another folder"
@@ -52,7 +52,7 @@ def holder(run_dir: Path) -> Holder | None:
     """Return who trains in the folder of a run at this moment, or None."""
     try:
         with (run_dir / FILE).open(encoding="utf-8") as file:
-            return None if lock_file(file, exclusive=False) else _read(file)
+            return None if lock_file(file, run_dir / FILE, exclusive=False) else _read(file)
     except FileNotFoundError:
         return None
 

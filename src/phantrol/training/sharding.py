@@ -51,7 +51,7 @@ class Sharding:
         raise NotImplementedError
 
     def optimiser_state(self, optimiser: Any) -> dict[str, Any]:
-        """Return the state of the optimiser as an unsharded one would give it; all ranks must ask, the first gets it."""
+        """Return the optimiser's state as an unsharded one would give it; all ranks must ask, the first gets it."""
         raise NotImplementedError
 
     def load_optimiser(self, optimiser: Any, state: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def sharding_of(name: str, ranks: int) -> Sharding | None:
 def check_launch() -> None:
     """Raise ValueError if accelerate was told to shard by itself.
 
-    Its FSDP does nothing, and says nothing, on CPU ranks; and what it and its DeepSpeed save goes on with as many ranks.
+    Its FSDP does nothing, and says nothing, on CPU ranks; and what it and its DeepSpeed save needs as many ranks again.
     """
     for switch, name in ACCELERATE_SWITCHES.items():
         if os.environ.get(switch, "").lower() in ("true", "1"):

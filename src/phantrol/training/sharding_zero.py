@@ -34,6 +34,8 @@ class Zero(Sharding):
 
         if self.level == 3:
             _gather_as_one(trainer.model)
+        if trainer.reference is not None and trainer.reference.copy is not None:
+            trainer.reference.copy.to(trainer.args.device)  # each rank has a whole one
         base = trainer.create_optimizer()
         self.parameters = [parameter for group in base.param_groups for parameter in group["params"]]
         self.sizes = [len(group["params"]) for group in base.param_groups]

@@ -60,7 +60,8 @@ class StageTrainer(ShardedTrainer):
         self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
-        self.stop_signal, self.skipped = StopSignal(process_state().num_processes), SkippedRows(run_dir / FILE, stage.name)
+        self.stop_signal = StopSignal(process_state().num_processes)
+        self.skipped = SkippedRows(run_dir / FILE, stage.name)
         self.held_out = HeldOutLoss(self) if stage.held_out else None
         super().__init__(
             model=model,
@@ -90,6 +91,7 @@ class StageTrainer(ShardedTrainer):
         try:
             with self.stop_signal.watching():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
+                self.stop_signal.agree(self.args.device)  # one may have come after the last step
         finally:
             # or else accelerate's autocast would outlast the stage, and the next stage would be given none
             for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
@@ -218,10 +220,7 @@ class StageTrainer(ShardedTrainer):
             save_weights(model, self.processor, self.patterns, Path(output_dir), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_weights(self.model if model is None else model, self.patterns, Path(resume_from_checkpoint))
+        load_weights(self.model if model is None else model, self.patterns, Path(resume_from_checkpoint))
 
 
 def process_state() -> PartialState:

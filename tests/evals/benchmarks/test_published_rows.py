@@ -37,6 +37,7 @@ ROWS = {  # in the made-up sets: standard, paper
     "mathvista": (3, 3),
     "visualwebbench": (14, 14),
 }
+RANKED = ("seed_img", "seed_2_plus")  # with "standard" nothing is written
 RECORDED = json.loads((Path(__file__).parents[2] / "recorded" / "prompts.json").read_text("utf-8"))
 ELSEWHERE = {"hallusionbench": "\nPlease answer yes or no.", "mme": ""}  # suffixes that are no benchmark's `suffix`
 WORDS = "Answer the question with a single word."
@@ -51,8 +52,8 @@ FIRST_PROMPTS = {
         f"What is at T in 0?\nA. leaf B. root C. stem D. seed{LETTER}",
     ),
     "chartqa": (f"How many bars?\n{WORDS}", f"What was the turnover in 2010?{SHORT}"),
-    "seed_img": 2 * (f"How many towels are in 0?\nA. One\nB. Two\nC. Three\nD. Four{LETTER}",),
-    "seed_2_plus": 2 * (f"Where does line 0 end?\nA. Oslo\nB. Bonn\nC. Rome\nD. Bern{LETTER}",),
+    "seed_img": ("How many towels are in 0?", f"How many towels are in 0?\nA. One\nB. Two\nC. Three\nD. Four{LETTER}"),
+    "seed_2_plus": ("Where does line 0 end?", f"Where does line 0 end?\nA. Oslo\nB. Bonn\nC. Rome\nD. Bern{LETTER}"),
     "pope": 2 * (f"Is there a tree in the image?{SHORT}",),
     "hallusionbench": ("Is circle 0 larger? Please answer yes or no.", "Is circle 0 larger?\nPlease answer yes or no."),
     "mme": ("Is there a cat in this image? Please answer yes or no.", f"Is there a cat in this image?{SHORT}"),
@@ -108,7 +109,8 @@ def test_rows(name, protocol, opened):
 def test_decoding(name, opened):
     standard, paper = opened(name), opened(name, protocol="paper")
     assert standard.generation_options() == {"num_beams": 1}
-    assert standard.tokens_for("any") == standard.max_new_tokens >= 16
+    assert standard.tokens_for("any") == (0 if name in RANKED else standard.max_new_tokens)
+    assert standard.max_new_tokens >= 16
     for family, beams in {"trol": 5, "phantom": 3}.items():
         asked = dataclasses.replace(paper, family=family)
         assert asked.generation_options() == {"num_beams": beams}

@@ -14,6 +14,7 @@ import phantrol
 from phantrol.evals.benchmark import question_text
 from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
 from phantrol.find import find, names
+from phantrol.inference.ranking import Ranking
 from phantrol.models.tokenizer import train_tokenizer
 
 PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
@@ -35,6 +36,13 @@ class Knowing:
         for index, chat in enumerate(chats):
             asked = question_text(SimpleNamespace(chat=chat)), str(self._pictures(chat))
             yield index, SimpleNamespace(text=self.answers.get(asked, "dunno"))
+
+    def rank_each(self, chats, choices, batch_size):
+        self.options.append((0, {"num_beams": 1}))
+        for index, chat in enumerate(chats):
+            asked = question_text(SimpleNamespace(chat=chat)), str(self._pictures(chat))
+            right = self.answers.get(asked, "A")
+            yield index, Ranking(tuple(-float(letter != right) for letter in "ABCD"[: len(choices[index])]))
 
 
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
@@ -69,6 +77,23 @@ def test_a_model_by_name(protocol, model, sets, tmp_path):
         assert all(0 <= score["model"] <= 1 for score in (*report.scores.values(), *report.overall.values()))
     again = run_benchmarks(model, ASKED, Wanted(batch_size=3), sets, protocol)
     assert [report.scores for report in again] == [report.scores for report in reports]
+
+
+def test_ranked_options(model, sets, tmp_path):
+    """SEED-Bench's own definition: nothing is written, and the letter of the most likely option is kept."""
+    path = tmp_path / "scores.json"
+    (report,) = run_benchmarks(model, ["seed_img"], Wanted(batch_size=8, check_batch=3), sets, json_path=path)
+    card = json.loads(path.read_text())["card"]
+    assert card["options"]["ranked"] is True and card["batch_check"] == {"batch_size": 1, "rows": 3, "different": 0}
+    lines = [json.loads(line) for line in (tmp_path / "scores.seed_img.answers.jsonl").read_text().splitlines()[1:]]
+    for line in lines:
+        assert line["text"] == "ABCD"[line["logprobs"].index(max(line["logprobs"]))]
+    assert {line["text"] for line in lines if line["column"] == "model"} == {s.texts["model"] for s in report.samples}
+    (again,) = run_benchmarks(model, ["seed_img"], Wanted(batch_size=1), sets, json_path=path)
+    assert again.scores == report.scores and len((tmp_path / "scores.seed_img.answers.jsonl").open().readlines()) == 7
+    (written,) = run_benchmarks(model, ["seed_img"], Wanted(), sets, options=["ranked=false"])
+    assert all("A. One" in sample.question for sample in written.samples)
+    assert not any("A. One" in sample.question for sample in report.samples)
 
 
 def test_a_broken_picture(model, sets, tmp_path):

@@ -196,7 +196,7 @@ def test_visualwebbench(opened):
 
 
 def test_the_paper_reads_the_beginning_and_the_standard_the_whole():
-    choice = find("benchmarks", "seed_img")
+    choice = find("benchmarks", "ai2d")
     row = PublishedRow("1", "task", [], "B", choices=("red", "blue"))
     for text, standard, paper in (("I think B", 1, 0), ("blue", 1, 0), ("B", 1, 1), ("Both", 0, 0), ("", 0, 0)):
         assert (choice().score(row, text), choice(protocol="paper").score(row, text)) == (standard, paper), text

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from phantrol.data.broken import BrokenRow
 from phantrol.data.layouts import read_draft
 from phantrol.data.messages import Example, Message, Rejected
 from phantrol.data.pictures import place
 from phantrol.data.rows.opening import RowsInTurn, find_files, open_rows
+from phantrol.data.sharing import SharedRows, beginnings, share
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """One group of one example a row, of JSON, JSONL, Parquet or a folder of `datasets`.
+    """Rows of JSON, JSONL, Parquet or a folder of `datasets`: a group of one example each, or of those about one picture.
 
     path    a file, a folder, or a pattern such as data/*.parquet
     images  the folder that paths of images start from; by default that of the file
     fields  names of one's own fields: {"question": "frage", "answer": "antwort"}; see data/layouts.py
     start, stop  the first row and the one after the last, so that some can be kept for an evaluation
+    together  most rows of one group: those with the same pictures before their questions, wherever they stand. The
+              model then computes the pictures once for all of them; a batch counts groups. 1: each row by itself
 
-    Files are opened when a row is first asked for. source[i] raises BrokenRow, naming file and row, for a row that
-    cannot be read; len(source) raises ValueError if there is no such file, or one that is cut off.
+    Files are opened when a row is first asked for, and with `together` each row is read once before that. source[i]
+    raises BrokenRow, naming file and row, for a row that cannot be read; len(source) raises ValueError if there is no
+    such file, or one that is cut off.
     """
 
     path: str | Path
@@ -33,20 +39,40 @@ class FileSource:
     fields: Mapping[str, str] = field(default_factory=dict)
     start: int = 0
     stop: int | None = None
+    together: int = 1
 
     def __post_init__(self) -> None:
+        if self.together < 1:
+            raise ValueError(f"together: got {self.together}, expected 1 or more rows about one picture")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise ValueError(f"start and stop: got {self.start} and {self.stop}, expected 0 <= start < stop")
 
     def __len__(self) -> int:
-        length = len(self._rows)
-        return max(0, (length if self.stop is None else min(self.stop, length)) - self.start)
+        return self._num_rows if self.together == 1 else len(self._shared)
 
     def __getitem__(self, index: int) -> tuple[Example, ...]:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} of {self.path}")
-        rows, number = self._rows.locate(self.start + index)
-        return (read_example(rows, number, image_folder(rows.path, self.images), self.fields),)
+        return tuple(self._read(number) for number in ([index] if self.together == 1 else self._shared[index]))
+
+    def _read(self, number: int) -> Example:
+        rows, number = self._rows.locate(self.start + number)
+        return read_example(rows, number, image_folder(rows.path, self.images), self.fields)
+
+    @property
+    def _num_rows(self) -> int:
+        length = len(self._rows)
+        return max(0, (length if self.stop is None else min(self.stop, length)) - self.start)
+
+    @cached_property
+    def _shared(self) -> SharedRows:
+        found = []
+        for rows in self._rows.files:
+            folder = image_folder(rows.path, self.images)
+            read = partial(read_example, rows, folder=folder, fields=self.fields)
+            found.append(beginnings(rows, f"{folder.resolve()} {sorted(self.fields.items())}", read))
+        every = found[0] if len(found) == 1 else np.concatenate(found)
+        return share(every[self.start : self.start + self._num_rows], self.together)
 
     @cached_property
     def _rows(self) -> RowsInTurn:
@@ -58,7 +84,7 @@ class FileSource:
         return RowsInTurn(files)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_rows"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_shared")}
 
 
 def image_folder(path: Path, images: str | Path | None) -> Path:

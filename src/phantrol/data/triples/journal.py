@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from phantrol.data.file_lock import lock_file
+
 Reply = dict[str, Any]  # row, role, model, prompt (its hash), text, tokens_in, tokens_out
 
 
@@ -27,7 +29,9 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._lock, self._places = threading.Lock(), {}
-        self._own(path)
+        if not lock_file(self._file, path):
+            os.close(self._file)
+            raise ValueError(f"{path} is in use by another run: wait for it, or choose another --out")
         self._end = self._read()
         os.ftruncate(self._file, self._end)
 
@@ -56,17 +60,6 @@ class Journal:
     def close(self) -> None:
         os.fsync(self._file)
         os.close(self._file)
-
-    def _own(self, path: Path) -> None:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise ValueError(f"{path} is in use by another run: wait for it, or choose another --out") from None
 
     def _read(self) -> int:
         """Find all whole lines; return where the last of them ends."""

@@ -5,18 +5,16 @@ Zhang et al., 2024: testmini.json, testmini_text_only.json and a folder images/.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from phantrol.evals.benchmark import Row
 from phantrol.evals.judged import EXTRACT, SAME, JudgedBenchmark, same_as_truth
 from phantrol.evals.judging import Ask
 from phantrol.evals.published import PublishedRow, mean_by
 from phantrol.evals.reading import Record, read_json
-from phantrol.training.checkpoint import write_text
 
 TEXT_ONLY = "Text Only"
 
@@ -62,10 +60,9 @@ class MathVerse(JudgedBenchmark):
         means = [value for value, _ in mean_by(pairs).values()]
         return {"overall": (sum(means) / len(means), len(pairs))} if means else {}
 
-    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
+    def official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str) -> list[dict[str, Any]]:
         """The entries of the files with model_answer, as the extraction script of MathVerse reads them."""
-        entries = [row.facts | {"model_answer": text} for row, text in zip(rows, texts, strict=True)]
-        write_text(path, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+        return [row.facts | {"model_answer": text} for row, text in zip(rows, texts, strict=True)]
 
 
 def _picture(entry: Record, pictures: Path) -> Path:

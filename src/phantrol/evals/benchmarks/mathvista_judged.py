@@ -6,11 +6,9 @@ Lu et al., 2023: the same files as `mathvista`, which asks what rules alone can 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from phantrol.evals.judged import EXTRACT, JudgedBenchmark
@@ -19,7 +17,6 @@ from phantrol.evals.letters import chosen_option
 from phantrol.evals.metrics import edit_distance, only_number
 from phantrol.evals.published import LETTERS, PublishedRow
 from phantrol.evals.reading import picture_of, read_parquet
-from phantrol.training.checkpoint import write_text
 
 KEPT = (
     "question",
@@ -60,12 +57,9 @@ class MathVistaJudged(JudgedBenchmark):
         said = ask(EXTRACT.format(question=row.facts["query"], answer=text), max_tokens=128).strip()
         return {row.task: float(is_right(row, said))}
 
-    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
+    def official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str) -> dict[str, Any]:
         """{pid: entry with its response}, as MathVista's extraction script reads it."""
-        entries: dict[str, Any] = {
-            row.id: row.facts | {"response": text} for row, text in zip(rows, texts, strict=True)
-        }
-        write_text(path, json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+        return {row.id: row.facts | {"response": text} for row, text in zip(rows, texts, strict=True)}
 
 
 def is_right(row: PublishedRow, said: str) -> bool:

@@ -5,17 +5,15 @@ Yu et al., 2023: mm-vet.json beside a folder of pictures, images/.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from phantrol.evals.judged import SHARE, JudgedBenchmark, read_share
 from phantrol.evals.judging import Ask
 from phantrol.evals.published import PublishedRow
 from phantrol.evals.reading import Record, read_json
-from phantrol.training.checkpoint import write_text
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ class MMVet(JudgedBenchmark):
         share = read_share(ask(SHARE.format(question=row.facts["question"], truth=truth, answer=text), max_tokens=8))
         return dict.fromkeys(row.facts["capability"], share)
 
-    def write_official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str, path: Path) -> None:
+    def official(self, rows: Sequence[PublishedRow], texts: Sequence[str], model: str) -> dict[str, str]:
         """{id: answer}, as the evaluator of MM-Vet reads it."""
-        answers: dict[str, Any] = {row.id: text for row, text in zip(rows, texts, strict=True)}
-        write_text(path, json.dumps(answers, ensure_ascii=False, indent=1) + "\n")
+        return {row.id: text for row, text in zip(rows, texts, strict=True)}
 
 
 BENCHMARK = MMVet

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from phantrol.evals.published import ChoiceBenchmark, PublishedRow, lettered
+from phantrol.evals.published import PublishedRow
+from phantrol.evals.ranked import RankedBenchmark
 from phantrol.evals.reading import read_json
 
 
 @dataclass(frozen=True)
-class Seed2Plus(ChoiceBenchmark):
+class Seed2Plus(RankedBenchmark):
     """SEED-Bench-2-plus-text-rich.json and the folder text_rich, unpacked beside it."""
 
     folders: ClassVar[tuple[str, ...]] = ("SEED-Bench-2-plus",)
@@ -23,7 +24,7 @@ class Seed2Plus(ChoiceBenchmark):
         file = self.file("SEED-Bench-2-plus-text-rich.json")
         for row in read_json(file):
             choices = tuple(str(row[f"choice_{letter}"]) for letter in "ABCD")
-            question, kind = f"{row['question']}\n{lettered(choices)}", row["question_image_type"].lower()
+            question, kind = self.asked(row["question"], choices), row["question_image_type"].lower()
             picture = file.parent / row["data_id"]
             yield self.row(row["question_id"], kind, [picture], question, row["answer"], choices=choices)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from phantrol.evals.published import ChoiceBenchmark, PublishedRow, lettered
+from phantrol.evals.published import PublishedRow
+from phantrol.evals.ranked import RankedBenchmark
 from phantrol.evals.reading import as_records, read_json
 
 KINDS = {
@@ -23,7 +24,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class SeedImage(ChoiceBenchmark):
+class SeedImage(RankedBenchmark):
     """SEED-Bench.json and the folder SEED-Bench-image."""
 
     folders: ClassVar[tuple[str, ...]] = ("SEED-Bench", "SEED")
@@ -35,8 +36,8 @@ class SeedImage(ChoiceBenchmark):
         for row in as_records(read_json(file)["questions"], file.name):
             if row["data_type"] != "image":
                 continue
-            choices = tuple(row[f"choice_{letter}"] for letter in "abcd")
-            question, kind = f"{row['question']}\n{lettered(choices)}", KINDS[row["question_type_id"]]
+            choices = tuple(str(row[f"choice_{letter}"]) for letter in "abcd")
+            question, kind = self.asked(row["question"], choices), KINDS[row["question_type_id"]]
             picture = folder / row["data_id"]
             yield self.row(row["question_id"], kind, [picture], question, row["answer"], choices=choices)
 

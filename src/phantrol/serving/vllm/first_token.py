@@ -1,8 +1,8 @@
 """The first token of every prompt: what Phantom adds depends on it alone, so one server has one.
 
-A causal model's first token sees nothing but itself. Its states in each layer are therefore constants of the model, which
-a server computes once (`rehearsal.py`), and which hold for every request that begins with this token, however its prompt
-is cut into chunks and whatever of it comes from a prefix cache. A prompt that begins otherwise is refused.
+A causal model's first token sees nothing but itself. Its states in each layer are therefore constants of the model,
+which a server computes once (`rehearsal.py`), and which hold for every request that begins with this token, however its
+prompt is cut into chunks and whatever of it comes from a prefix cache. A prompt that begins otherwise is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ OPTION = "phantom_first_token"  # in the model's config.json, or given by --hf-o
 
 
 def settle_first_token(model_config: Any) -> None:
-    """Write into the configuration with which token prompts begin: what it says already, or what the chat template does.
+    """Write into the configuration with which token prompts begin: what it says already, or the chat template's.
 
     Raises ValueError if neither tells, or if prompts would begin with a picture.
     """
@@ -22,8 +22,8 @@ def settle_first_token(model_config: Any) -> None:
         setattr(config, OPTION, template_first_token(model_config))
     if getattr(config, OPTION) == getattr(config, "image_token_id", None):
         raise ValueError(
-            "prompts of this model begin with a picture, on which everything that Phantom adds would depend: expected a "
-            "chat template that begins with a fixed token, such as the tokenizer's beginning of sequence"
+            "prompts of this model begin with a picture, on which everything that Phantom adds would depend: "
+            "expected a chat template that begins with a fixed token, such as the tokenizer's beginning of sequence"
         )
 
 

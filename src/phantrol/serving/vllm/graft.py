@@ -23,9 +23,9 @@ class ServedLayer:
 
 
 def graft_served(decoder: nn.Module, modifiers: list[Any]) -> bool:
-    """Put modifiers on the layers of a decoder whose attention modules hold vLLM's `attn`. Return whether heads widened.
+    """Put modifiers on the layers of a decoder whose attention modules hold vLLM's `attn`.
 
-    Raises ValueError if a layer is none that the modifiers can be put on.
+    Return whether heads are wider now. Raises ValueError if a layer is none that the modifiers can be put on.
     """
     layers = list(decoder.layers)
     grafts = sorted((modifier_of(config, len(layers)) for config in modifiers), key=lambda modifier: modifier.depth)

@@ -25,11 +25,8 @@ class Served:
     """Mixed in before a class of vLLM's Transformers backend."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
-        self.__dict__["modifiers"] = servable_modifiers(vllm_config.model_config.hf_text_config)
-        refuse_settings(vllm_config, self.__dict__["modifiers"])
-        modifiers = self.__dict__["modifiers"]
+        refuse_settings(vllm_config, servable_modifiers(vllm_config.model_config.hf_text_config))
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.modifiers = modifiers
         scaling = getattr(self.text_config, "logits_scaling", None)  # Granite's name for the inverse of `logit_scale`
         if scaling:
             self.logits_processor.scale /= scaling

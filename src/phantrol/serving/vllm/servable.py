@@ -27,6 +27,11 @@ def servable_modifiers(text_config: Any) -> list[Any]:
                 f"vLLM cannot serve TroL with tokens={config.tokens!r}, since it computes prompts and answers in one "
                 f"batch: expected tokens='all', to be chosen before training; {INSTEAD}"
             )
+        if isinstance(config, PhantomConfig) and config.anchors > 1:
+            raise ValueError(
+                f"vLLM cannot serve Phantom with anchors={config.anchors}, since those after the first token depend on "
+                f"the prompt: expected anchors=1, to be chosen before training; {INSTEAD}"
+            )
     return configs
 
 

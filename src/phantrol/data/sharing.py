@@ -1,0 +1,129 @@
+"""Which rows begin alike, with the same pictures, so that a model reads those pictures once for all of their questions.
+
+Every row is read once to find out, but for its pictures; what was found, eight bytes a row, is kept in the cache folder
+beside the indices of rows and mapped into memory.
+
+R rows, G groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phantrol.data.broken import BrokenRow
+from phantrol.data.messages import Example, Message, Picture
+
+VERSION = 1  # of what is kept
+_STAMPED = "state.json"  # in a folder of `datasets`: it changes with the data
+_log = logging.getLogger("phantrol")
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Rows in groups that begin alike, at most so many in each; a group is where its first row is.
+
+    order         [R] row numbers, those of a group side by side and in their order
+    begins, ends  [G] where the rows of each group lie in `order`
+    """
+
+    order: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def __getitem__(self, group: int) -> list[int]:
+        return self.order[self.begins[group] : self.ends[group]].tolist()
+
+
+def share(beginnings: np.ndarray, most: int) -> SharedRows:
+    """Return the groups of rows of the same beginning, at most `most` in each.
+
+    beginnings  [R] uint64, 0 for a row that stands by itself
+    """
+    order = np.argsort(beginnings, kind="stable")
+    found = beginnings[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (found[1:] != found[:-1]) | (found[1:] == 0)
+    runs = np.flatnonzero(is_first)
+    place = np.arange(len(order)) - np.repeat(runs, np.diff(np.append(runs, len(order))))
+    begins = np.flatnonzero(place % most == 0)
+    ends = np.append(begins[1:], len(order))
+    by_first_row = np.argsort(order[begins], kind="stable")
+    return SharedRows(order, begins[by_first_row], ends[by_first_row])
+
+
+def beginnings(rows: Any, key: str, read: Callable[[int], Example]) -> np.ndarray:
+    """Return a digest of what each row begins with, up to its last picture, [R] uint64: 0 if it has none, or cannot be
+    read.
+
+    key   what the answer depends on besides the file
+    read  number → the row as an example; raises BrokenRow
+    """
+    from phantrol.models.packaged import cache_folder
+
+    path = rows.path.resolve()
+    state = (path / _STAMPED if path.is_dir() else path).stat()
+    name = hashlib.sha256(f"{path} {key}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "rows"
+    kept = folder / f"{name}-{VERSION}-{state.st_size}-{state.st_mtime_ns}.pictures"
+    if not kept.is_file():
+        found = np.fromiter((_beginning(read, index) for index in range(len(rows))), np.uint64, len(rows))
+        try:
+            _keep(found, kept, stale=list(folder.glob(f"{name}-*.pictures")))
+        except OSError as error:
+            _log.warning("which rows of %s share pictures is not kept: %s", path.name, error)
+            return found
+    return np.fromfile(kept, np.uint64) if not len(rows) else np.memmap(kept, np.uint64, "r")
+
+
+def _beginning(read: Callable[[int], Example], index: int) -> int:
+    try:
+        messages = read(index).messages
+    except BrokenRow:
+        return 0
+    last = max((number for number, message in enumerate(messages) if message.pictures), default=None)
+    if last is None:
+        return 0
+    digest = hashlib.blake2b(digest_size=8)
+    for message in messages[:last]:
+        _add(digest, message, message.parts)
+    end = max(number for number, part in enumerate(messages[last].parts) if not isinstance(part, str))
+    _add(digest, messages[last], messages[last].parts[: end + 1])
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _add(digest: Any, message: Message, parts: tuple[str | Picture, ...]) -> None:
+    digest.update(f"\0{message.role}".encode())
+    for part in parts:
+        said = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else _named(part)
+        digest.update(b"\0%c%d\0" % (b"ti"[not isinstance(part, str)], len(said)) + said)
+
+
+def _named(picture: Picture) -> bytes:
+    """Return a path, or the digest of what lies in the row."""
+    if isinstance(picture, Path):
+        return os.fsencode(picture)
+    held = getattr(picture, "fp", None)  # not decoded yet
+    return hashlib.blake2b(held.getvalue() if isinstance(held, io.BytesIO) else picture.tobytes()).digest()
+
+
+def _keep(found: np.ndarray, path: Path, stale: list[Path]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(suffix=".writing", dir=path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(found.tobytes())
+    os.replace(beside, path)
+    for old in stale:
+        old.unlink(missing_ok=True)
