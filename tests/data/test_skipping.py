@@ -96,3 +96,25 @@ def test_faults_that_are_no_row_s_are_raised():
 
     with pytest.raises(TypeError, match="a mistake in the program"):
         SkippingCollator(groups(Source(5)), broken)([0])
+
+
+class Pictures(Source):
+    """Groups of three rows."""
+
+    def __getitem__(self, index):
+        rows = [Source.__getitem__(self, 3 * index + place)[0] for place in range(3)]
+        return tuple(rows)
+
+
+def test_of_a_group_only_the_rows_are_left_out_that_are_broken():
+    told = groups(Pictures(4, unusable=[4, *range(9, 12)]))
+    found, skipped = {}, set()
+    for position in range(4):
+        batch = SkippingCollator(told, lambda seats: collate(seats) | {"rows": [e.id for g in seats for e in g]})(
+            [position]
+        )
+        found[batch["rows"][0]] = batch["rows"]
+        skipped |= set(batch["skipped"])
+    assert found["row-3"] == ["row-3", "row-5"] and found["row-0"] == ["row-0", "row-1", "row-2"]
+    assert "row-9" not in found
+    assert skipped == {f"a picture of row-{number} is cut off" for number in (4, 9, 10, 11)}

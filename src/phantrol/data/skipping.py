@@ -74,15 +74,20 @@ class _Seat:
         """Say True if the group cannot be used even alone, and keep those of its examples that can, or move on."""
         if (error := _fault(collate, self.group)) is None:
             return False
-        faults = [(example, _fault(collate, (example,))) for example in self.group] if len(self.group) > 1 else []
-        good = tuple(example for example, fault in faults if fault is None)
-        if 0 < len(good) < len(faults):
-            self.skipped += [_named(example, fault) for example, fault in faults if fault is not None]
+        faults = [_fault(collate, (example,)) for example in self.group]
+        good = tuple(example for example, fault in zip(self.group, faults, strict=True) if fault is None)
+        is_part = 0 < len(good) < len(faults)
+        told = [
+            _named(example, fault or error)
+            for example, fault in zip(self.group, faults, strict=True)
+            if fault is not None or not is_part
+        ]
+        if is_part:
+            self.skipped += told
             self.group = good
             return True
-        for example, fault in faults[:-1]:
-            self.skipped.append(_named(example, fault or error))
-        self._move_on(_named(self.group[-1], faults[-1][1] or error if faults else error), error)
+        self.skipped += told[:-1]
+        self._move_on(told[-1], error)
         self._sit()
         return True
 

@@ -43,7 +43,7 @@ class Row:
 class Benchmark:
     """Subclasses give `rows`, and whatever else they need otherwise.
 
-    judged          a judge scores the answers, not a rule: `Judged` in evals/judged.py
+    judged          a judge scores the answers, not a rule: see evals/judged.py
     default_split, default_limit  what `phantrol eval` asks if it is not told: a limit of None is all rows
     headline        the name, among `scores` or `overall`, of the number that papers print; None: the mean of the tasks
     headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
