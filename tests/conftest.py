@@ -62,6 +62,15 @@ def tiny_decoder(family: str, seed: int = 0, **options: object) -> PreTrainedMod
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in parallel may be taken in another order: bits are compared here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", name="tiny_decoder")
 def tiny_decoder_fixture() -> Callable[..., PreTrainedModel]:
     """`tiny_decoder(family, seed=0, **options of its configuration)` makes a fresh one."""

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from phantrol.cli_calibrating import calibrate
 from phantrol.cli_data import data_app
 from phantrol.cli_eval import TwoWords, compare, evaluate, lmms, table
 from phantrol.cli_merging import merge
@@ -156,6 +157,7 @@ def ask(
 
 
 app.command()(merge)
+app.command()(calibrate)
 app.command()(convert)
 app.command()(verify)
 app.command()(chat)

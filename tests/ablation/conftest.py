@@ -6,21 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from phantrol.training.recipe import Recipe, load_recipe
 
 TINY = Path(__file__).parents[1] / "training" / "tiny_recipe.py"
 QUICK = tuple(f"stages.{s}.{o}" for s in ("align", "tune") for o in ("max_steps=2", "warmup_steps=0", "accumulation=1"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in parallel may be taken in another order: bits are compared here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

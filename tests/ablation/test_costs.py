@@ -14,6 +14,7 @@ from phantrol.ablation.deeper import DeeperDecoder, match_compute, with_layers
 from phantrol.ablation.variants import BOTH, COMPUTE, PLAIN, TROL
 from phantrol.models.packaged import PackagedDecoder
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.training.new_model import Lora
 
 CHAT = [{"role": "user", "content": "What color, 3?"}]
 
@@ -61,6 +62,14 @@ def test_the_nearest_number_of_layers_is_taken(tiny_recipe):
     assert layers == {10: 2, 19: 2, 21: 3, 29: 5, 31: 5}
     assert match_compute(recipe, 18.0, count) == recipe
     assert COMPUTE[1].compute_of == BOTH
+
+
+def test_adapters_on_quantised_weights_cost_what_they_cost_on_full_ones(tiny_recipe):
+    recipe = PLAIN(tiny_recipe())
+    adapted = replace(recipe, model=replace(recipe.model, lora=Lora(rank=2, targets=("all",))))
+    quantised = replace(adapted, model=replace(adapted.model, weights="int8"))
+    assert answering_costs(quantised, [CHAT]) == answering_costs(adapted, [CHAT]) == answering_costs(recipe, [CHAT])
+    assert training_flops(quantised) == training_flops(adapted)
 
 
 def test_counts_are_kept(tiny_recipe, tmp_path, monkeypatch):

@@ -26,6 +26,9 @@ VERBS = {
     ],
     "report": ["run", "--split", "--limit", "--seed", "--batch-size"],
     "merge": ["folder", "out"],
+    "calibrate": [
+        "model", "data", "options", "--budget", "--out", "--images", "--examples", "--batch-size", "--json",
+    ],
     "convert": ["source", "out", "--per-layer-gates"],
     "describe": [
         "thing",

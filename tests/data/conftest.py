@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import phantrol
+from phantrol.models.tokenizer import train_tokenizer
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> Path:
@@ -63,3 +66,18 @@ def write(tmp_path) -> Callable[..., Path]:
         return path
 
     return write_file
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a tiny model, six tiles a picture."""
+    from transformers import LlamaConfig, SiglipVisionConfig
+
+    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    text = LlamaConfig(vocab_size=8, num_key_value_heads=2, max_position_embeddings=400, **sizes)
+    vision = SiglipVisionConfig(image_size=32, patch_size=8, vision_use_head=False, **sizes)
+    tokenizer = train_tokenizer(["What color is it? It is red, blue or green."] * 4, 300)
+    built, processor = phantrol.build(text, vision, [], tokenizer=tokenizer, max_tiles=6)
+    folder = tmp_path_factory.mktemp("model")
+    built.save_pretrained(folder), processor.save_pretrained(folder)
+    return folder, processor

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import phantrol
 from phantrol.data import check_report
 from phantrol.data.broken import REASONS
 from phantrol.data.check import check
@@ -20,7 +19,6 @@ from phantrol.data.fixing import write_fixed
 from phantrol.data.rows.opening import open_rows
 from phantrol.data.sources.file import FileSource, read_example
 from phantrol.data.token_counting import TokenCounter
-from phantrol.models.tokenizer import train_tokenizer
 
 TURNS = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "red"}]
 
@@ -115,21 +113,6 @@ def test_only_decoding_finds_what_is_cut_off_behind_the_head(write, llava, pictu
     path = write("a.json", [llava("a", "noise.png"), llava("b", "red.png")])
     assert check([path], Question(images=pictures)).is_good
     assert reasons(check([path], Question(images=pictures, decode=True))) == {0: "image-unreadable"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny model, six tiles a picture."""
-    from transformers import LlamaConfig, SiglipVisionConfig
-
-    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    text = LlamaConfig(vocab_size=8, num_key_value_heads=2, max_position_embeddings=400, **sizes)
-    vision = SiglipVisionConfig(image_size=32, patch_size=8, vision_use_head=False, **sizes)
-    tokenizer = train_tokenizer(["What color is it? It is red, blue or green."] * 4, 300)
-    built, processor = phantrol.build(text, vision, [], tokenizer=tokenizer, max_tiles=6)
-    folder = tmp_path_factory.mktemp("model")
-    built.save_pretrained(folder), processor.save_pretrained(folder)
-    return folder, processor
 
 
 def test_tokens_are_counted_as_training_will_have_them(model, write, llava, pictures):

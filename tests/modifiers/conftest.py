@@ -8,9 +8,11 @@ B rows, N tokens of a sequence, of which the first PROMPT are its prompt, V voca
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,23 +23,12 @@ from transformers.cache_utils import Cache
 
 from phantrol.modifiers import sequence
 from phantrol.modifiers.graft import graft
-from phantrol.modifiers.partial_lora import PartialLoraConfig
-from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.sequence import AnchorLayer, PassCache
-from phantrol.modifiers.trol import TrolConfig
 
-SETS = {
-    "trol": [TrolConfig()],
-    "trol_prompt": [TrolConfig(tokens="prompt")],
-    "trol_3_passes": [TrolConfig(passes=3, layers=(0, 2))],
-    "trol_shared": [TrolConfig(share_gate=True)],
-    "phantom": [PhantomConfig()],
-    "phantom_drop": [PhantomConfig(logits="drop", train_eta=True)],
-    "phantom_anchors": [PhantomConfig(anchors=3, anchor_stride=2)],
-    "both": [PhantomConfig(), TrolConfig()],
-    "both_prompt": [TrolConfig(tokens="prompt"), PhantomConfig(layers=(1, 2))],
-    "partial_lora": [PartialLoraConfig(rank=3, alpha=2.0), TrolConfig(tokens="prompt", share_gate=True)],
-}
+sys.path.append(str(Path(__file__).parent))  # modifier_sets.py is no test: see there
+
+from modifier_sets import SETS
+
 PROMPT, TOTAL, NUM_LAYERS = 8, 11, 3
 
 

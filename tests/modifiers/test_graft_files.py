@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from modifier_sets import CASES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from phantrol.modifiers.graft import load_grafted, modifier_configs
-
-SETS = ("trol", "trol_prompt", "trol_3_passes", "trol_shared", "phantom", "phantom_drop", "both", "both_prompt")
-FAMILIES = ("qwen2", "qwen3", "mistral", "phi3", "gemma3_text", "olmo2", "granite", "smollm3")
-CASES = [("llama", name) for name in SETS] + [(family, name) for family in FAMILIES for name in SETS[-2:]]
 
 
 @pytest.fixture

@@ -7,23 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from modifier_sets import SETS
 from torch import Tensor
 from transformers import StaticCache
 from transformers.cache_utils import Cache
 
 PADS, NEW_TOKENS, NUM_LAYERS = 5, 4, 3
 EXACT, BROKEN = 1e-10, 1e-3
-SETS = (
-    "trol",
-    "trol_prompt",
-    "trol_3_passes",
-    "trol_shared",
-    "phantom",
-    "phantom_drop",
-    "partial_lora",
-    "both",
-    "both_prompt",
-)
 
 pytestmark = pytest.mark.usefixtures("float64_throughout", "no_grad")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from modifier_sets import CASES, SETS
 from torch import Tensor
 
 import phantrol.modifiers.phantom as phantom_module
@@ -18,20 +19,7 @@ from phantrol.modifiers.trol import IDENTITY_BIAS, TrolConfig
 
 PROMPT, PADS = 8, 5
 EXACT, BROKEN = 1e-10, 1e-3
-SETS = (
-    "trol",
-    "trol_prompt",
-    "trol_3_passes",
-    "trol_shared",
-    "phantom",
-    "phantom_drop",
-    "partial_lora",
-    "both",
-    "both_prompt",
-)
-FAMILIES = ("qwen2", "qwen3", "mistral", "phi3", "gemma3_text", "olmo2", "granite", "smollm3")
 pytestmark = pytest.mark.usefixtures("float64_throughout")
-CASES = [("llama", name) for name in SETS] + [(family, name) for family in FAMILIES for name in SETS[-2:]]
 
 
 @pytest.fixture

@@ -10,21 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from phantrol.training.recipe import Recipe, load_recipe
 
 TINY = Path(__file__).with_name("tiny_recipe.py")
 CLOCK = {"step_s", "tokens_per_s", "pictures_per_s", "tflops", "mfu"}  # what another run has otherwise
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in parallel may be taken in another order: bits are compared here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

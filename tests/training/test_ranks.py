@@ -225,17 +225,22 @@ def test_a_picture_that_no_token_shows_changes_nothing(tiny_recipe):
     assert not any(found[name].any() for name in without)
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_sigterm_to_one_rank_stops_all(two_stages, tmp_path, sharding):
-    whole = two_stages(2, sharding)
-    endless = replace(whole, stages=(replace(whole.stages[0], max_steps=10_000),), save_every_steps=5_000)
-    children = start_ranks(lambda: run(endless, tmp_path / "run"), 2)
-    lines, until = tmp_path / "run" / "metrics.jsonl", time.monotonic() + PATIENCE_S
-    while not (lines.is_file() and lines.read_text()) and time.monotonic() < until:
-        time.sleep(0.05)
-    os.kill(children[1], signal.SIGTERM)
-    assert exit_codes(children, until - time.monotonic()) == [143, 143]
-    assert len(checkpoints(tmp_path / "run")) == 1 and not (tmp_path / "run" / "final").exists()
+@pytest.mark.parametrize(
+    "sharding, moment", [("none", "compute_loss"), ("fsdp", "compute_loss"), ("none", "_save_checkpoint")]
+)
+def test_sigterm_to_one_rank_stops_all(two_stages, tmp_path, monkeypatch, sharding, moment):
+    """It comes while a step is computed, or while the last checkpoint of a stage is written; other ranks know nothing."""
+    untold = getattr(StageTrainer, moment)
+
+    def told(trainer, *args, **kwargs):
+        if trainer.state.global_step == (1 if moment == "compute_loss" else 2) and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return untold(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(StageTrainer, moment, told)
+    recipe = replace(two_stages(2, sharding), save_every_steps=100)
+    assert exit_codes(start_ranks(lambda: run(recipe, tmp_path / "run"), 2)) == [143, 143]
+    assert [(found.stage, found.step) for found in checkpoints(tmp_path / "run")] == [(0, 2)]
 
 
 @pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])

@@ -24,6 +24,7 @@ from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import modifier_configs
+from phantrol.modifiers.trol import traversing_gates
 from phantrol.training.recipe import Recipe
 
 METHODS_OWN = ("traversal_gate", ".phantom.")

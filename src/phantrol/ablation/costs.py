@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from phantrol.data.mixture import Groups
 from phantrol.inference.engine import Engine
 from phantrol.training.checkpoint import write_text
-from phantrol.training.new_model import NewModel
+from phantrol.training.merging import merged
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
 from phantrol.training.reference import Reference
 from phantrol.training.trainable import train_only
 from phantrol.training.trainer import collator, set_gradient_checkpointing
-from phantrol.training.weights import is_peft
 
 COUNTED_GROUPS = 2  # of a batch; the rest is taken to cost as much
 ANSWER_TOKENS = 4
@@ -42,8 +41,9 @@ def answering_costs(recipe: Recipe, chats: Sequence[Any]) -> dict[str, float]:
 
     answer_flops  mean over the chats, for ANSWER_TOKENS tokens, with the cache
     """
-    model, processor = _build(recipe)
-    engine = Engine(model.merge_and_unload() if is_peft(model) else model, processor)
+    recipe = _plainly_built(recipe)
+    model, processor = recipe.model.build()
+    engine = Engine(merged(model, recipe, ()), processor)
     with FlopCounterMode(display=False) as counter:
         for chat in chats:
             engine.answer(chat, max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS)
@@ -89,8 +89,8 @@ def _counted(recipe: Recipe) -> Recipe:
 
 @cache
 def _training_flops(text: str) -> float:
-    recipe = recipe_from_json(text)
-    model, processor = _build(recipe)
+    recipe = _plainly_built(recipe_from_json(text))
+    model, processor = recipe.model.build()
     return sum(_stage_flops(model, processor, recipe, number) for number in range(len(recipe.stages)))
 
 
@@ -110,7 +110,9 @@ def _stage_flops(model: nn.Module, processor: Any, recipe: Recipe, number: int) 
     return counter.get_total_flops() * stage.batch_size / COUNTED_GROUPS * stage.max_steps
 
 
-def _build(recipe: Recipe) -> tuple[Any, Any]:
-    # attention as products of matrices, which are counted alike on every machine
-    model = replace(recipe.model, attention="eager") if isinstance(recipe.model, NewModel) else recipe.model
-    return model.build()
+def _plainly_built(recipe: Recipe) -> Recipe:
+    """The recipe with attention as products of matrices, which are counted alike on every machine, and full weights:
+    quantised ones multiply the same matrices, and adapters on them cannot be merged."""
+    wanted = {"attention": "eager", "weights": None}
+    known = {field.name for field in fields(recipe.model)}
+    return replace(recipe, model=replace(recipe.model, **{k: v for k, v in wanted.items() if k in known}))

@@ -15,6 +15,7 @@ from phantrol.explain.phantom import PhantomTerm, trace_phantom
 from phantrol.explain.prompt import PictureTokens
 from phantrol.explain.traversal import Traversal, trace_traversal
 from phantrol.models.conversation import Chat
+from phantrol.modifiers.trol import traversing_gates
 
 COLOURS = 33  # of the scale, evenly spaced; who draws mixes the two nearest
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from phantrol.models.configuration import PhantrolConfig
+from phantrol.models.difference import whole_model
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
 from phantrol.models.processing import PhantrolProcessor
@@ -119,7 +120,7 @@ def load(
 ) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
     """Return a model that was saved with its processor, ready to answer.
 
-    folder   what `save_pretrained` of both wrote, or a hub id
+    folder   what `save_pretrained` of both wrote, or its difference from a packaged decoder, or a hub id
     weights  8 or 4 bits for the decoder's linear maps (see `quantised.py`), on the accelerator if there is one
     kwargs   as for `from_pretrained` (dtype, device_map ...)
     Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over.
@@ -129,6 +130,7 @@ def load(
     path = Path(folder)
     if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):
         check_folder(path)
+    folder = whole_model(path) if path.is_dir() else folder
     try:
         processor = PhantrolProcessor.from_pretrained(folder)
         model, report = PhantrolForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **kwargs)

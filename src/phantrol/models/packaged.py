@@ -35,12 +35,17 @@ class PackagedDecoder:
         """
         return written_once(Path(self.file).stem, self._unpack)
 
-    def _unpack(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
+    def source(self) -> Path:
+        """Return the GGUF file. Raises ValueError if its package, or the reader of such files, is not installed."""
         source = _installed(self.package, self.file)
         if source is None or importlib.util.find_spec("gguf") is None:
             raise ValueError(f"no package {self.package} with {self.file}, or no gguf to read it: {self.remedy}")
+        return source
+
+    def _unpack(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        source = self.source()
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         model = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from phantrol.find import name_of
 from phantrol.modifiers.base import ALL, LayerModifier, config_to_dict, mark_initialized
 from phantrol.modifiers.sequence import PassCache, SequenceStep
 from phantrol.ops.traversal import mix_passes, traversal_ratio
@@ -23,8 +22,8 @@ class TrolConfig:
     """Options of layer traversal.
 
     layers      "all", or the indices of the layers that traverse, each with a gate
-    skip        of these the ones that are left out to save time (`phantrol calibrate` chooses them): they run once, have
-                no slot in the cache, and keep their gates, so that another budget can be chosen later
+    skip        of these the ones left out to save time (`phantrol calibrate` chooses them): they run once, have no slot
+                in the cache, and keep their gates, so that another budget can be chosen later
     passes      how many times such a layer runs: 2 in the paper; with more, each pass decides whether to go on
     tokens      "all": prompt and answer traverse, in training and inference alike, with a cache for every pass
                 "prompt": only the prompt does, as released; the cache then holds the first pass alone
@@ -110,7 +109,9 @@ class Trol(LayerModifier):
         super().__init__(config, num_layers)
         unknown = sorted(set(config.skip) - set(self.layers))
         if unknown:
-            raise ValueError(f"TrolConfig.skip names {unknown}: expected some of the layers that traverse, {self.layers}")
+            raise ValueError(
+                f"TrolConfig.skip names {unknown}: expected some of the layers that traverse, {self.layers}"
+            )
         self.prompt_only = config.tokens == "prompt"
         self._shared_gate: TraversalGate | None = None
 
@@ -156,9 +157,9 @@ def skip_traversal(decoder: nn.Module, skip: Iterable[int]) -> None:
     grafts[place] = Trol(config, len(decoder.layers))
     for index in grafts[place].layers:
         decoder.layers[index].traversal_passes = grafts[place].passes(index)
+    written = config_to_dict(config)
     decoder.config.modifiers = [
-        config_to_dict(config) if options["name"] == name_of("modifiers", Trol) else options
-        for options in decoder.config.modifiers
+        written if options["name"] == written["name"] else options for options in decoder.config.modifiers
     ]
 
 

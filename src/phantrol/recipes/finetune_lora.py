@@ -4,6 +4,7 @@
 
 model   a folder of `phantrol train` or `phantrol convert`, or the name of a release, such as Phantom-0.5B
 data    a file of any layout that `phantrol data check` reads;  images  where its paths of pictures start
+together  most questions about one picture that are learnt at once: the picture is computed once for them
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from phantrol.training.new_model import Lora, SavedModel
 from phantrol.training.recipe import Recipe, Stage
 
 
-def recipe(model: str, data: str, images: str | None = None, steps: int = 500) -> Recipe:
+def recipe(model: str, data: str, images: str | None = None, steps: int = 500, together: int = 1) -> Recipe:
     tune = Stage(
         "tune",
-        data=Mixture(((1.0, FileSource(data, images=images)),)),
+        data=Mixture(((1.0, FileSource(data, images=images, together=together)),)),
         loss=Sft(),
         train=("projector.*", "*lora_*"),
         lr=2e-4,

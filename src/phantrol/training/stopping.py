@@ -33,7 +33,7 @@ class StopSignal(TrainerCallback):
     def agree(self, device: torch.device) -> None:
         """Let all ranks know whether a signal came to one of them; all must ask."""
         if self.ranks > 1:
-            self.agreed = bool(reduce(torch.tensor(int(self.came), device=device)))
+            self.agreed = bool(reduce(torch.tensor(int(self.came), device=device), "sum"))
 
     @property
     def since_s(self) -> float:

@@ -20,7 +20,7 @@ from phantrol.data.sharing import SharedRows, beginnings, share
 
 @dataclass(frozen=True)
 class FileSource:
-    """Rows of JSON, JSONL, Parquet or a folder of `datasets`: a group of one example each, or of those about one picture.
+    """Rows of JSON, JSONL, Parquet or a folder of `datasets`: a group is one of them, or those about one picture.
 
     path    a file, a folder, or a pattern such as data/*.parquet
     images  the folder that paths of images start from; by default that of the file

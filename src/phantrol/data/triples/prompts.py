@@ -22,8 +22,9 @@ _HELD_AGAINST = {
 }
 _ASKING = (
     "You write wrong answers that teach a model to tell right from wrong. You are given a question about a picture "
-    "that you do not see, and its right answer. Write one other answer. {wanted} Keep the form, the style, the language and "
-    "about the length of the right answer, so that nothing but its meaning gives it away. Reply with that answer alone."
+    "that you do not see, and its right answer. Write one other answer. {wanted} Keep the form, the style, the "
+    "language and about the length of the right answer, so that nothing but its meaning gives it away. Reply with "
+    "that answer alone."
 )
 _JUDGING = (
     "You check wrong answers that were written on purpose. You are given a question about a picture that you do not "

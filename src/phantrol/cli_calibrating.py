@@ -1,0 +1,27 @@
+"""The verb `calibrate` of the command line: a budget for second passes. Heavy imports stand inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="the folder of a model with TroL")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="primer, or a file of the kind that it will be asked")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the data, e.g. size_px=64 split=val")
+    ] = None,
+    budget: Annotated[float, typer.Option(help="passes of all layers, the plain decoder being 1")] = 1.3,
+    out: Annotated[Path | None, typer.Option(help="a new folder; by default MODEL's own config.json changes")] = None,
+    images: Annotated[Path | None, typer.Option(help="where a file's paths of pictures start")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="pictures, or rows of a file, to record")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="of these at once")] = 8,
+    json: Annotated[Path | None, typer.Option(help="write what each layer's gate said here")] = None,
+) -> None:
+    """Choose the layers that look twice within a budget, by what their gates say about some data."""
+    from phantrol.inference.calibrating import calibrate_folder
+
+    calibrate_folder(model, data, options or (), budget, out, images, examples, batch_size, json)

@@ -1,0 +1,267 @@
+"""Which layers are worth a second pass: `phantrol calibrate` asks the gates of a trained model, and keeps a budget.
+
+A layer whose second pass changes little is left out: it runs once, and has no slot in the cache. What a layer changes
+is ‖y - h1‖ / ‖h1‖ for each token, h1 its first pass and y what it returns: w·‖h2 - h1‖ / ‖h1‖ where there are two.
+
+L layers with a gate, T real tokens of all rows (those of prompts, if only prompts traverse), D hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from phantrol.data.collate import Collator
+from phantrol.data.sources.file import FileSource
+from phantrol.find import find
+from phantrol.losses.base import token_logprobs
+from phantrol.models.building import load
+from phantrol.modifiers.trol import Trol, skip_traversal
+from phantrol.training.checkpoint import MANIFEST, replace_text, write_text, written_beside
+from phantrol.training.overrides import override
+
+CONFIG = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What the gates said, and what came of it.
+
+    layers  L indices of decoder layers, all that have a gate
+    ratios  [L, T]  w of each layer and token;  moved  [L, T]  ‖y - h1‖ / ‖h1‖
+    loss    mean cross entropy of the tokens of the answers
+    """
+
+    layers: tuple[int, ...]
+    ratios: Tensor
+    moved: Tensor
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What was recorded with every layer traversing, and what is left out.
+
+    skip    layers that run once from now on;  cost  passes of all layers, the plain decoder being 1
+    loss    of the answers with them left out
+    """
+
+    recording: Recording
+    skip: tuple[int, ...]
+    cost: float
+    loss: float
+
+    def as_dict(self) -> dict[str, Any]:
+        said = self.recording
+        rows = zip(said.layers, said.ratios, said.moved, strict=True)
+        layers = [
+            {
+                "layer": layer,
+                "traverses": layer not in self.skip,
+                "moved": float(moved.mean()),
+                "ratio": float(ratio.mean()),
+                "ratio_quantiles": [float(q) for q in ratio.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]))],
+                "over_half": float((ratio > 0.5).float().mean()),
+            }
+            for layer, ratio, moved in rows
+        ]
+        tokens = said.ratios.shape[1]
+        return {
+            "cost": self.cost, "skip": list(self.skip), "tokens": tokens, "loss_all": said.loss, "loss": self.loss,
+            "layers": layers,
+        }  # fmt: skip
+
+
+def calibrate_folder(
+    folder: Path,
+    data: str,
+    options: Sequence[str] = (),
+    budget: float = 1.3,
+    out: Path | None = None,
+    images: Path | None = None,
+    examples: int = 100,
+    batch_size: int = 8,
+    json_path: Path | None = None,
+) -> Calibration:
+    """Do what `phantrol calibrate` does: choose, print, write into `out` or in place, and what was found as JSON.
+
+    Raises ValueError as `calibrate`, `open_groups` and `write_calibrated` do.
+    """
+    if out is not None and out.exists():
+        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    model, processor = load(folder)
+    groups = open_groups(data, options, images, examples)
+    found = calibrate(model, processor, groups, budget, batch_size)
+    written = write_calibrated(folder, out, model.get_decoder().config.modifiers)
+    if json_path is not None:
+        write_text(json_path, json.dumps(found.as_dict(), indent=1) + "\n")
+    console = Console(highlight=False)
+    console.print(_table(found))
+    said = found.recording
+    kept = len(said.layers) - len(found.skip)
+    console.print(
+        f"{kept} of {len(said.layers)} layers traverse, {found.cost:.3g} times the plain decoder's passes. Loss of the "
+        f"answers {said.loss:.4f} with all, {found.loss:.4f} so. Written to {written}.",
+        soft_wrap=True,
+    )
+    return found
+
+
+def calibrate(model: Any, processor: Any, groups: Iterable[Any], budget: float, batch_size: int = 8) -> Calibration:
+    """Choose the layers that traverse within a budget, set the model so, in place, and return what was found.
+
+    groups   of examples, as a source gives them;  budget  of passes, the plain decoder being 1
+    Raises ValueError if no layer of the model has a gate, there are no examples, or the budget is none of its.
+    """
+    trol = _traversal(model)
+    batches = list(_batches(processor, groups, batch_size, model))
+    most = passes_within(budget, trol.num_layers, trol.config.passes)
+    skip_traversal(model.get_decoder(), ())
+    recording = record(model, batches)
+    order = recording.moved.mean(dim=1).argsort(descending=True, stable=True).tolist()
+    skip = tuple(sorted(recording.layers[i] for i in order[most:]))
+    skip_traversal(model.get_decoder(), skip)
+    cost = 1 + (len(recording.layers) - len(skip)) * (trol.config.passes - 1) / trol.num_layers
+    return Calibration(recording, skip, cost, answer_loss(model, batches))
+
+
+def passes_within(budget: float, num_layers: int, passes: int) -> int:
+    """Return how many of a decoder's layers may traverse.
+
+    Raises ValueError for a budget below 1, and for one above 1 that no layer fits in.
+    """
+    step = (passes - 1) / num_layers
+    most = int((budget - 1) / step + 1e-6)
+    if not budget >= 1 or (most == 0 and budget > 1):
+        raise ValueError(
+            f"a budget of {budget:g}: expected 1 (no layer traverses), or {1 + step:.3g} and more, what one of "
+            f"{num_layers} layers costs"
+        )
+    return most
+
+
+def record(model: Any, batches: Sequence[dict[str, Any]]) -> Recording:
+    """Run the model over batches and return what its gates said; layers that are skipped say nothing and are left out.
+
+    batches  as a Collator makes them
+    """
+    layers = model.get_decoder().layers
+    prompt_only = _traversal(model).prompt_only
+    heard: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    total, count = 0.0, 0
+    for batch in batches:
+        said: dict[int, tuple[Tensor, Tensor]] = {}
+        with _listening(layers, said), torch.inference_mode():
+            logprobs = token_logprobs(model, batch)
+        real = batch["attention_mask"].bool()
+        if prompt_only:
+            real &= batch["labels"] == -100
+        for index, (ratio, moved) in said.items():
+            heard.setdefault(index, []).append((ratio[real].float().cpu(), moved[real].float().cpu()))
+        total, count = total - float(logprobs.sum()), count + len(logprobs)
+    ratios, moved = (torch.stack([torch.cat([pair[k] for pair in heard[i]]) for i in heard]) for k in (0, 1))
+    return Recording(tuple(heard), ratios, moved, total / count)
+
+
+def answer_loss(model: Any, batches: Sequence[dict[str, Any]]) -> float:
+    """Return the mean cross entropy of the tokens of the answers."""
+    with torch.inference_mode():
+        logprobs = torch.cat([token_logprobs(model, batch) for batch in batches])
+    return -float(logprobs.mean())
+
+
+def open_groups(data: str, options: Sequence[str], images: Path | None, count: int) -> list[Any]:
+    """Return so many groups of examples, evenly spread over a source.
+
+    data  the name of a source, such as primer, or a file that `phantrol data check` reads;  options  its fields, as
+    size_px=64. Raises ValueError for an unknown name or option, and a row that is broken.
+    """
+    is_file = Path(data).exists() or Path(data).suffix not in ("", ".py")
+    source = FileSource(data, images=images) if is_file else find("sources", data)()
+    source = override(source, options)
+    size = min(len(source), count)
+    stride = 1 if hasattr(source, "pictures") else len(source) / max(size, 1)  # one without end is as good anywhere
+    return [source[int(i * stride)] for i in range(size)]
+
+
+def write_calibrated(folder: Path, out: Path | None, modifiers: Sequence[dict[str, Any]]) -> Path:
+    """Write which layers are skipped into the configuration of a model's folder, or of a copy of it.
+
+    out  a folder that does not exist yet, or None: the folder itself, of which one file changes
+    Raises ValueError if `out` exists.
+    """
+    if out is not None and out.exists():
+        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    config["text_config"]["modifiers"] = list(modifiers)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    if out is None:
+        write = replace_text if (folder / MANIFEST).is_file() else lambda at, name, text: write_text(at / name, text)
+        write(folder, CONFIG, text)
+        return folder
+    with written_beside(out) as writing:
+        shutil.copytree(folder, writing, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, CONFIG))
+        (writing / CONFIG).write_text(text, "utf-8")
+    return out
+
+
+def _table(found: Calibration) -> Table:
+    table = Table("layer", "moved", "mean w", "w > 1/2", "traverses")
+    for row in found.as_dict()["layers"]:
+        says = "yes" if row["traverses"] else "no more"
+        table.add_row(*(f"{row[name]:.4g}" for name in ("layer", "moved", "ratio", "over_half")), says)
+    return table
+
+
+def _traversal(model: Any) -> Trol:
+    found = [modifier for modifier in getattr(model.get_decoder(), "modifiers", []) if isinstance(modifier, Trol)]
+    if not found:
+        raise ValueError("no layer of this model traverses: there is no second pass to leave out")
+    return found[0]
+
+
+def _batches(processor: Any, groups: Iterable[Any], batch_size: int, model: Any) -> Iterator[dict[str, Any]]:
+    groups, collate = list(groups), Collator(processor, pairs=False, pack=False)
+    if not groups:
+        raise ValueError("there are no examples to calibrate on: expected at least one")
+    for start in range(0, len(groups), batch_size):
+        batch = collate(groups[start : start + batch_size])
+        yield {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+@contextmanager
+def _listening(layers: Sequence[nn.Module], said: dict[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Put (w, ‖y - h1‖ / ‖h1‖) of each layer that traverses into `said`: [B, N] each."""
+    waiting: list[tuple[Tensor, Tensor]] = []
+
+    def of_gate(gate: nn.Module, args: Any, ratio: Tensor) -> None:
+        waiting.append((args[0], ratio))
+
+    def of_layer(index: int) -> Callable[..., None]:
+        def hear(layer: nn.Module, args: Any, output: Any) -> None:
+            if waiting:  # of more than two passes the first gate decides whether a token goes on at all
+                (first, ratio), mixed = waiting[0], output[0] if isinstance(output, tuple) else output
+                size = first.float().norm(dim=-1).clamp(min=1e-30)
+                said[index] = ratio[..., 0], (mixed - first).float().norm(dim=-1) / size
+                waiting.clear()
+
+        return hear
+
+    gates = {id(layer.traversal_gate): layer.traversal_gate for layer in layers if hasattr(layer, "traversal_gate")}
+    hooks = [gate.register_forward_hook(of_gate) for gate in gates.values()]
+    hooks += [layer.register_forward_hook(of_layer(index)) for index, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,121 @@
+"""A model as its difference from a decoder that a Python package carries: megabytes where the whole takes hundreds.
+
+FOLDER/difference.safetensors   what the decoder does not have, as it is, and what is added to the tensors that it has:
+                                NAME.up [out, r] and NAME.down [r, in], or NAME.rows [n, in] after its last row
+FOLDER/decoder.json             the decoder's package and file, and the file's checksum
+FOLDER/...                      all that a saved model has beside its weights
+
+`phantrol.load` opens such a folder: the whole model is put together in the cache at the first call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from phantrol.models.packaged import PackagedDecoder, written_once
+
+DIFFERENCE, DECODER = "difference.safetensors", "decoder.json"
+PREFIX = "language_model."  # of the decoder's tensors in a phantrol model
+LEFT_OUT = 1e-4  # of an update's norm: what merging rounded away, in float32
+
+
+def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = None) -> Path:
+    """Write a saved model as its difference, in bfloat16.
+
+    model  a folder with weights in float32, made from `decoder` by adapters and further parts
+    out    a folder that does not exist yet
+    Raises ValueError if the model has no tensor of the decoder's, or `out` exists.
+    """
+    decoder = decoder or PackagedDecoder()
+    if out.exists():
+        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}
+    tensors = _weights(model)
+    if not base.keys() & tensors.keys():
+        raise ValueError(f"{model} has no tensor of {decoder.package}: expected a model that was made from it")
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        found |= _difference(name, tensor, base.get(name))
+    beside = out.with_name(f"{out.name}.writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(model, beside, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
+    save_file({name: part.bfloat16().contiguous() for name, part in found.items()}, beside / DIFFERENCE)
+    described = {**asdict(decoder), "sha256": _checksum(decoder.source())}
+    (beside / DECODER).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    beside.rename(out)
+    return out
+
+
+def whole_model(folder: Path) -> Path:
+    """Return the folder of the whole model: `folder` itself, or one in the cache, put together at the first call.
+
+    Raises ValueError if the decoder's package is not installed, or carries another file.
+    """
+    if not (folder / DECODER).is_file():
+        return folder
+    described = json.loads((folder / DECODER).read_text("utf-8"))
+    expected = described.pop("sha256")
+    decoder = PackagedDecoder(**described)
+    got = _checksum(decoder.source())
+    if got != expected:
+        raise ValueError(
+            f"{decoder.package} carries another {decoder.file} than {folder.name} was made from (sha256 {got[:12]}, "
+            f"expected {expected[:12]}): install the version that its card names"
+        )
+
+    def put_together(whole: Path) -> None:
+        shutil.copytree(folder, whole, ignore=shutil.ignore_patterns(DIFFERENCE, DECODER))
+        base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}
+        save_file(_sum(base, load_file(folder / DIFFERENCE)), whole / "model.safetensors", {"format": "pt"})
+
+    return written_once(f"{folder.resolve().name}-{_checksum(folder / DIFFERENCE)[:12]}", put_together)
+
+
+def _difference(name: str, tensor: Tensor, base: Tensor | None) -> dict[str, Tensor]:
+    if base is None:
+        return {name: tensor}
+    base = base.to(tensor.dtype)
+    if tensor.ndim == 2 and len(tensor) > len(base) and torch.equal(tensor[: len(base)], base):
+        return {f"{name}.rows": tensor[len(base) :]}
+    if tensor.shape == base.shape and torch.equal(tensor, base):
+        return {}
+    if tensor.ndim != 2 or tensor.shape != base.shape:
+        return {name: tensor}
+    left, sizes, right = torch.linalg.svd(tensor - base, full_matrices=False)
+    tails = sizes.square().flip(0).cumsum(0).flip(0).sqrt()  # what is left out by a rank of 0, 1, 2 ...
+    rank = int((tails > LEFT_OUT * tails[0]).sum())
+    if rank * sum(tensor.shape) >= tensor.numel():
+        return {name: tensor}
+    return {f"{name}.up": left[:, :rank] * sizes[:rank], f"{name}.down": right[:rank]}
+
+
+def _sum(base: Mapping[str, Tensor], difference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return all tensors of the model, in float32."""
+    tensors = {name: tensor.float() for name, tensor in {**base, **difference}.items()}
+    for name in base:
+        if f"{name}.up" in tensors:
+            tensors[name] = tensors[name] + tensors.pop(f"{name}.up") @ tensors.pop(f"{name}.down")
+        elif f"{name}.rows" in tensors:
+            tensors[name] = torch.cat([tensors[name], tensors.pop(f"{name}.rows")])
+    return tensors
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    return tensors
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

