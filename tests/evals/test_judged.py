@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import datasets
@@ -14,7 +12,6 @@ from PIL import Image
 import phantrol
 from phantrol.evals.card import read_reports
 from phantrol.evals.evaluation import evaluate_rows
-from phantrol.evals.judged import NoVerdict, read_pair, read_share, read_yes
 from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.runner import Wanted, run_benchmarks
 from phantrol.find import find, names
@@ -23,40 +20,6 @@ from phantrol.models.tokenizer import train_tokenizer
 
 JUDGED = ("llava_w", "llava_wilder", "mathverse", "mathvista_judged", "mm_vet", "mm_vet_v2")
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
-
-
-class Server:
-    """A judge whose replies a test decides with `say(prompt)`: a text, or a status."""
-
-    def __init__(self):
-        self.asked, self.say = [], lambda prompt: "1.0"
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append((body, self.headers.get("Authorization")))
-                content = body["messages"][0]["content"]
-                reply = outer.say(content if isinstance(content, str) else content[0]["text"])
-                found = {"model": "made-up-1", "choices": [{"message": {"content": reply}}]}
-                self.send_response(reply if isinstance(reply, int) else 200)
-                self.end_headers()
-                self.wfile.write(json.dumps({"error": "no"} if isinstance(reply, int) else found).encode())
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.judge = Judge(f"http://127.0.0.1:{self.http.server_address[1]}/v1", "made-up", wait_s=0.0)
-
-
-@pytest.fixture
-def server():
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -272,44 +235,6 @@ def test_mathvista_in_full(sets, server, tmp_path):
     found.benchmark.write_official(found.rows, list("abcd"), "m", tmp_path / "o.json")
     official = json.loads((tmp_path / "o.json").read_text())
     assert official["3"]["response"] == "d" and official["0"]["choices"] == ["12 cm", "17 cm"]
-
-
-@pytest.mark.parametrize(
-    ("read", "reply", "verdict"),
-    [
-        (read_share, "0.7", 0.7),
-        (read_share, " 1.0\n", 1.0),
-        (read_share, "Correctness: 0.0", 0.0),
-        (read_share, "1", 1.0),
-        (read_share, "10", None),
-        (read_share, "1.5", None),
-        (read_share, "", None),
-        (read_share, "I cannot say. 0.5", None),
-        (read_pair, "8 9\nFine.", (0.8, 0.9)),
-        (read_pair, "7.5, 10", (0.75, 1.0)),
-        (read_pair, "8 9 7", None),
-        (read_pair, "Assistant 1: 8, Assistant 2: 9", None),
-        (read_pair, "0 9", None),
-        (read_pair, "", None),
-        (read_yes, "1", 1.0),
-        (read_yes, "Judgement: 0.", 0.0),
-        (read_yes, "10", None),
-        (read_yes, "yes", None),
-    ],
-)
-def test_replies(read, reply, verdict):
-    if verdict is None:
-        with pytest.raises(NoVerdict):
-            read(reply)
-    else:
-        assert read(reply) == verdict
-
-
-def test_a_judge_is_a_server():
-    for url in ("api.openai.com", "ftp://x", "http://me:secret@x/v1"):
-        with pytest.raises(ValueError, match="the judge's url") as error:
-            Judge(url, "gpt")
-        assert "secret" not in str(error.value)
 
 
 def test_a_missing_file_is_one_line(sets, tmp_path):

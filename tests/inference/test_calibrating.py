@@ -148,7 +148,17 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
     model.save_pretrained(here)
     processor.save_pretrained(here)
     before = {path.name: path.read_bytes() for path in here.iterdir()}
-    words = ["calibrate", str(here), "primer", "tasks=shape,", "--budget", "1.3", "--examples", "3"]
+    words = [
+        "calibrate",
+        str(here),
+        "primer",
+        "tasks=shape,count",
+        "scenes=shapes",
+        "--budget",
+        "1.3",
+        "--examples",
+        "3",
+    ]
     monkeypatch.setattr("sys.argv", ["phantrol", *words, "--out", str(out), "--json", str(tmp_path / "gates.json")])
     with pytest.raises(SystemExit) as end:
         main()
@@ -159,7 +169,9 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
     assert json.loads((tmp_path / "gates.json").read_text())["skip"] == [0, 2, 3]
     loaded, _ = phantrol.load(out)
     assert list(traversing_gates(loaded.get_decoder())) == [1]
-    calibrate_folder(out, "primer", ["tasks=shape,"], budget=1.5, examples=3)  # the gates are there still
+    calibrate_folder(
+        out, "primer", ["tasks=shape,count", "scenes=shapes"], budget=1.5, examples=3
+    )  # the gates are there still
     assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1, 3]
     listed = json.loads((out / "manifest.json").read_text())["files"]["config.json"]
     assert listed["size"] == (out / "config.json").stat().st_size and not list(out.glob(".*"))

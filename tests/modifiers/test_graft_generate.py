@@ -79,7 +79,7 @@ def test_generate_gives_the_same_logits(case: Any, comparison: Callable[[Any], f
     assert comparison(case) < EXACT
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [name for name in SETS if name != "phantom_anchors"])  # which refuses short chunks
 def test_a_static_cache_can_be_filled_in_chunks(build_case: Callable[[str, str], Any], name: str):
     """transformers then allocates the cache before the first forward pass, with the sizes that the plain model has."""
     case = build_case("llama", name)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import phantrol
 from phantrol.data.sources.file import FileSource
 from phantrol.data.triples import endpoint as endpoints
 from phantrol.data.triples.endpoint import Asker, Endpoint, RefusedRequest
-from phantrol.data.triples.making import failed_path, journal_path, make_by_asking
+from phantrol.data.triples.making import askers_of, failed_path, journal_path, make_by_asking
 from phantrol.data.triples.prompts import asking_prompt, judging_prompt
 from phantrol.data.triples.reading import OwnRows
 from phantrol.inference.engine import Engine
@@ -207,9 +208,12 @@ def test_so_many_requests_a_minute(monkeypatch):
     clock, slept = [100.0], []
     monkeypatch.setattr(endpoints.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(endpoints.time, "sleep", slept.append)
-    asker = Asker(Endpoint("http://127.0.0.1:9/v1", "m", per_minute=30))
-    for _ in range(3):
-        asker._wait_for_turn()
+    here, there = (Endpoint(f"http://127.0.0.1:{port}/v1", "m", per_minute=30) for port in (9, 10))
+    writer, judge = askers_of(here, replace(here, model="judge"))
+    for asker in (writer, judge, writer):  # one address, one count
+        asker.pace.wait()
     clock[0] = 110.0
-    asker._wait_for_turn()
+    writer.pace.wait()
     assert slept == [0.0, 2.0, 4.0, 0.0]
+    askers_of(here, there)[1].pace.wait()
+    assert slept[-1] == 0.0

@@ -230,10 +230,11 @@ def serve(prepared: Prepared) -> dict[str, Any]:
 def refusal(llm: Any, tokens: list[int]) -> str:
     """Return how vLLM refuses a prompt of these tokens; empty if it answers."""
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     try:
         llm.generate([{"prompt_token_ids": tokens}], SamplingParams(max_tokens=1), use_tqdm=False)
-    except ValueError as error:
+    except VLLMValidationError as error:
         return str(error)[:120]
     return ""
 

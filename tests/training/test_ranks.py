@@ -28,7 +28,7 @@ from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.recipe import Recipe
 from phantrol.training.run import run
-from phantrol.training.sharding import sharding_of, with_idle_picture
+from phantrol.training.sharding import check_ranks, sharding_of, with_idle_picture
 from phantrol.training.trainer import StageTrainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
@@ -229,7 +229,7 @@ def test_a_picture_that_no_token_shows_changes_nothing(tiny_recipe):
     "sharding, moment", [("none", "compute_loss"), ("fsdp", "compute_loss"), ("none", "_save_checkpoint")]
 )
 def test_sigterm_to_one_rank_stops_all(two_stages, tmp_path, monkeypatch, sharding, moment):
-    """It comes while a step is computed, or while the last checkpoint of a stage is written; other ranks know nothing."""
+    """It comes while a step is computed, or while a stage writes its last checkpoint; other ranks know nothing."""
     untold = getattr(StageTrainer, moment)
 
     def told(trainer, *args, **kwargs):
@@ -251,13 +251,28 @@ def test_accelerates_own_sharding_is_refused(two_stages, tmp_path, monkeypatch, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "change, ranks, said",
+    [
+        (dict(optimiser="muon"), 2, "got optimiser='muon' with sharding, expected adamw"),
+        (dict(feature_cache="here"), 2, "got feature_cache and sharding, expected one of them"),
+        (dict(batch_size=2), 2, "got batch_size=2, expected a multiple of accumulation × ranks = 2 × 2"),
+    ],
+)
+def test_a_stage_that_ranks_cannot_share_is_refused_before_the_first_begins(two_stages, change, ranks, said):
+    recipe = two_stages(2, "fsdp")
+    check_ranks(recipe, 2)
+    last = replace(recipe.stages[1], train=("projector.*",), **change)
+    with pytest.raises(ValueError, match=f"stage 'tune': {said}"):
+        check_ranks(replace(recipe, stages=(recipe.stages[0], last)), ranks)
+    check_ranks(replace(recipe, stages=(recipe.stages[0], last)), 1)
+
+
 def test_what_shards_cannot_do_is_refused(two_stages, monkeypatch):
     recipe = two_stages(2, "fsdp")
     model, _ = recipe.model.build()
     sharding = sharding_of("fsdp", ranks=2)
     sharding.check(model, recipe.stages[1])
-    with pytest.raises(ValueError, match="got optimiser='muon' with sharding, expected adamw"):
-        sharding.check(model, replace(recipe.stages[1], optimiser="muon"))
     model.vision_tower.norm = torch.nn.BatchNorm2d(3)
     with pytest.raises(ValueError, match=r"vision_tower\.norm is a batch norm that is trained"):
         sharding.check(model, recipe.stages[1])

@@ -113,7 +113,10 @@ def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) ->
     if draws:
         found[MEAN] = interval(sum(draws.values()) / len(draws))
     groups = [sample.group for sample in report.samples]
-    for name in report.overall:
+    for name, scores in report.overall.items():
+        if scores["model"] in (0, 1):
+            found[name] = wilson_interval(scores["model"], min(len(set(groups)), scores["n"]))
+            continue
         found[name] = half_sample_interval(groups, partial(_overall_of_some, benchmark, rows, report.samples, name))
     return found
 

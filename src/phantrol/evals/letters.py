@@ -10,13 +10,17 @@ from phantrol.evals.metrics import normalise, plain
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 _ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems)\b)[a-z]|I\s|I'"  # no letters of options
-_SAYS = r"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|答案(?:是|为|选)?|选项?|应选"
+_SAYS_CN = r"(?:我?选择?|应选|正确)?答案(?:是|为|选)?|我?选择?项?|应选"
+_SAYS = rf"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|{_SAYS_CN}"
 _ALONE = re.compile(r"^[\s(\[{*\"']*([A-Za-z])[\s)\]}*\"'.,:;!]*$")
-_STATED = re.compile(rf"(?:{_SAYS})[\s:*\"'(\[]*(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?=[)\].,:;!]|\s*$))")
+_STATED = re.compile(
+    rf"(?:{_SAYS})[\s:*\"'(\[]*(?!{_ARTICLE})"
+    r"([A-Z](?![A-Za-z'])|[b-z](?![A-Za-z'])|a(?=[)\].,:;!]|\s*$))"  # a small a is the article, but at an end
+)
 _MARKED = re.compile(r"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$)))")
 _BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z])")
 _LEADS = re.compile(
-    rf"[\s(\[*\"']*(?i:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is\b)?[\s:(\[]*)?"
+    rf"[\s(\[*\"']*(?:(?:(?i:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is\b)?)|{_SAYS_CN})[\s:(\[]*)?"
     rf"(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?![A-Za-z']|\s+[a-z]))"
     r"(?!\)?\s*(?:,|/|&|or\b|and\b)\s*\(?[A-Z](?![A-Za-z]))"
 )

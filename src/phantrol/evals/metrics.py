@@ -16,7 +16,7 @@ NUMBER_WORDS = (
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
 _WIDE = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}  # full-width letters, digits and signs
-_SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000", ".,\"\"''[] ")
+_SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000\N{MINUS SIGN}", ".,\"\"''[] -")
 _NUMBERS = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in NUMBER_WORDS))
 
 

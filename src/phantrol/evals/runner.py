@@ -201,7 +201,8 @@ def _check_batch(
     apart = [
         i for i, question in zip(chosen, questions, strict=True) if said[question.key] != samples[i].texts["model"]
     ]
-    console.print(f"{len(chosen)} questions asked again with batch size {other}: {len(apart)} answers differ.")
+    told = f"{len(chosen)} questions asked again with batch size {other}: {len(apart)} answers differ."
+    console.print(f"{found.report.benchmark}: {told}", soft_wrap=True)
     for i in apart[:SHOWN]:
         again = said[questions[chosen.index(i)].key]
         console.print(f"  {samples[i].id}: {samples[i].texts['model']!r}, and now {again!r}", markup=False)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from phantrol.data.choosing import choose_source
 from phantrol.data.collate import Collator
 from phantrol.data.sources.file import FileSource
 from phantrol.find import find
@@ -187,7 +188,11 @@ def open_groups(data: str, options: Sequence[str], images: Path | None, count: i
     size_px=64. Raises ValueError for an unknown name or option, and a row that is broken.
     """
     is_file = Path(data).exists() or Path(data).suffix not in ("", ".py")
-    source = FileSource(data, images=images) if is_file else find("sources", data)()
+    if data == "primer":  # whose tasks are weights by name, but names when they are typed
+        tasks = [option.removeprefix("tasks=") for option in options if option.startswith("tasks=")]
+        source, options = choose_source(tasks=tasks), [each for each in options if not each.startswith("tasks=")]
+    else:
+        source = FileSource(data, images=images) if is_file else find("sources", data)()
     source = override(source, options)
     size = min(len(source), count)
     stride = 1 if hasattr(source, "pictures") else len(source) / max(size, 1)  # one without end is as good anywhere

@@ -99,7 +99,7 @@ class GraftedDecoder:
         step = dataclasses.replace(step, blocks=blocks)
         if any(modifier.image_only for modifier in self.modifiers):
             step = dataclasses.replace(step, image_rows=image_rows(image_mask, *tokens.shape[:2]))
-        return super().forward(
+        outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -109,6 +109,9 @@ class GraftedDecoder:
             sequence=step,
             **kwargs,
         )
+        if state is not None and prompt_only and prompt_length is not None and not state.prompt_ended:
+            _end_known_prompt(past_key_values, state, prompt_length)
+        return outputs
 
 
 class GraftedGeneration:
@@ -266,6 +269,12 @@ def _follow_prompt(cache: Cache, state: SequenceState, is_prompt: bool | Tensor,
             f"{num_tokens} tokens of a prompt after an answer: what the prompt's later passes need was dropped when "
             "the answer began; begin with an empty cache, or pass prompt_length if these tokens are of the answer"
         )
+
+
+def _end_known_prompt(cache: Cache, state: SequenceState, prompt_length: int) -> None:
+    """Not in the first step of decoding: so all its steps are alike, and can be compiled."""
+    if int(cache.get_seq_length()) == prompt_length:
+        end_prompt(cache, state)
 
 
 def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:

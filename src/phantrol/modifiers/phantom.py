@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.blocks import split_blocks
-from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, merge_halves
+from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, merge_halves, scale_term
 
 PREFIX = "phantom_"  # of the attention function that wraps another one
 BLOCKS = "blocks_"  # of one that stands between the two, for rows of several sequences
@@ -113,7 +113,7 @@ class EnlargedCache:
         """[B, K, N, d] each → keys [B, K, T, 2d] (or d), values [B, K, T, 2d]."""
         value_states = torch.cat([value_states, self.attend("value", value_states)], dim=-1)
         if self._phantom.exact:
-            key_states = torch.cat([key_states, self._phantom.eta * self.attend("key", key_states)], dim=-1)
+            key_states = torch.cat([key_states, scale_term(self.attend("key", key_states), self._phantom.eta)], dim=-1)
         if self._cache is None:
             return key_states, value_states
         return self._cache.update(key_states, value_states, layer_idx, *args, **kwargs)
@@ -122,7 +122,7 @@ class EnlargedCache:
         """[B, H, N, d] → [B, H, N, 2d] (or d)."""
         if not self._phantom.exact:
             return query
-        return torch.cat([query, self._phantom.eta * self.attend("query", query)], dim=-1)
+        return torch.cat([query, scale_term(self.attend("query", query), self._phantom.eta)], dim=-1)
 
     def attend(self, kind: str, states: Tensor) -> Tensor:
         """Return y of the queries, keys or values: [B, heads, N, d] → [B, heads, N, d]."""
@@ -227,7 +227,7 @@ def phantom_attention(
         first, term = halves.chunk(2, dim=-1)
     else:  # fused attention wants values as wide as keys
         (first, weights), (term, _) = attend(value[..., :size]), attend(value[..., size:])
-    term = dimension.eta * term
+    term = scale_term(term, dimension.eta)
     return merge_halves(first, term, dimension.gate_1(first), dimension.gate_2(first + term)), weights
 
 

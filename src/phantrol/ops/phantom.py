@@ -41,7 +41,7 @@ def attend_anchor_heads(
     both sides of the softmax's fraction, so the result is the same and the work is H/Hkv times less.
     """
     batch, heads, tokens, size = states.shape
-    queries = F.gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
+    queries = _gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
     # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
     scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).transpose(1, 2))  # [B, A, H·N]
@@ -49,7 +49,12 @@ def attend_anchor_heads(
         hidden = ~visible.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
         scores = scores.masked_fill(hidden.reshape(scores.shape), -torch.inf)
     shares = torch.softmax(scores, dim=1).to(states.dtype)
-    return F.gelu(torch.matmul(shares.transpose(1, 2), values)).reshape(batch, heads, tokens, size)
+    return _gelu(torch.matmul(shares.transpose(1, 2), values)).reshape(batch, heads, tokens, size)
+
+
+def scale_term(term: Tensor, eta: float | Tensor) -> Tensor:
+    """Return η·term; `term` itself where η is the number 1, as it is by default."""
+    return term if isinstance(eta, float) and eta == 1 else eta * term
 
 
 def merge_halves(first: Tensor, term: Tensor, first_score: Tensor, second_score: Tensor) -> Tensor:
@@ -61,4 +66,9 @@ def merge_halves(first: Tensor, term: Tensor, first_score: Tensor, second_score:
 
     Differs: the released code divides exponentials, which overflow; the sigmoid is the same function and does not.
     """
-    return first + torch.sigmoid(second_score - first_score) * term
+    return torch.addcmul(first, torch.sigmoid(second_score - first_score), term)
+
+
+def _gelu(fresh: Tensor) -> Tensor:
+    """gelu of a tensor nobody else holds: in place where no gradient is wanted, which saves a third of its time."""
+    return F.gelu(fresh) if torch.is_grad_enabled() else torch.ops.aten.gelu_(fresh)

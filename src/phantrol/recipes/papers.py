@@ -70,6 +70,7 @@ def trol(text: BasePart, vision: BasePart, bits: Bits, root: str) -> Recipe:
         accumulation=6,
         precision="bfloat16",
         gradient_checkpointing=True,
+        padding_free=True,  # [ours]: the same losses, sooner
     )
     step_2 = replace(step_1, name="tune", train=(*step_1.train, "*lora_*"))
     lora = Lora(rank=64, alpha=64, targets=("all",))  # [T] has the numbers, which linear layers is [ours]
@@ -95,6 +96,7 @@ def phantom(text: BasePart, root: str) -> Recipe:
         accumulation=4,
         precision="bfloat16",
         gradient_checkpointing=True,
+        padding_free=True,  # [ours]: the same losses, sooner
     )
     step_2 = replace(step_1, name="tune", loss=Sft(), train=(*step_1.train, "*lora_*"))
     lora = Lora(rank=256, alpha=256, targets=("all",), vision=True)

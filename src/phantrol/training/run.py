@@ -41,7 +41,7 @@ from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
 from phantrol.training.run_lock import held
-from phantrol.training.sharding import check_launch
+from phantrol.training.sharding import check_launch, check_ranks
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import StageTrainer, process_state
@@ -59,11 +59,13 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     out_dir  the folder of the run: empty or new, unless the run is resumed
     resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint
 
-    Raises ValueError for a folder that is in use, a recipe that is not that of the run, a checkpoint that is not whole,
-    a source without what its stage needs, a loss that is not finite, a full disk, a service to report to that is not
-    installed. On SIGTERM and Ctrl-C it writes a checkpoint and raises SystemExit(143) or SystemExit(130).
+    Raises ValueError for a folder that is in use, a recipe that is not that of the run or that so many ranks cannot
+    share, a checkpoint that is not whole, a source without what its stage needs, a loss that is not finite, a full
+    disk, a service to report to that is not installed. On SIGTERM and Ctrl-C it writes a checkpoint and raises
+    SystemExit(143) or SystemExit(130).
     """
     check_launch()
+    check_ranks(recipe, process_state().num_processes)
     out_dir, console = Path(out_dir), console or Console(stderr=True, quiet=not process_state().is_main_process)
     _check_folder(out_dir, recipe, resume)
     if resume and (out_dir / _FINAL).is_dir():

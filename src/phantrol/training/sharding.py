@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phantrol.training.recipe import Stage
+from phantrol.training.recipe import Recipe, Stage
 
 ACCELERATE_SWITCHES = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero2 or sharding=zero3"}
 
@@ -23,12 +23,7 @@ class Sharding:
     """What a trainer asks of an engine that cuts a model into shards. One object serves one stage."""
 
     def check(self, model: nn.Module, stage: Stage) -> None:
-        """Raise ValueError if this stage cannot be trained in shards."""
-        if stage.optimiser == "muon":
-            raise ValueError(
-                f"stage {stage.name!r}: got optimiser='muon' with sharding, expected adamw, since Muon needs whole "
-                "matrices; set sharding=none, or stages.*.optimiser=adamw"
-            )
+        """Raise ValueError if what this stage trains of a model cannot be in shards."""
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and any(
                 p.requires_grad for p in module.parameters()
@@ -88,6 +83,25 @@ def sharding_of(name: str, ranks: int) -> Sharding | None:
     from phantrol.training.sharding_zero import Zero
 
     return Zero(int(name.removeprefix("zero")))
+
+
+def check_ranks(recipe: Recipe, ranks: int) -> None:
+    """Raise ValueError if a stage of a recipe cannot be shared by so many ranks."""
+    is_sharded = sharding_of(recipe.sharding, ranks) is not None
+    for stage in recipe.stages:
+        where = f"stage {stage.name!r}"
+        if stage.batch_size % (stage.accumulation * ranks):
+            raise ValueError(
+                f"{where}: got batch_size={stage.batch_size}, expected a multiple of accumulation × ranks = "
+                f"{stage.accumulation} × {ranks}"
+            )
+        if is_sharded and stage.optimiser == "muon":
+            raise ValueError(
+                f"{where}: got optimiser='muon' with sharding, expected adamw, since Muon needs whole matrices; set "
+                "sharding=none, or stages.*.optimiser=adamw"
+            )
+        if is_sharded and stage.feature_cache:
+            raise ValueError(f"{where}: got feature_cache and sharding, expected one of them")
 
 
 def check_launch() -> None:

@@ -40,24 +40,22 @@ class Zero(Sharding):
         self.parameters = [parameter for group in base.param_groups for parameter in group["params"]]
         self.sizes = [len(group["params"]) for group in base.param_groups]
         scheduler = trainer.create_scheduler(trainer.args.max_steps, base)
-        config = self._config(trainer.args, trainer.stage.precision)
-        engine, optimiser, _, _ = deepspeed.initialize(model=trainer.model, optimizer=base, config=config)
+        # the weights stay float32 under accelerate's autocast; under DeepSpeed's own, gradients would travel in bfloat16
+        model = trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
+        engine, optimiser, _, _ = deepspeed.initialize(model=model, optimizer=base, config=self._config(trainer.args))
         self._make_states(optimiser)
         trainer.model_wrapped, trainer.optimizer = engine, DeepSpeedOptimizerWrapper(optimiser)
         trainer.optimizer._is_accelerate_prepared = True
         trainer.lr_scheduler, trainer._created_lr_scheduler = scheduler, False  # Trainer would make it again
         _step_through(engine, trainer.accelerator)
 
-    def _config(self, args: Any, precision: str) -> dict[str, Any]:
-        # the weights stay as they are and bfloat16 is computed under autocast, as without shards
-        autocast = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}} if precision == "bfloat16" else {}
+    def _config(self, args: Any) -> dict[str, Any]:
         return {
             "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
             "gradient_accumulation_steps": args.gradient_accumulation_steps,
             "gradient_clipping": args.max_grad_norm,
             "zero_optimization": {"stage": self.level, "stage3_param_persistence_threshold": 0},
             "zero_allow_untested_optimizer": True,
-            **autocast,
         }
 
     def _set_state(self, parameter: nn.Parameter, name: str, value: Tensor) -> None:

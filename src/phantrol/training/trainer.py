@@ -27,7 +27,7 @@ from phantrol.training.optimiser import build_optimiser, lr_factor
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.reference import Reference
 from phantrol.training.sharded_trainer import ShardedTrainer
-from phantrol.training.sharding import Sharding, sharding_of
+from phantrol.training.sharding import sharding_of
 from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.speed import Speed
 from phantrol.training.stage_collator import collator
@@ -42,7 +42,7 @@ class StageTrainer(ShardedTrainer):
     """Trains `recipe.stages[number]`. Checkpoints go to `run_dir`/stages/NUMBER-NAME/.
 
     Raises ValueError if the stage cannot run: a pattern that matches nothing, packing on attention that takes no mask,
-    a batch that the ranks cannot share. While training it raises ValueError for a loss or gradient that is not finite.
+    a batch norm in shards. While training it raises ValueError for a loss or gradient that is not finite.
     """
 
     def __init__(
@@ -59,13 +59,15 @@ class StageTrainer(ShardedTrainer):
         self.patterns = tuple(pattern for earlier in recipe.stages[: number + 1] for pattern in earlier.train)
         self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
+        if self.sharding is not None:
+            self.sharding.check(model, stage)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
         self.stop_signal = StopSignal(process_state().num_processes)
         self.skipped = SkippedRows(run_dir / FILE, stage.name)
         self.held_out = HeldOutLoss(self) if stage.held_out else None
         super().__init__(
             model=model,
-            args=training_arguments(model, recipe, number, run_dir, self.sharding),
+            args=training_arguments(model, recipe, number, run_dir),
             data_collator=collator(model, processor, stage),
             train_dataset=Groups(stage.data, recipe.stage_seed(number), stage.max_steps * stage.batch_size),
             callbacks=[self.stop_signal, *([self.held_out] if self.held_out else []), *(callbacks or [])],
@@ -73,7 +75,7 @@ class StageTrainer(ShardedTrainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True  # losses are divided by the totals of a step
         self.towers = frozen_towers(model)
-        give_feature_cache(model, stage, self.sharding is not None)
+        give_feature_cache(model, stage)
         self.reference = Reference(model) if stage.loss.needs_reference else None
         self.meters, self.speed = Meters(), Speed(getattr(torch, stage.precision))
         self.gates = GateStatistics(model, recipe.log_every_steps, stage.max_steps)
@@ -228,20 +230,12 @@ def process_state() -> PartialState:
     return PartialState(cpu=torch.accelerator.current_accelerator() is None)
 
 
-def training_arguments(
-    model: nn.Module, recipe: Recipe, number: int, run_dir: Path, sharding: Sharding | None = None
-) -> TrainingArguments:
+def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:
     """Return what transformers' Trainer needs to know of a stage; the rest is decided in StageTrainer."""
     stage, state = recipe.stages[number], process_state()
-    ranks = state.num_processes
-    if stage.batch_size % (stage.accumulation * ranks):
-        raise ValueError(
-            f"stage {stage.name!r}: got batch_size={stage.batch_size}, expected a multiple of accumulation × ranks = "
-            f"{stage.accumulation} × {ranks}"
-        )
-    known = dict(
+    args = TrainingArguments(
         output_dir=str(stage_dir(run_dir, number, stage.name)),
-        per_device_train_batch_size=stage.batch_size // stage.accumulation // ranks,
+        per_device_train_batch_size=stage.batch_size // stage.accumulation // state.num_processes,
         gradient_accumulation_steps=stage.accumulation,
         max_steps=stage.max_steps,
         learning_rate=stage.lr,
@@ -262,9 +256,6 @@ def training_arguments(
         # a rank whose batch has no picture uses no projector; torchrun makes a group of one rank too
         ddp_find_unused_parameters=torch.distributed.is_available() and torch.distributed.is_initialized(),
     )
-    if sharding is not None:
-        sharding.check(model, stage)
-    args = TrainingArguments(**known)
     if args.n_gpu > 1:
         args._n_gpu = 1  # without torchrun Trainer would split batches by torch's DataParallel, which cannot split ours
     return args
@@ -279,13 +270,11 @@ def set_gradient_checkpointing(model: nn.Module, wanted: bool) -> None:
             model.gradient_checkpointing_disable()
 
 
-def give_feature_cache(model: nn.Module, stage: Stage, is_sharded: bool) -> None:
+def give_feature_cache(model: nn.Module, stage: Stage) -> None:
     """Give the vision tower the stage's cache, or take away that of the stage before.
 
-    Raises ValueError if the tower is trained or spread over ranks.
+    Raises ValueError if the tower is trained.
     """
-    if stage.feature_cache and is_sharded:
-        raise ValueError(f"stage {stage.name!r}: got feature_cache and sharding, expected one of them")
     for tower in vision_towers(model):
         cache = FeatureCache(stage.feature_cache, stage.feature_cache_gb * 1e9) if stage.feature_cache else None
         remember_features(tower, cache)

@@ -31,8 +31,9 @@ class Endpoint:
     url          ends in /v1, as for OpenAI's client;  model  its name there
     key_names    variables of the environment in which a key may stand, the first that is set wins; none is needed by
                  a server without keys
-    per_minute   most requests in a minute, None: as many as go;  retries  of one request, when busy or out of reach
-    timeout_s    of one request;  temperature, max_tokens  of the answer
+    per_minute   most requests in a minute to the address, None: as many as go
+    retries      of one request, when busy or out of reach;  timeout_s  of one request
+    temperature, max_tokens  of the answer
     price_in, price_out  of a million tokens, in any currency
 
     Raises ValueError for an address that is none, or carries a password.
@@ -62,16 +63,32 @@ class Endpoint:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
+class Pace:
+    """Lets threads go on one after the other, so many a minute; None: at once."""
+
+    def __init__(self, per_minute: float | None = None):
+        self.per_minute, self._next_s, self._lock = per_minute, 0.0, threading.Lock()
+
+    def wait(self) -> None:
+        if self.per_minute is None:
+            return
+        with self._lock:
+            turn = max(self._next_s, time.monotonic())
+            self._next_s = turn + 60 / self.per_minute
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
 @dataclass
 class Asker:
     """Sends requests to one endpoint, from any number of threads; `retried` counts those that were sent again.
 
+    pace  shared by all who ask the same address; by default the endpoint's own
     Raises ValueError if OpenAI's client is not installed.
     """
 
     endpoint: Endpoint
+    pace: Pace | None = None
     retried: int = 0
-    _next_s: float = 0.0
     _lock: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -79,6 +96,7 @@ class Asker:
             import openai
         except ImportError:
             raise ValueError("asking an endpoint needs OpenAI's client: pip install 'phantrol[triples]'") from None
+        self.pace = self.pace or Pace(self.endpoint.per_minute)
         key = next((os.environ[name] for name in self.endpoint.key_names if os.environ.get(name)), "")
         self._secret, self._errors = key, openai
         options = dict(base_url=self.endpoint.url, max_retries=0, timeout=self.endpoint.timeout_s)
@@ -91,7 +109,7 @@ class Asker:
         """
         errors, endpoint = self._errors, self.endpoint
         for attempt in range(endpoint.retries + 1):
-            self._wait_for_turn()
+            self.pace.wait()
             try:
                 done = self._client.chat.completions.create(
                     model=endpoint.model,
@@ -113,14 +131,6 @@ class Asker:
                     self.retried += 1
                 time.sleep(asked_s if asked_s is not None else min(60.0, 0.5 * 2**attempt * random.uniform(0.7, 1.3)))
         raise RefusedRequest(f"{endpoint.retries + 1} times in a row: {reason}")
-
-    def _wait_for_turn(self) -> None:
-        if self.endpoint.per_minute is None:
-            return
-        with self._lock:
-            turn = max(self._next_s, time.monotonic())
-            self._next_s = turn + 60 / self.endpoint.per_minute
-        time.sleep(max(0.0, turn - time.monotonic()))
 
     def _said(self, error: Exception) -> str:
         text = " ".join(f"{type(error).__name__}: {error}".split())

@@ -90,7 +90,7 @@ def make_by_asking(
     check_kinds(kinds)
     check_out(out)
     len(rows)
-    askers = Asker(asking), Asker(judging)
+    askers = askers_of(asking, judging)
     journal = Journal(journal_path(out))
     before, tally = len(journal), Tally()
     try:
@@ -101,6 +101,12 @@ def make_by_asking(
     finally:
         journal.close()
     return tally
+
+
+def askers_of(asking: Endpoint, judging: Endpoint) -> tuple[Asker, Asker]:
+    """Return who asks each endpoint; requests to one address are counted together."""
+    writer = Asker(asking)
+    return writer, Asker(judging, writer.pace if judging.url == asking.url else None)
 
 
 def check_kinds(kinds: tuple[str, ...]) -> None:

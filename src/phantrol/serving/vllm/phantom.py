@@ -13,6 +13,8 @@ from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_
 
 from phantrol.modifiers.phantom import PhantomDimension
 
+gelu_ = torch.ops.aten.gelu_  # in place, which F.gelu is not: with many tokens it is memory that takes the time
+
 
 class ServedPhantom(nn.Module):
     """What one pass of one layer knows of the anchor. The parameters are the attention module's, which loads them.
@@ -71,12 +73,12 @@ class ServedPhantom(nn.Module):
 
     def _side_by_side(self, states: Tensor) -> Tensor:
         """[T, R, d] → [T, R, 2d], states and η·y                                                  [Phantom, eq. 1]"""
-        queries = F.gelu(torch.bmm(states.transpose(0, 1), self.weight))
+        queries = gelu_(torch.bmm(states.transpose(0, 1), self.weight))
         # float32, since a product of large states overflows float16; the anchor's heads first, since a softmax over a
         # short last axis is several times slower on a CPU
         scores = torch.bmm(self.keys, queries.float().mT)  # [R, A, T]
         shares = torch.softmax(scores, dim=1).to(states.dtype)
-        said = F.gelu(torch.bmm(shares.mT, self.values)).transpose(0, 1)
+        said = gelu_(torch.bmm(shares.mT, self.values)).transpose(0, 1)
         return torch.cat([states, said * self.eta if self.scaled else said], dim=-1)
 
     def merge(self, attended: Tensor) -> Tensor:

@@ -1,0 +1,238 @@
+"""What the methods cost on an accelerator, and how near to its limits they come: one command, no download.
+
+    python scripts/bench_gpu.py --json runs/gpu.json
+
+Random weights in bfloat16 of InternLM2-1.8B's and 7B's shapes, batches of 1 and 32, prompts of 2,048 tokens; each
+method in turn with the plain backbone, medians. Rows are as of `phantrol bench`, named SHAPE.bBATCH.METHOD.WORK, with
+
+share        decode: bytes of weights (once for each pass) and of the cache, over the time, as a share of the bandwidth;
+             prefill, train_step: products counted as they run, those that checkpointing repeats left out, over the time,
+             as a share of the matrix throughput
+plain_share  the same of the plain backbone
+
+The limits are given, or measured by a copy of 1 GiB, and known by the name of a GPU, else by a large product. `decode` is eager, `decode_compiled`
+has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs. A row that does not fit says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel, StaticCache
+
+from phantrol.bench.run import machine, versions
+from phantrol.bench.timing import cache_bytes
+from phantrol.modifiers.graft import graft, grafted_modifiers
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+from phantrol.training.flops import FlopCounter, peak_flops
+
+SHAPES = {
+    "1.8B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=16),
+    "7B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32),
+    "tiny": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=16, vocab_size=256),
+}
+WORKS = ("prefill", "decode", "decode_compiled", "train_step")
+
+
+def methods(layers: int) -> dict[str, tuple[Any, ...]]:
+    trol, phantom = TrolConfig(tokens="prompt", gate_bias=0.0), PhantomConfig(init="random")
+    skip = tuple(range(int(0.3 * layers + 1e-6), layers))
+    return {
+        "trol_prompt": (trol,),
+        "trol_all": (TrolConfig(gate_bias=0.0),),
+        "trol_budget": (dataclasses.replace(trol, skip=skip),),
+        "phantom": (phantom,),
+        "both": (trol, phantom),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """bytes_s  of memory;  flop_s  of products of matrices, both a second"""
+
+    bytes_s: float
+    flop_s: float
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--shapes", default="1.8B,7B")
+    parser.add_argument("--batches", default="1,32")
+    parser.add_argument("--works", default=",".join(WORKS))
+    parser.add_argument("--prompt", type=int, default=2048, help="tokens")
+    parser.add_argument("--tokens", type=int, default=16, help="that are decoded in a run")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--train-batch", type=int, default=4, help="largest batch of a training step")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--gb-s", type=float, help="bandwidth of the memory; by default measured")
+    parser.add_argument("--tflop-s", type=float, help="matrix throughput; by default measured")
+    chosen = parser.parse_args(arguments)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    dtype = getattr(torch, chosen.dtype)
+    measured = measure_limits(device, dtype) if not (chosen.gb_s and chosen.tflop_s) else Limits(0, 0)
+    limits = Limits((chosen.gb_s or 0) * 1e9 or measured.bytes_s, (chosen.tflop_s or 0) * 1e12 or measured.flop_s)
+    rows: list[dict[str, Any]] = []
+    where = machine(torch.get_num_threads()) | {"device": device_name(device), "dtype": chosen.dtype}
+    for shape in chosen.shapes.split(","):
+        for method, configs in methods(SHAPES[shape]["num_hidden_layers"]).items():
+            sides = {"plain": build(shape, (), dtype, device), "ours": build(shape, configs, dtype, device)}
+            for batch in map(int, chosen.batches.split(",")):
+                for work in chosen.works.split(","):
+                    rows_of = min(batch, chosen.train_batch) if work == "train_step" else batch
+                    name = f"{shape}.b{rows_of}.{method}.{work}"
+                    if name not in [row["name"] for row in rows]:
+                        rows.append({"name": name} | measure(sides, work, rows_of, chosen, limits))
+                        print(json.dumps(rows[-1]), flush=True)
+                        found = {"machine": where | dataclasses.asdict(limits), "versions": versions(), "rows": rows}
+                        write(chosen.json, json.dumps(found, indent=1) + "\n")
+            del sides
+            free()
+    return rows
+
+
+def build(shape: str, configs: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    sizes = dict(vocab_size=92544, num_key_value_heads=8, max_position_embeddings=8192) | SHAPES[shape]
+    torch.manual_seed(0)
+    with torch.device(device):
+        return graft(AutoModelForCausalLM.from_config(LlamaConfig(**sizes), dtype=dtype), configs).eval()
+
+
+def measure(sides: dict[str, PreTrainedModel], work: str, batch: int, chosen: Any, limits: Limits) -> dict[str, Any]:
+    """Return ratio, medians and shares of one work; {"error"} where it does not fit."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    shares: dict[str, float] = {}
+    ready: dict[str, Callable[[], float]] = {}
+    try:
+        for side, model in sides.items():
+            ready[side], amount, limit = prepare(model, work, batch, chosen, limits)
+            shares[side] = amount / limit
+            ready[side]()
+        for run in range(chosen.runs):
+            for side in sides if run % 2 else reversed(sides):
+                seconds[side].append(ready[side]())
+    except torch.OutOfMemoryError as error:
+        return {"error": str(error).splitlines()[0]}
+    finally:
+        ready.clear()
+        for model in sides.values():
+            model.zero_grad(set_to_none=True)
+            model.eval().gradient_checkpointing_disable()
+        torch._dynamo.reset()
+        free()
+    ratios = [ours / plain for ours, plain in zip(seconds["ours"], seconds["plain"], strict=True)]
+    ours, plain = (statistics.median(seconds[side]) for side in ("ours", "plain"))
+    return {
+        "ratio": statistics.median(ratios), "ours": ours, "plain": plain,
+        "unit": "s/token" if work.startswith("decode") else "s", "runs": chosen.runs,
+        "share": shares["ours"] / ours, "plain_share": shares["plain"] / plain,
+    }  # fmt: skip
+
+
+def prepare(
+    model: PreTrainedModel, work: str, batch: int, chosen: Any, limits: Limits
+) -> tuple[Callable[[], float], float, float]:
+    """Return what gives the seconds of a run, the bytes or products that it needs, and how many a second there are."""
+    device = model.device
+    prompt = torch.arange(chosen.prompt, device=device).expand(batch, -1) % (model.config.vocab_size - 16) + 16
+    known = {"prompt_length": chosen.prompt} if grafted_modifiers(model) else {}
+    if work == "train_step":
+        model.train().gradient_checkpointing_enable()
+
+        def step() -> None:
+            model(prompt, labels=prompt, use_cache=False).loss.backward()
+            model.zero_grad(set_to_none=True)
+
+        return lambda: timed(step, device), count_flops(step), limits.flop_s
+    if work == "prefill":
+
+        @torch.inference_mode()
+        def read() -> None:
+            model(prompt, past_key_values=DynamicCache(config=model.config), logits_to_keep=1, **known)
+
+        return lambda: timed(read, device), count_flops(read), limits.flop_s
+    compiled = work == "decode_compiled"
+    length = chosen.prompt + chosen.tokens * (chosen.runs + 2)
+    cache = StaticCache(model.config, max_cache_len=length) if compiled else DynamicCache(config=model.config)
+    forward = torch.compile(model, mode="reduce-overhead", fullgraph=True, dynamic=False) if compiled else model
+    with torch.no_grad():
+        model(prompt, past_key_values=cache, logits_to_keep=1, **known)
+    token, place = prompt[:, :1].clone(), torch.full((batch, 1), chosen.prompt, device=device)
+
+    @torch.no_grad()
+    def answer() -> None:
+        for _ in range(chosen.tokens):
+            forward(token, past_key_values=cache, position_ids=place)
+            place.add_(1)
+
+    bytes_a_token = weight_bytes(model) + cache_bytes(cache)
+    return lambda: timed(answer, device) / chosen.tokens, bytes_a_token, limits.bytes_s
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of weights that one token reads: a layer's once for each of its passes over an answer."""
+    decoder = model.get_decoder()
+    total = size_of(decoder.norm) + size_of(model.lm_head)
+    for layer in decoder.layers:
+        answers = getattr(layer, "traversal_tokens", "prompt") == "all"
+        total += size_of(layer) * (layer.traversal_passes if answers else 1)
+    return total
+
+
+def size_of(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def count_flops(work: Callable[[], None]) -> float:
+    with FlopCounter() as counter:
+        work()
+    return float(counter.flops)
+
+
+def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
+    one = torch.empty(2**24 if device.type == "cpu" else 2**30, dtype=torch.uint8, device=device)
+    other = torch.empty_like(one)
+    copying = min(timed(lambda: other.copy_(one), device) for _ in range(10))
+    return Limits(2 * one.numel() / copying, peak_flops(device, dtype))
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(text, "utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    main()

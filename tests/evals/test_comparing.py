@@ -1,0 +1,122 @@
+"""Two results row by row, and tables and figures of several beside what the papers published."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from phantrol.evals.card import read_reports
+from phantrol.evals.compare import compare_files
+from phantrol.evals.tables import collect, read_papers, to_latex, to_markdown, write_table
+
+
+def test_a_comparison(scored):
+    found = compare_files(scored / "a.json", scored / "b.json")
+    names = [each.name for each in found.differences]
+    assert names[:2] == ["shape", "captions"] and "mean of tasks" in names and "existence_f1" in names
+    (a,), (b,) = (read_reports(scored / name) for name in ("a.json", "b.json"))
+    for each in found.differences:
+        if each.name in a["scores"]:
+            assert (each.a, each.b) == (a["scores"][each.name]["model"], b["scores"][each.name]["model"])
+            assert each.low <= each.b - each.a <= each.high
+            assert each.p <= each.p_holm <= 1
+    assert next(each for each in found.differences if each.name == "existence_f1").p is None
+    assert found.remarks == ()
+    same = compare_files(scored / "a.json", scored / "alone.json")
+    assert all(each.a == each.b and each.p in (1.0, None) for each in same.differences)
+    assert any("same weights" in remark for remark in same.remarks)
+    assert any("batch_size is 16 and 1" in remark for remark in same.remarks)
+
+
+def test_a_clear_difference_is_found(scored, tmp_path):
+    (report,) = read_reports(scored / "a.json")
+    report["rows"] = [{"id": f"{i}", "task": "t", "prompt_sha256": "", "scores": {"t": 0.0}} for i in range(40)]
+    (tmp_path / "worse.json").write_text(json.dumps(report))
+    for row in report["rows"][:30]:
+        row["scores"]["t"] = 1.0
+    report["rows"].append({"id": "lone", "task": "t", "prompt_sha256": "", "scores": {"t": 1.0}})
+    report["card"]["judge"] = {"model": "gpt"}
+    (tmp_path / "better.json").write_text(json.dumps(report))
+    found = compare_files(tmp_path / "worse.json", tmp_path / "better.json")
+    each = found.differences[0]
+    assert (each.a, each.b, each.rows) == (0.0, 0.75, 40) and each.low > 0.5 and each.p < 1e-6
+    assert any("0 rows of A and 1 of B have no partner" in remark for remark in found.remarks)
+    assert any("scores do not compare" in remark for remark in found.remarks)
+    report["split"] = "test"
+    (tmp_path / "other.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match="expected a benchmark and split that both have"):
+        compare_files(tmp_path / "worse.json", tmp_path / "other.json")
+    (tmp_path / "bare.json").write_text("{}")
+    with pytest.raises(ValueError, match="no results with a card"):
+        compare_files(tmp_path / "bare.json", tmp_path / "other.json")
+    with pytest.raises(ValueError, match="no file"):
+        compare_files(tmp_path / "none.json", tmp_path / "other.json")
+
+
+@pytest.fixture
+def published(scored, tmp_path):
+    """A file with made-up results on four benchmarks of the papers."""
+    (report,) = read_reports(scored / "a.json")
+    reports = []
+    for name, value, scale in (
+        ("pope", 80.0, 100),
+        ("mme", 1400.0, 2800),
+        ("mmstar", 40.0, 100),
+        ("own_set", 50.0, 100),
+    ):
+        headline = {"name": "overall", "value": value, "low": value - 2, "high": value + 2, "scale": scale}
+        card = report["card"] | {"headline": headline, "protocol": "paper", "limit": 9 if name == "pope" else None}
+        reports.append(report | {"benchmark": name, "model": "runs/mine_1/final", "card": card})
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps({"benchmarks": reports}))
+    return path
+
+
+def test_a_table_beside_the_papers(published):
+    found = collect([published])
+    assert list(found.columns.values()) == ["POPE", "MME", "MMStar", "own_set"]
+    lines = to_markdown(found).splitlines()
+    cells = ["80.0 (78.0–82.0)<sup>1</sup>", "1400 (1398–1402)", "40.0 (38.0–42.0)", "50.0 (48.0–52.0)"]
+    assert lines[2] == "| mine_1/final | paper | " + " | ".join(cells) + " |"
+    assert "| TroL-7B | published: TroL | 87.8 | 2308 | 51.3 | – |" in lines
+    assert "| Phantom-0.5B | published: Phantom | 86.0 | 1743 | – | – |" in lines
+    assert "1. POPE: at most 9 rows of each task were asked, of all that there are." in lines
+    assert any(line.startswith("Published, not measured here: Lee et al., TroL") for line in lines)
+    ours = to_markdown(collect([published], published=False))
+    assert "TroL" not in ours and "Phantom" not in ours
+    latex = to_latex(found)
+    assert r"mine\_1/final & paper & 80.0 (78.0--82.0)$^{1}$ & 1400" in latex
+    assert latex.count(r"\hline") == 4 and r"own\_set" in latex
+    with pytest.raises(ValueError, match="two results on pope"):
+        collect([published, published])
+
+
+def test_the_papers_rows_are_those_of_the_tables():
+    papers = read_papers()
+    rows = {row["model"]: row["scores"] for row in papers["rows"]}
+    assert len(rows) == 7 and all(set(scores) <= set(papers["columns"]) for scores in rows.values())
+    assert (rows["TroL-7B"]["mmbench"], rows["TroL-7B"]["mathvista"], rows["TroL-7B"]["mm_vet"]) == (83.5, 51.8, 54.7)
+    assert (rows["Phantom-7B"]["mme"], rows["Phantom-1.8B"]["pope"], rows["Phantom-0.5B"]["blink"]) == (
+        2126,
+        89.6,
+        39.3,
+    )
+    from phantrol.find import names
+
+    assert set(papers["columns"]) <= set(names("benchmarks"))
+
+
+def test_figures(published, tmp_path):
+    for more in (True, False):
+        write_table(collect([published], more), tmp_path / f"{more}.png")
+    with_papers, alone = (Image.open(tmp_path / f"{more}.png") for more in (True, False))
+    assert with_papers.height > alone.height or with_papers.width > alone.width
+    blue = sum(count for count, colour in alone.convert("RGB").getcolors(1 << 20) if colour[2] > 150 > colour[0])
+    assert blue > 1000  # bars and the radar of our row
+    write_table(collect([published]), tmp_path / "t.md")
+    write_table(collect([published]), tmp_path / "t.tex")
+    with pytest.raises(ValueError, match=r"\.md, \.tex or \.png"):
+        write_table(collect([published]), tmp_path / "t.pdf")
+    assert sorted(file.suffix for file in tmp_path.iterdir() if file.stem == "t") == [".md", ".tex"]

@@ -1,0 +1,275 @@
+"""`convert`, when something is wrong: one line that says what, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from phantrol import cli
+from phantrol.models.released.convert import convert
+from phantrol.models.released.source import Source
+
+pytestmark = pytest.mark.usefixtures("no_grad")
+
+
+def spoil_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}), "utf-8")
+
+
+def spoil_weights(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    """In the shard that holds O_PROJ."""
+    path = next(path for path in folder.glob("*.safetensors") if O_PROJ in load_file(path))
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+    for index in folder.glob("*.index.json"):
+        table = json.loads(index.read_text("utf-8"))
+        table["weight_map"] = {name: path.name for name in weights} | {
+            name: file for name, file in table["weight_map"].items() if file != path.name
+        }
+        index.write_text(json.dumps(table), "utf-8")
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /nonexistent/pwned",)
+
+
+def other_model(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def missing_shard(folder: Path) -> None:
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+def wrong_shape(folder: Path) -> None:
+    spoil_weights(folder, lambda weights: weights.update({O_PROJ: torch.zeros(3, 5)}))
+
+
+def unknown_backbone(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    spoil_config(folder, llm_config={**config["llm_config"], "architectures": ["GemmaForCausalLM"]})
+
+
+def code(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Payload()}, protocol=2))
+
+
+def zipped_code(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    torch.save({"x": Payload()}, folder / "pytorch_model.bin")
+
+
+def no_tensors(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    torch.save([1, 2], folder / "pytorch_model.bin")
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def no_header(folder: Path) -> None:
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"no safetensors at all")
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{", "utf-8")
+
+
+def a_config_without_heads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    del config["llm_config"]["max_position_embeddings"]
+    spoil_config(folder, llm_config=config["llm_config"])
+
+
+def missing_tensor(folder: Path) -> None:
+    spoil_weights(folder, lambda weights: weights.pop(O_PROJ))
+
+
+def extra_tensor(folder: Path) -> None:
+    spoil_weights(
+        folder, lambda weights: weights.update({"language_model.model.layers.0.adapter.weight": torch.ones(2)})
+    )
+
+
+def outside(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    table = json.loads(index.read_text("utf-8"))
+    table["weight_map"] = {name: f"../{file}" for name, file in table["weight_map"].items()}
+    index.write_text(json.dumps(table), "utf-8")
+
+
+def no_weights(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+
+
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def another_image_token(folder: Path) -> None:
+    spoil_config(folder, image_token_index=7)
+
+
+O_PROJ = "language_model.model.layers.0.self_attn.o_proj.weight"
+SPOILS = [
+    (other_model, r"found architectures \['LlamaForCausalLM'\], model_type 'llama', .*expected vision_proj"),
+    (
+        missing_shard,
+        "shard model-00002-of-00002.safetensors is missing in .* though model.safetensors.index.json names",
+    ),
+    (wrong_shape, rf"{O_PROJ} has shape \[3, 5\].*expected \[64, 64\]"),
+    (unknown_backbone, "found architectures .*GemmaForCausalLM"),
+    (
+        code,
+        r"pytorch_model.bin is a pickle that wants to run \w+\.system: refused|is broken, or saved by a PyTorch before",
+    ),
+    (zipped_code, r"pytorch_model.bin is a pickle that wants to run \w+\.system: refused"),
+    (no_tensors, "holds a list: expected a table of tensors"),
+    (truncated, "model-00001-of-00002.safetensors is broken or not whole"),
+    (no_header, "model-00001-of-00002.safetensors is broken or not whole"),
+    (no_config, "no config.json in"),
+    (broken_config, "config.json is broken"),
+    (a_config_without_heads, "config.json names no max_position_embeddings"),
+    (missing_tensor, f"tensor {O_PROJ} is missing"),
+    (
+        extra_tensor,
+        "tensor language_model.model.layers.0.adapter.weight is left over: no part of a phantom model on qwen2",
+    ),
+    (outside, "shard ../model-00001-of-00002.safetensors is missing"),
+    (no_weights, "no weights in .*expected model.safetensors"),
+    (no_tokenizer, "has no tokenizer"),
+    (another_image_token, "the image token is 7 in the weights' configuration and 500 in the tokenizer"),
+]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["phantrol", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILS, ids=[spoil.__name__ for spoil, _ in SPOILS])
+def test_what_a_user_can_get_wrong(
+    spoil: Callable[[Path], None],
+    message: str,
+    copy_of: Callable[..., Path],
+    run: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+):
+    source = copy_of("phantom", "qwen2")
+    spoil(source)
+    capsys.readouterr()
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and complaint.count("\n") == 1, complaint
+    assert re.search(message, complaint), complaint
+    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+
+
+def test_trol_without_its_gates(copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
+    source = copy_of("trol", "phi3")
+    (source / "trol_gating.pt").unlink()
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and "no trol_gating.pt beside the weights" in complaint and "download it too" in complaint
+    (source / "trol_gating.pt").write_bytes(pickle.dumps({"0.weight": Payload()}, protocol=2))
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and "trol_gating.pt is a pickle that wants to run posix.system: refused" in complaint
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "mine.txt").write_text("mine")
+    status, _, complaint = run("convert", sources("phantom", "qwen2"), tmp_path / "new")
+    assert status == 2 and "exists" in complaint and os.listdir(tmp_path / "new") == ["mine.txt"]
+
+
+def test_no_such_source(run: Callable[..., Any], tmp_path: Path):
+    for source, message in (
+        ("nowhere", "no folder nowhere"),
+        ("BK-Lee/TroL-0B", "no folder BK-Lee/TroL-0B, and the hub"),
+    ):
+        status, _, complaint = run("convert", source, tmp_path / "new")
+        assert status == 2 and message in complaint and complaint.count("\n") == 1, complaint
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_hub_id_is_downloaded(both: bool, sources: Callable[..., Path], tmp_path: Path, monkeypatch: Any):
+    folder, asked = sources("phantom", "qwen2"), []
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(folder)
+
+    files = [path.name for path in folder.iterdir()] + ["pytorch_model.bin"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda name: files if both else files[-1:])
+    convert("BK-Lee/Phantom-0.5B", tmp_path / "new")
+    [(repository, patterns)] = asked
+    assert repository == "BK-Lee/Phantom-0.5B" and {"*.json", "*.safetensors", "*.pt", "*.model"} <= set(patterns)
+    assert ("*.bin" in patterns) != both
+    assert "The weights of BK-Lee/Phantom-0.5B" in (tmp_path / "new" / "README.md").read_text("utf-8")
+
+
+def test_a_fault_in_the_middle_leaves_nothing(sources: Callable[..., Path], tmp_path: Path, monkeypatch: Any):
+    read, calls = Source.read, []
+
+    def read_some(self: Source, name: str) -> Tensor:
+        calls.append(name)
+        if len(calls) == 50:
+            raise OSError(28, "No space left on device")
+        return read(self, name)
+
+    monkeypatch.setattr(Source, "read", read_some)
+    with pytest.raises(OSError, match="No space left"):
+        convert(sources("phantom", "qwen2"), tmp_path / "new", shard_bytes=50_000)
+    assert not os.listdir(tmp_path)
+
+
+def test_the_command_says_what_it_did(sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
+    status, output, _ = run("convert", sources("trol", "internlm2"), tmp_path / "new")
+    assert status == 0
+    lines = output.splitlines()
+    assert lines[0].startswith("trol on internlm2: ") and "tensors" in lines[0]
+    assert any("are 4 different ones: the last one serves every layer" in line for line in lines)
+    assert any(
+        line.startswith("dropped model.tok_embeddings.weight[512]: the row of the image token") for line in lines
+    )
+    assert lines[-1].startswith("The model is in ")
+    status, output, _ = run("describe", tmp_path / "new")
+    assert status == 0 and "partial_lora" in output
