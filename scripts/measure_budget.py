@@ -72,6 +72,7 @@ def measure(engine: Engine, limit: int, draws: int, examples: int) -> dict[str, 
     size = len(decoder.layers)
     points: dict[str, list[dict[str, float]]] = {curve: [] for curve in COLOURS}
     orders = {"layers": _ranked(said.layers, said.moved), "by w": _ranked(said.layers, said.ratios)}
+    largest = said.ratios.flatten().sort(descending=True).values
     for kept in range(len(said.layers) + 1):
         cost, scores = 1 + kept / size, {}
         for curve, order in orders.items():
@@ -80,9 +81,7 @@ def measure(engine: Engine, limit: int, draws: int, examples: int) -> dict[str, 
         subsets = [random.Random(draw).sample(said.layers, kept) for draw in range(draws)]
         scores["random layers"] = mean(_score_of(decoder, said.layers, subset, score) for subset in subsets)
         skip_traversal(decoder, ())
-        least = torch.quantile(
-            said.ratios.flatten()[:: max(1, said.ratios.numel() // 10**6)], 1 - kept / len(said.layers)
-        )
+        least = largest[kept * said.ratios.shape[1] - 1] if kept else torch.inf
         with only(traversing_gates(decoder).values(), float(least), shuffle=False):
             scores["tokens"] = score(f"tokens with w > {least:.3g}")
         with only(traversing_gates(decoder).values(), float(least), shuffle=True):

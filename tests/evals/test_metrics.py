@@ -88,6 +88,8 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
         ("10", "9.6", 1),
         ("-95", "-100", 1),
         ("95", "-100", 0),
+        ("−95", "-100", 1),  # the sign of typography
+        ("−95", "100", 0),
         ("0", "0", 1),
         ("0.001", "0", 0),  # 5 % of nothing is nothing
         ("1,150", "1200", 1),

@@ -81,7 +81,7 @@ def beginnings(rows: Any, key: str, read: Callable[[int], Example]) -> np.ndarra
     if not kept.is_file():
         found = np.fromiter((_beginning(read, index) for index in range(len(rows))), np.uint64, len(rows))
         try:
-            _keep(found, kept, stale=list(folder.glob(f"{name}-*.pictures")))
+            _keep(found, kept, stale=[old for old in folder.glob(f"{name}-*.pictures") if old != kept])
         except OSError as error:
             _log.warning("which rows of %s share pictures is not kept: %s", path.name, error)
             return found

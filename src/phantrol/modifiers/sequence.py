@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -210,7 +211,11 @@ def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int,
     sees = _who_sees_whom(mask)  # [B, N, T], T ≥ N: a static cache has room for more
     place = torch.arange(sees.shape[-1], device=sees.device)
     is_early = (place >= anchor[:, None]) & (place < anchor[:, None] + span)
-    if bool((~sees & is_early[:, None] & (place[: sees.shape[1], None] > place)).any()):
+    hidden = ~sees & is_early[:, None] & (place[: sees.shape[1], None] > place)
+    # a sliding window hides what is far: all before it too, and never the token just before
+    sees_earlier = sees.long().cumsum(-1) > sees.long()
+    begins = F.pad(~sees.diagonal(-1, 1, 2), (1, 0), value=True)  # [B, N] the token before is another sequence's
+    if bool((hidden & (sees_earlier | begins[..., None])).any()):
         raise ValueError(
             f"a row holds sequences that share fewer than the {span} tokens from the first anchor to the last: "
             "expected a longer common beginning, fewer anchors, or pack=false"

@@ -40,7 +40,7 @@ class Zero(Sharding):
         self.parameters = [parameter for group in base.param_groups for parameter in group["params"]]
         self.sizes = [len(group["params"]) for group in base.param_groups]
         scheduler = trainer.create_scheduler(trainer.args.max_steps, base)
-        # the weights stay float32 under accelerate's autocast; under DeepSpeed's own, gradients would travel in bfloat16
+        # autocast is accelerate's: under that of DeepSpeed gradients would travel in bfloat16
         model = trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
         engine, optimiser, _, _ = deepspeed.initialize(model=model, optimizer=base, config=self._config(trainer.args))
         self._make_states(optimiser)

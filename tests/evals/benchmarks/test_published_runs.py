@@ -12,6 +12,8 @@ import pytest
 
 import phantrol
 from phantrol.evals.benchmark import question_text
+from phantrol.evals.card import find_intervals
+from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
 from phantrol.find import find, names
 from phantrol.inference.ranking import Ranking
@@ -54,6 +56,14 @@ def test_every_benchmark_runs(name, protocol, opened):
     assert report.overall[benchmark.headline]["model"] == 1
     assert not report.missing
     assert {options["num_beams"] for _, options in engine.options} == {1 if protocol == "standard" else 3}
+
+
+def test_all_right_is_not_certain(opened):
+    benchmark = opened("pope")
+    found = evaluate_rows(Knowing(benchmark.rows("test")), benchmark, "test", limit=None)
+    ends = find_intervals(found.benchmark, found.rows, found.report)
+    for name in ("random", "random_f1", "overall"):  # means, and what is none
+        assert ends[name][0] < 0.9 and ends[name][1] == 1, name
 
 
 @pytest.fixture
