@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import phantrol
 from phantrol.models.packaged import PackagedDecoder
-from phantrol.modifiers.phantom import EnlargedCache
+from phantrol.modifiers.enlarged_cache import EnlargedCache
 
 TEXT = (
     "A small bakery stands at the corner of two streets. In its window there are three loaves of bread, a round cake "
