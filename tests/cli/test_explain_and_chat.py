@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -155,10 +156,15 @@ def test_in_a_terminal_control_c_stops_the_answer_and_control_d_ends(here):
     source = str(Path(__file__).parents[2] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "TERM": "xterm", "COLUMNS": "100"}
     command = [sys.executable, "-c", ENDLESS, MODEL, PICTURE]
+
+    def listen() -> None:
+        """Let Ctrl-C reach the child: the terminal is its own, and whoever runs the tests may ignore the signal."""
+        os.close(os.open(os.ttyname(0), os.O_RDWR))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     child = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # so that Ctrl-C reaches it
-    )  # fmt: skip
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True, preexec_fn=listen
+    )
     os.close(theirs)
     said = b""  # bytes: in a locale without UTF-8 readline writes the prompt's sign byte by byte
 

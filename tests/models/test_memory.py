@@ -29,7 +29,7 @@ QUERY, KEY, VALUE = (2 * heads * HEAD_DIM for heads in (HEADS, KEY_HEADS, KEY_HE
 # set: modifiers, cache of a token after the prompt and after the answer as multiples of PLAIN, and of an anchor
 SETS = {
     "none": ([], 1, 1, 0, 0),
-    "trol_prompt": ([TrolConfig(tokens="prompt")], 2, 1, 0, 0),
+    "trol_prompt": ([TrolConfig(tokens="prompt")], 1, 1, 0, 0),  # the second pass's part goes with the prompt's end
     "trol_all": ([TrolConfig()], 2, 2, 0, 0),
     "trol_3_passes": ([TrolConfig(passes=3, layers=(0, 2))], 2, 2, 0, 0),
     "phantom": ([PhantomConfig()], 2, 2, *[LAYERS * (QUERY + KEY + VALUE)] * 2),
@@ -37,10 +37,10 @@ SETS = {
     "both": ([PhantomConfig(), TrolConfig()], 4, 4, *[2 * LAYERS * (QUERY + KEY + VALUE)] * 2),
     "both_prompt": (
         [TrolConfig(tokens="prompt"), PhantomConfig(layers=(1, 2))],
-        *(3, 1.5),
-        *(4 * (QUERY + KEY + VALUE), 2 * (QUERY + KEY + VALUE)),
+        *(1.5, 1.5),
+        *[2 * (QUERY + KEY + VALUE)] * 2,
     ),
-    "partial_lora": ([PartialLoraConfig(rank=32), TrolConfig(tokens="prompt", share_gate=True)], 2, 1, 0, 0),
+    "partial_lora": ([PartialLoraConfig(rank=32), TrolConfig(tokens="prompt", share_gate=True)], 1, 1, 0, 0),
 }
 
 

@@ -78,8 +78,9 @@ def modifier_of(config: Any, num_layers: int) -> LayerModifier:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Return {"name": ..., **options}, the form that config.json holds."""
-    return {"name": name_of("modifiers", type(config)), **dataclasses.asdict(config)}
+    """Return {"name": ..., **options}, the form that config.json holds: with lists, since JSON has no tuples."""
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config).items()}
+    return {"name": name_of("modifiers", type(config)), **options}
 
 
 def config_from_dict(options: Mapping[str, Any]) -> Any:
@@ -95,7 +96,7 @@ def config_from_dict(options: Mapping[str, Any]) -> Any:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"modifier {name!r} has no option {', '.join(unknown)}: known are {', '.join(known)}")
-    # JSON has no tuples, and a frozen configuration compares by value
+    # a frozen configuration compares by value
     return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
 
 
