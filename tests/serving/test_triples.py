@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -188,7 +189,7 @@ def test_keys_are_needed_and_never_told(writer, serve_engine, data, monkeypatch)
 
 
 def test_nobody_there_stops_and_a_bad_row_does_not(data, monkeypatch):
-    monkeypatch.setattr(endpoints.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None))
     nobody = Endpoint("http://127.0.0.1:9/v1", "tiny", retries=1)
     with pytest.raises(RefusedRequest, match="2 times in a row: APIConnectionError"):
         Asker(nobody).ask([{"role": "user", "content": "a"}])
@@ -206,8 +207,8 @@ def test_nobody_there_stops_and_a_bad_row_does_not(data, monkeypatch):
 
 def test_so_many_requests_a_minute(monkeypatch):
     clock, slept = [100.0], []
-    monkeypatch.setattr(endpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(endpoints.time, "sleep", slept.append)
+    # a clock of its own: the servers of other tests live by everybody's
+    monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append))
     here, there = (Endpoint(f"http://127.0.0.1:{port}/v1", "m", per_minute=30) for port in (9, 10))
     writer, judge = askers_of(here, replace(here, model="judge"))
     for asker in (writer, judge, writer):  # one address, one count
