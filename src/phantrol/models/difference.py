@@ -25,6 +25,7 @@ from phantrol.models.packaged import PackagedDecoder, written_once
 
 DIFFERENCE, DECODER = "difference.safetensors", "decoder.json"
 PREFIX = "language_model."  # of the decoder's tensors in a phantrol model
+OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "manifest.json")  # the last holds their checksums
 LEFT_OUT = 1e-4  # of an update's norm: what merging rounded away, in float32
 
 
@@ -47,7 +48,7 @@ def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = No
         found |= _difference(name, tensor, base.get(name))
     beside = out.with_name(f"{out.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(model, beside, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
+    shutil.copytree(model, beside, ignore=shutil.ignore_patterns(*OF_WEIGHTS))
     save_file({name: part.bfloat16().contiguous() for name, part in found.items()}, beside / DIFFERENCE)
     described = {**asdict(decoder), "sha256": _checksum(decoder.source())}
     (beside / DECODER).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
