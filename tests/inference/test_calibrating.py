@@ -128,7 +128,7 @@ def test_the_layers_that_do_least_are_left_out(built, budget: float, skip: tuple
     found = calibrate(model, processor, GROUPS, budget, batch_size=4)
     assert found.skip == skip and found.cost == 1 + (4 - len(skip)) / 4 <= budget
     assert (found.loss == pytest.approx(found.recording.loss, rel=1e-6)) == (not skip)
-    assert model.config.text_config.modifiers[0]["skip"] == skip
+    assert model.config.text_config.modifiers[0]["skip"] == list(skip)
     assert list(found.as_dict()["layers"][1]) == [
         "layer", "traverses", "moved", "ratio", "ratio_quantiles", "over_half",
     ]  # fmt: skip
