@@ -1,6 +1,6 @@
 """Kill a training run at random moments, resume it, and compare the final weights with those of a run left alone.
 
-    python scripts/kill_test.py --kills 50 --out /tmp/kills
+    python scripts/kill_test.py --kills 50 --out runs/kills
 
 Each round begins a run in a new folder, sends SIGKILL, resumes it to its end, and compares every tensor of the final
 model bit for bit, and the log without what depends on the clock. Every other round waits until a checkpoint is being
