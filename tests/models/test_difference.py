@@ -60,6 +60,8 @@ def test_the_same_model(model_folder, decoder, tmp_path, picture, chat):
     (model, processor), (again, _) = phantrol.load(model_folder), phantrol.load(small)
     expected = model.state_dict()
     assert again.state_dict().keys() == expected.keys()
+    assert again.config.name_or_path == str(small)
+    assert str(tmp_path) not in (small / "config.json").read_text(), "where the decoder lay is nobody's business"
     for name, tensor in again.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=2**-8, atol=2e-3)
     prompt = processor.apply_chat_template(

@@ -51,6 +51,8 @@ def build(
     """
     text_config, vision_config = (_configuration(part) for part in (text, vision))
     vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
+    for part in (text_config, vision_config):  # a folder of this machine is nobody else's business
+        part.name_or_path = Path(part.name_or_path).name if Path(part.name_or_path).is_absolute() else part.name_or_path
     image_px = image_px or getattr(vision_config, "image_size", None)
     if not isinstance(image_px, int):
         raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
@@ -143,7 +145,7 @@ def load(
     }
     if wrong:
         raise ValueError(f"{folder} does not fit its config.json: {wrong}; save the model again, or copy it again")
-    model.name_or_path = str(folder)  # not a folder in the cache
+    model.config.name_or_path = str(folder)  # not a folder in the cache
     return model.eval(), processor
 
 
