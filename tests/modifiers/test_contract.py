@@ -19,7 +19,8 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import Cache
 
 import phantrol.modifiers.graft as graft_module
-from phantrol.modifiers.phantom import AnchorAttention, EnlargedCache
+from phantrol.modifiers.enlarged_cache import ANCHOR, EnlargedCache
+from phantrol.modifiers.phantom import AnchorAttention
 from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
 
 PROMPT, TOTAL, PADS, NUM_LAYERS = 8, 11, 5, 3
@@ -153,13 +154,13 @@ def test_the_modifiers_matter(case: Any):
 @pytest.fixture
 def keep_on_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies in the extra layers of a cache is kept on the module instead, so that the last request wins."""
-    attend, update, anchors, held = EnlargedCache.attend, PassCache.update, {}, {}
+    begin, update, anchors, held = EnlargedCache.__init__, PassCache.update, {}, {}
 
-    def attend_held(self: EnlargedCache, kind: str, states: Tensor) -> Tensor:
-        if self._cache is not None:
-            slot = self._step.state.slots[self._step.pass_index, self._layer_idx, kind]
-            self._cache.layers[slot] = anchors.setdefault(slot, AnchorLayer())
-        return attend(self, kind, states)
+    def begin_held(self: EnlargedCache, phantom: Any, cache: Any, layer_idx: int, step: Any, *args: Any) -> None:
+        if cache is not None:
+            slot = step.state.slots[step.pass_index, layer_idx, ANCHOR]
+            cache.layers[slot] = anchors.setdefault(slot, AnchorLayer())
+        begin(self, phantom, cache, layer_idx, step, *args)
 
     def update_held(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         slot = self._step.state.slots[self._step.pass_index, layer_idx, KEYS_AND_VALUES]
@@ -171,7 +172,7 @@ def keep_on_module(monkeypatch: pytest.MonkeyPatch) -> None:
         held[slot] = layer.keys, layer.values
         return out
 
-    monkeypatch.setattr(EnlargedCache, "attend", attend_held)
+    monkeypatch.setattr(EnlargedCache, "__init__", begin_held)
     monkeypatch.setattr(PassCache, "update", update_held)
 
 

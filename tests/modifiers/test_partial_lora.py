@@ -112,7 +112,7 @@ def test_two_threads_stay_apart(model: Any, ids: Tensor):
     expected = model(ids, image_mask=ids % 4 == 0).logits, model(ids).logits
     barrier, results = threading.Barrier(2), {}
     for layer in model.model.layers:
-        layer.mlp.register_forward_pre_hook(lambda *args: (barrier.wait(timeout=20), None)[1])
+        layer.mlp.register_forward_pre_hook(lambda *args: (barrier.wait(timeout=240), None)[1])
 
     def run(name: int, mask: Tensor | None) -> None:
         with torch.no_grad():

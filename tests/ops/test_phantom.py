@@ -10,8 +10,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, merge_halves
+from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, attend_kinds_at_once, join_gates, merge_halves
 
 HALVES = [torch.float16, torch.bfloat16]
 ONE = torch.ones(1, 1, dtype=torch.float64)
@@ -102,6 +103,31 @@ def test_one_anchor_head_says_the_same_to_all():
     assert float((y - other).abs().max()) > 1e-3, "each row has its own anchor"
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_kinds_at_once_are_each_alone(batch: int):
+    """Anchors of 2, 2 and 4 heads; keys and values stand twice, so that all three have 4."""
+    heads = (2, 2, 4)
+    states = [random(batch, count, 1, 4, seed=10 + i) for i, count in enumerate(heads)]
+    weights = [[random(4, 4, seed=20 + 4 * i + j) for j in range(4)] for i in range(3)]
+    memories = [anchor_memory(random(batch, count, 4, seed=i), *weights[i][1:]) for i, count in enumerate(heads)]
+    alone = [attend_anchor_heads(x, *m, w[0]).squeeze(2) for x, m, w in zip(states, memories, weights, strict=True)]
+    own = torch.full((3, sum(heads)), -torch.inf, dtype=torch.float64)
+    own[0, :2] = own[1, 2:4] = own[2, 4:] = 0
+    stacked = torch.stack([x.squeeze(2).repeat_interleave(4 // x.shape[1], dim=1) for x in states])
+    keys, values = (torch.cat(parts, dim=1) for parts in zip(*memories, strict=True))
+    queries = torch.stack([w[0] for w in weights])
+
+    def largest(together: Tensor) -> float:
+        pairs = zip(together, alone, strict=True)
+        return max(float((y - x.repeat_interleave(4 // x.shape[1], dim=1)).abs().max()) for y, x in pairs)
+
+    assert largest(attend_kinds_at_once(stacked, keys, values, queries, own)) < 1e-14
+    grouped = attend_kinds_at_once(stacked.unflatten(2, (2, 2)), keys, values, queries, own)
+    assert largest(grouped.flatten(2, 3)) < 1e-14
+    assert largest(attend_kinds_at_once(stacked, keys, values, queries, torch.zeros_like(own))) > 1e-3, "all heads"
+    assert largest(attend_kinds_at_once(stacked, keys, values, queries.flip(0), own)) > 1e-3, "another kind's weight"
+
+
 def test_gelu_is_exact():
     """The approximation by tanh is off by up to 4.7e-4, which these numbers resolve."""
     anchor = torch.linspace(-3, 3, 25, dtype=torch.float64)[None, :, None]
@@ -115,9 +141,9 @@ def test_gelu_is_exact():
 def test_merge_by_hand():
     """g1 - g2 = ln 3, so w = 3/4, and h1 + ¼·term."""
     first, term = torch.tensor([8.0, -4.0]), torch.tensor([4.0, 2.0])
-    scores = torch.tensor([math.log(3)]), torch.tensor([0.0])
-    assert merge_halves(first, term, *scores).tolist() == pytest.approx([9.0, -3.5], abs=1e-6)
-    assert merge_halves(first, term, *reversed(scores)).tolist() == pytest.approx([11.0, -2.5], abs=1e-6)
+    score = torch.tensor([-math.log(3)])  # g2 - g1
+    assert merge_halves(first, term, score).tolist() == pytest.approx([9.0, -3.5], abs=1e-6)
+    assert merge_halves(first, term, -score).tolist() == pytest.approx([11.0, -2.5], abs=1e-6)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1e-4, 1.0])
@@ -127,12 +153,21 @@ def test_merge_is_the_released_fraction(eta: float):
     g1, g2 = random(2, 3, 4, 1, seed=2), random(2, 3, 4, 1, seed=3)
     second = first + eta * attended
     released = (g1.exp() * first + g2.exp() * second) / (g1.exp() + g2.exp())
-    merged = merge_halves(first, eta * attended, g1, g2)
+    merged = merge_halves(first, eta * attended, g2 - g1)
     torch.testing.assert_close(merged, released, atol=1e-14, rtol=0)
     if eta == 0:
         assert torch.equal(merged, first)
     if eta == 1:
-        assert float((merge_halves(first, eta * attended, g2, g1) - released).abs().max()) > 1e-3
+        assert float((merge_halves(first, eta * attended, g1 - g2) - released).abs().max()) > 1e-3
+
+
+def test_both_gates_are_one_product():
+    first, term = random(2, 3, 5), random(2, 3, 5, seed=1)
+    one, two = (random(1, 5, seed=2), random(1, seed=3)), (random(1, 5, seed=4), random(1, seed=5))
+    expected = linear(first + term, *two) - linear(first, *one)
+    halves = torch.cat([first, term], dim=-1)
+    torch.testing.assert_close(linear(halves, *join_gates(*one, *two)), expected, atol=1e-14, rtol=0)
+    assert float((linear(halves, *join_gates(*two, *one)) - expected).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -141,7 +176,7 @@ def test_gate_scores_of_200_do_not_overflow(dtype: torch.dtype):
     high, low = torch.full((1, 1), 200.0, dtype=dtype), torch.full((1, 1), -200.0, dtype=dtype)
     assert high.exp().isinf().all() or dtype == torch.bfloat16
     for one, other, expected in ((high, low, 3.0), (low, high, 8.0), (high, high, 5.5)):
-        merged = merge_halves(first, term, one, other)
+        merged = merge_halves(first, term, other - one)
         assert merged.dtype == dtype and merged.tolist() == [[expected, expected]]
 
 

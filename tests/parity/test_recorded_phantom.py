@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, Qwen2ForCausalLM
 
 from phantrol.models.released.convert import load_official
+from phantrol.modifiers.enlarged_cache import ANCHOR, KINDS
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig, use_phantom_attention
 from phantrol.modifiers.sequence import SequenceStep
@@ -138,12 +139,14 @@ def test_what_is_kept_of_the_anchor(model: PreTrainedModel, recording: Any):
     cache = DynamicCache(config=model.config)
     prefill(model, recording, cache)
     phantom = model.model.layers[0].self_attn.phantom
-    for kind in ("query", "key", "value") if is_exact(model) else ("value",):
+    kept, start = cache.layers[cache.sequence_state.slots[0, 0, ANCHOR]], 0
+    for kind in KINDS if is_exact(model) else ("value",):
         anchor = recording.io[f"layer0_sos_{kind}"]  # [B, H, d], key and value heads repeated
         anchor = anchor if kind == "query" else anchor[:, ::2]
-        part = getattr(phantom, kind)
+        part, heads = getattr(phantom, kind), slice(start, start + anchor.shape[1])
         expected = anchor_memory(anchor, part.k_proj.weight, part.v_proj.weight, part.o_proj.weight)
-        kept = cache.layers[cache.sequence_state.slots[0, 0, kind]]
         for ours, theirs in zip((kept.keys, kept.values), expected, strict=True):
-            assert float((ours[:, :, 0] - theirs).abs().max()) < AGREEMENT
-            assert float((ours[:, :, 0] - theirs.flip(0)).abs().max()) > BROKEN
+            assert float((ours[:, 0, heads] - theirs).abs().max()) < AGREEMENT
+            assert float((ours[:, 0, heads] - theirs.flip(0)).abs().max()) > BROKEN
+        start = heads.stop
+    assert kept.keys.shape[2] == start, "and nothing else"

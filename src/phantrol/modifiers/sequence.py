@@ -25,10 +25,12 @@ STATE_KEY = (0, -1, "state")
 
 
 class AnchorLayer(DynamicLayer):
-    """A cache layer that keeps one thing of the anchor, [B, A, 1, d], and takes part in beams and row selection.
+    """A cache layer that keeps what heads of k anchors say, [B, k, A, d], and takes part in beams and row selection.
 
-    Of several anchors k, [B, k, A, d]."""
+    constants  what was worked out with it and is the same for all rows
+    """
 
+    constants: Any = None
     is_compileable = True
     supports_early_init = False
 

@@ -6,6 +6,8 @@ repeated), A heads of the anchor. The anchor is the first real token of a row, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,15 +43,56 @@ def attend_anchor_heads(
     both sides of the softmax's fraction, so the result is the same and the work is H/Hkv times less.
     """
     batch, heads, tokens, size = states.shape
-    queries = _gelu(F.linear(states, query_weight)).reshape(batch, heads * tokens, size)
+    # token by token, as projections lay them out: no copy
+    queries = _gelu(F.linear(states.transpose(1, 2), query_weight)).reshape(batch, tokens * heads, size)
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
     # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
-    scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).transpose(1, 2))  # [B, A, H·N]
+    scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).mT)  # [B, A, N·H]
     if visible is not None:
-        hidden = ~visible.transpose(1, 2)[:, :, None].expand(-1, -1, heads, -1)
+        hidden = ~visible.mT[..., None].expand(-1, -1, -1, heads)
         scores = scores.masked_fill(hidden.reshape(scores.shape), -torch.inf)
     shares = torch.softmax(scores, dim=1).to(states.dtype)
-    return _gelu(torch.matmul(shares.transpose(1, 2), values)).reshape(batch, heads, tokens, size)
+    return _gelu(torch.matmul(shares.mT, values)).reshape(batch, tokens, heads, size).transpose(1, 2)
+
+
+def attend_kinds_at_once(states: Tensor, keys: Tensor, values: Tensor, query_weights: Tensor, own: Tensor) -> Tensor:
+    """`attend_anchor_heads` of one token's values, keys and queries together, in as few operations as of one of them.
+
+    states         [S, B, ..., d]  of S kinds, each with as many heads: those of keys and values are repeated
+    keys, values   [B, A, d]       of the anchor's heads of all kinds
+    query_weights  [S, d, d]
+    own            [S, A]          0 at heads of the same kind, -∞ at others
+    →              [S, B, ..., d]
+    """
+    kinds, batch, size = *states.shape[:2], states.shape[-1]
+    queries = _gelu(torch.bmm(states.flatten(1, -2), query_weights.mT)).reshape(kinds * batch, -1, size)
+    own, keys, values = (
+        part.expand(kinds, batch, -1, -1).flatten(0, 1) for part in (own[:, None, :, None], keys.to(own.dtype), values)
+    )
+    scores = torch.baddbmm(own, keys, queries.to(keys.dtype).mT, alpha=size**-0.5)  # [S·B, A, heads]
+    shares = torch.softmax(scores, dim=1).to(states.dtype)
+    return _gelu(torch.bmm(shares.mT, values)).reshape(states.shape)
+
+
+def attend_anchors_of_blocks(
+    states: Tensor, keys: Tensor, values: Tensor, query_weight: Tensor, num_tokens: Sequence[int]
+) -> Tensor:
+    """`attend_anchor_heads` in a row of several sequences, each of which looks at an anchor of its own.
+
+    states        [1, H, N, d]
+    keys, values  [S, A, d]     from `anchor_memory`, of S sequences one after another
+    num_tokens    S numbers, which add up to N
+    →             [1, H, N, d]
+
+    Only the two products differ from sequence to sequence; all else is done once for the row.
+    """
+    _, heads, tokens, size = states.shape
+    queries = _gelu(F.linear(states.transpose(1, 2).reshape(tokens * heads, size), query_weight))
+    wide, rows = torch.promote_types(states.dtype, torch.float32), [heads * count for count in num_tokens]
+    parts = zip(keys.to(wide) * size**-0.5, queries.to(wide).split(rows), strict=True)
+    shares = torch.softmax(torch.cat([anchor @ part.T for anchor, part in parts], dim=1), dim=0).to(states.dtype)
+    said = torch.cat([part.T @ value for part, value in zip(shares.split(rows, dim=1), values, strict=True)])
+    return _gelu(said).reshape(1, tokens, heads, size).transpose(1, 2)
 
 
 def scale_term(term: Tensor, eta: float | Tensor) -> Tensor:
@@ -57,16 +100,23 @@ def scale_term(term: Tensor, eta: float | Tensor) -> Tensor:
     return term if isinstance(eta, float) and eta == 1 else eta * term
 
 
-def merge_halves(first: Tensor, term: Tensor, first_score: Tensor, second_score: Tensor) -> Tensor:
+def merge_halves(first: Tensor, term: Tensor, score: Tensor) -> Tensor:
     """Return w·h1 + (1 - w)·h2 = h1 + (1 - w)·term, with w = σ(g1(h1) - g2(h2)).              [Phantom, eq. 3]
 
-    first, term                [..., d]  h1 = P·V and η·P·y_V, so that h2 = h1 + term
-    first_score, second_score  [..., 1]  g1(h1) and g2(h2), one score per token and head
-    →                          [..., d]
+    first, term  [..., d]  h1 = P·V and η·P·y_V, so that h2 = h1 + term
+    score        [..., 1]  g2(h2) - g1(h1), one for each token and head
+    →            [..., d]
 
     Differs: the released code divides exponentials, which overflow; the sigmoid is the same function and does not.
     """
-    return torch.addcmul(first, torch.sigmoid(second_score - first_score), term)
+    return torch.addcmul(first, torch.sigmoid(score), term)
+
+
+def join_gates(
+    first_weight: Tensor, first_bias: Tensor, second_weight: Tensor, second_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return weight [1, 2d] and bias [1] of g2(h1 + term) - g1(h1) as one product with [h1 | term]; weights [1, d]."""
+    return torch.cat([second_weight - first_weight, second_weight], dim=-1), second_bias - first_bias
 
 
 def _gelu(fresh: Tensor) -> Tensor:
