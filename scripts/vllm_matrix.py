@@ -18,13 +18,14 @@ from typing import Any
 CASE = Path(__file__).parents[1] / "tests" / "serving" / "vllm_case.py"
 FAMILIES, METHODS = ("llama", "qwen2", "phi3"), ("plain", "trol", "phantom", "both")
 TROL, PHANTOM = {"name": "trol", "gate_bias": 0.2}, {"name": "phantom", "init": "random"}
+BUDGET = {**TROL, "skip": [1]}  # what `phantrol calibrate` writes: a layer with a gate that runs once
 WINDOW = {"sliding_window": 48, "use_sliding_window": True, "max_window_layers": 1}
 
 
 def cases() -> dict[str, dict[str, Any]]:
     """Return the options of each case (see tests/serving/vllm_case.py) by its name."""
     found = {f"eager-{f}-{m}": {"family": f, "method": m} for f in FAMILIES for m in METHODS}
-    found |= {f"off-{f}-{m}": {"family": f, "method": m, "off": True} for f in FAMILIES for m in METHODS[1:]}
+    found |= {f"off-{f}-{m}": {"family": f, "method": m, "served": "plain"} for f in FAMILIES for m in METHODS[1:]}
     found |= {f"bf16-{f}-{m}": {"family": f, "method": m, "dtype": "bfloat16"} for f in FAMILIES for m in METHODS}
     found |= {f"text-{f}-both": {"family": f, "method": "both", "text": True} for f in FAMILIES}
     found |= {f"ranks-llama-{m}": {"method": m, "ranks": 2} for m in ("phantom", "both")}
@@ -36,6 +37,8 @@ def cases() -> dict[str, dict[str, Any]]:
             "method": [{**TROL, "share_gate": True}, {**PHANTOM, "train_eta": True, "eta": 0.5}]
         },
         "option-window-qwen2": {"family": "qwen2", "method": "both", "config": WINDOW},
+        "option-budget": {"method": [BUDGET, PHANTOM]},
+        "off-budget": {"method": [BUDGET, PHANTOM], "served": "both"},
         "option-granite": {"family": "granite", "method": "both", "config": {"logits_scaling": 2.0}},
     }
     found |= {f"compiled-{f}-{m}": {"family": f, "method": m, "compiled": True} for f in FAMILIES for m in METHODS}
@@ -44,7 +47,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 def is_right(name: str, case: dict[str, Any], result: dict[str, Any]) -> bool:
     phantom = case["method"] in ("phantom", "both") or PHANTOM["name"] in json.dumps(case["method"])
-    if bool(result["other_first_token"]) != (phantom and not case.get("off", False)):
+    if bool(result["other_first_token"]) != (phantom and case.get("served") != "plain"):
         return False
     if name.startswith("off"):  # at least nine in ten answers change when the method is switched off
         return result["equal"] <= result["requests"] // 10

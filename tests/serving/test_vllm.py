@@ -17,12 +17,16 @@ import pytest
 HERE = Path(__file__).parent
 ENVIRONMENT = Path(os.environ.get("PHANTROL_VLLM_ENV") or HERE.parents[1] / ".venv-vllm")
 REFUSED = "this server's Phantom was made ready for token"
+# what `phantrol calibrate` writes: a layer with a gate that runs once
+BUDGET = [{"name": "trol", "gate_bias": 0.2, "skip": [1]}, {"name": "phantom", "init": "random"}]
 CASES = {
     "llama": {"family": "llama", "method": "both"},
     "qwen2": {"family": "qwen2", "method": "both", "requests": 40},
     "phi3": {"family": "phi3", "method": "both", "requests": 40},
-    "trol switched off": {"method": "trol", "off": True, "requests": 40},
-    "phantom switched off": {"method": "phantom", "off": True, "requests": 40},
+    "trol switched off": {"method": "trol", "served": "plain", "requests": 40},
+    "phantom switched off": {"method": "phantom", "served": "plain", "requests": 40},
+    "budget": {"method": BUDGET, "requests": 40},
+    "budget switched off": {"method": BUDGET, "served": "both", "requests": 40},
     "bfloat16": {"method": "both", "dtype": "bfloat16", "requests": 40},
 }
 
@@ -55,7 +59,7 @@ def results() -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3", "budget"])
 def test_both_methods_answer_as_our_engine_does(results, family: str):
     result = results[family]
     assert result["equal"] == result["requests"] == CASES[family].get("requests", 100)
@@ -64,7 +68,7 @@ def test_both_methods_answer_as_our_engine_does(results, family: str):
     assert result["different_answers"] >= 0.9 * result["requests"] and result["cached_tokens"] > 500
 
 
-@pytest.mark.parametrize("method", ["trol", "phantom"])
+@pytest.mark.parametrize("method", ["trol", "phantom", "budget"])
 def test_the_comparison_sees_a_method_that_is_switched_off(results, method: str):
     result = results[f"{method} switched off"]
     assert result["prompts_equal"] and result["equal"] <= result["requests"] // 10

@@ -5,7 +5,8 @@
 runs in the environment that `scripts/build_vllm_env.sh` makes, and prints a line of JSON for each case. Its options:
 
 family    llama, qwen2, phi3, ...; config: further options of the decoder's configuration
-method    plain, trol, phantom, both, or a list of modifiers' options; off: vLLM serves the backbone without it
+method    plain, trol, phantom, both, or a list of modifiers' options
+served    a control: vLLM serves the same weights with this method in place of it
 text      a text-only model
 requests, compiled, dtype, ranks, and whatever else vLLM's `LLM` takes
 """
@@ -65,6 +66,10 @@ def build(family: str, modifiers: list[Any], text_only: bool = False, **options:
             if name.endswith("traversal_gate.bias"):
                 parameter.fill_(0.2)
     return model, tokenizer
+
+
+def modifiers_of(method: str | list[dict[str, Any]]) -> list[Any]:
+    return [config_from_dict(one) for one in (METHODS[method] if isinstance(method, str) else method)]
 
 
 def hash_of(name: str) -> int:
@@ -164,9 +169,9 @@ class Prepared:
 
 
 def prepare(case: dict[str, Any], folder: str) -> Prepared:
-    """Build the model of a case, ask it ourselves, and save it (or, with `off`, its backbone) for vLLM."""
+    """Build the model of a case, ask it ourselves, and save it (or, with `served`, another of its weights) for vLLM."""
     method, text_only, config = case.get("method", "both"), case.get("text", False), case.get("config", {})
-    modifiers = [config_from_dict(one) for one in (METHODS[method] if isinstance(method, str) else method)]
+    modifiers = modifiers_of(method)
     family, dtype = case.get("family", "llama"), getattr(torch, case.get("dtype", "float32"))
     model, processor = build(family, modifiers, text_only, **config)
     model.to(dtype).float()  # its weights are those that vLLM will have
@@ -179,8 +184,8 @@ def prepare(case: dict[str, Any], folder: str) -> Prepared:
             said = zip(prompts, answers, strict=True)
             logprobs[name] = torch.cat([our_logprobs(model, *one) for one in said])
     served = model.to(dtype)
-    if case.get("off", False):
-        served, _ = build(family, [], text_only, **config)
+    if "served" in case:
+        served, _ = build(family, modifiers_of(case["served"]), text_only, **config)
         served.load_state_dict(model.state_dict(), strict=False)
     served.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -197,7 +202,7 @@ def serve(prepared: Prepared) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
 
     case = dict(prepared.case)
-    for name in ("family", "method", "text", "off", "config", "requests"):
+    for name in ("family", "method", "served", "text", "config", "requests"):
         case.pop(name, None)
     dtype, ranks = case.pop("dtype", "float32"), case.pop("ranks", 1)
     options = {"enforce_eager": not case.pop("compiled", False), "tensor_parallel_size": ranks, **SCHEDULING}

@@ -47,15 +47,17 @@ class PassAttention(nn.Module):
             ) from None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, rehearsal: Rehearsal | None) -> Tensor:
-        """query [T, H, d], key and value [T, K, d] → [T, H·d]"""
-        if rehearsal is not None and self.phantom is not None:
-            self.phantom.remember(query=query, key=key, value=value)
-        if self.phantom is not None:
+        """query [1, H, T, d], key and value [1, K, T, d] → [T, H·d]"""
+        if self.phantom is None:
+            query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+        else:
+            if rehearsal is not None:
+                self.phantom.remember(query=query, key=key, value=value)
             query, key, value = self.phantom.enlarge(query, key, value)
         if rehearsal is not None:  # a single token attends to itself alone
             attended = value.repeat_interleave(self.groups, dim=1)
         else:
-            attended = self.attention(query.flatten(1), key.flatten(1), value.flatten(1))
+            attended = self.attention(query, key, value)
             attended = attended.view(query.shape)
         if self.phantom is not None:
             attended = self.phantom.merge(attended)
@@ -75,8 +77,7 @@ def served_attention(
     """query [1, H, T, d], key and value [1, K, T, d], as transformers' attention modules give them → [T, H·d], None"""
     if rehearsal is not None:
         rehearsal.reached(module, pass_index)
-    states = (part[0].transpose(0, 1) for part in (query, key, value))
-    return module.attention_passes[pass_index](*states, rehearsal), None
+    return module.attention_passes[pass_index](query, key, value, rehearsal), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, served_attention)
