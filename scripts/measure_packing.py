@@ -1,13 +1,18 @@
 """Useful tokens a second with padding_free against rows padded to the longest, on lengths such as the papers train on.
 
-    python scripts/measure_packing.py [--batches 12] [--only NAME ...] [--json FILE]
+    python scripts/measure_packing.py [--steps 4] [--only NAME ...] [--json FILE]
 
 Which data sets, and how many examples of each: the papers' (TroL, section 3 and its repository; Phantom, section 3).
 How long their texts are, how large their pictures, and how many questions there are about one picture, neither paper
 says: those columns of MIX are our estimates, lengths as a median number of tokens and a spread (log-normal). Image
 tokens then follow from each paper's own tiling. The decoder is a small one of width 256, and all lengths are divided by
-8: so attention has the share of the work that it has in a decoder of width 2048 at full length. Both sides get the same
-examples in turn; useful tokens are those of the sequences, once for each sequence that has them, padding left out.
+8: so attention has the share of the work that it has in a decoder of width 2048 at full length. Its head has the share
+of the parameters that InternLM2-1.8B's has.
+
+What is measured is one GPU's part of some optimiser steps: the same rows on both sides. Padded, they lie in
+micro-batches of the paper's size, in an order that knows nothing of lengths and pictures. Without padding they lie in
+micro-batches of as many rows, or of twice as many (`largest` is the tokens that the largest one computes). Useful
+tokens are those of the sequences, once for each sequence that has them, padding left out.
 """
 
 from __future__ import annotations
@@ -17,16 +22,21 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from phantrol.data.collate import Collator
 from phantrol.data.messages import Example, Message, Rejected
+from phantrol.data.mixture import Mixture
+from phantrol.data.sharing import SharedRows, share
 from phantrol.losses.base import model_inputs
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
@@ -37,7 +47,7 @@ from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.ops.images import best_tile_grid
 
-SHORTER, VOCABULARY = 8, 4096
+SHORTER, VOCABULARY = 8, 1536
 PHOTO, PAGE, CHART = (
     ((640, 480), (640, 427), (480, 640), (500, 375)),
     ((1700, 2200), (1240, 1754)),
@@ -61,17 +71,68 @@ MIX = {
     "MathInstruct": (262_040, NONE, 70, 170, 0.7, 1),
     "MathPlus": (304_754, NONE, 80, 280, 0.7, 1),
 }
-# micro-batch of one GPU: 768 / 6 accumulation / 8 GPUs [TroL, section 4], 128 / 4 / 8 [Phantom, section 4]
-RUNS = {  # name: (examples of a micro-batch, tiles, wrong answers, questions about a picture together, modifiers)
-    "TroL": (16, False, False, False, [TrolConfig()]),
-    "TroL, questions together": (16, False, False, True, [TrolConfig()]),
-    "TroL-3.8B": (16, True, False, False, [TrolConfig()]),
-    "TroL-3.8B, questions together": (16, True, False, True, [TrolConfig()]),
-    "Phantom, step 1": (4, True, True, False, [PhantomConfig()]),
-    "Phantom, step 1, questions together": (4, True, True, True, [PhantomConfig()]),
-    "Phantom, step 2": (4, True, False, False, [PhantomConfig()]),
-    "Phantom, step 2, questions together": (4, True, False, True, [PhantomConfig()]),
+
+
+@dataclass(frozen=True)
+class Run:
+    """One GPU's part of an optimiser step.
+
+    padded, packed  examples of a micro-batch on each side;  together  rows of a group (see FileSource)
+    """
+
+    padded: int
+    packed: int
+    examples: int
+    tiled: bool
+    pairs: bool
+    together: int
+    modifier: Any
+
+
+# 768 / 8 GPUs in 6 micro-batches [TroL, section 4], 128 / 8 in 4 [Phantom, section 4]; groups of 16 and of 8 rows
+RUNS = {
+    "TroL": Run(16, 16, 96, False, False, 1, TrolConfig()),
+    "TroL, together": Run(16, 16, 96, False, False, 16, TrolConfig()),
+    "TroL-3.8B": Run(16, 16, 96, True, False, 1, TrolConfig()),
+    "TroL-3.8B, together": Run(16, 16, 96, True, False, 16, TrolConfig()),
+    "Phantom, step 1": Run(4, 4, 16, True, True, 1, PhantomConfig()),
+    "Phantom, step 1, together": Run(4, 8, 16, True, True, 8, PhantomConfig()),
+    "Phantom, step 2": Run(4, 4, 16, True, False, 1, PhantomConfig()),
+    "Phantom, step 2, together": Run(4, 8, 16, True, False, 8, PhantomConfig()),
 }
+PICTURES = 4096  # of each data set
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One line of MIX as a source: group → examples, whose texts are a number of tokens and a seed to draw them."""
+
+    name: str
+    run: Run
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Example, ...]:
+        return tuple(map(self._example, self._rows[index]))
+
+    @cached_property
+    def _rows(self) -> SharedRows:
+        _, sizes, _, _, _, questions = MIX[self.name]
+        pictures = np.arange(1, PICTURES + 1, dtype=np.uint64).repeat(questions)
+        return share(pictures if sizes else np.zeros_like(pictures), self.run.together)
+
+    def _example(self, row: int) -> Example:
+        _, sizes, asked, said, spread, questions = MIX[self.name]
+        seen, draw = Random(f"{self.name} {row // questions}"), Random(f"{self.name} row {row}")
+        picture = f"{image_tokens(sizes, self.run.tiled, seen) // SHORTER} {seen.getrandbits(60)}"
+        texts = [
+            f"{max(1, round(n * math.exp(draw.gauss(0, spread)) / SHORTER))} {draw.getrandbits(60)}"
+            for n in (asked, said, said)
+        ]
+        messages = (Message("user", (picture, texts[0])), Message("assistant", (texts[1],)))
+        wrong = (Rejected(texts[2], "incorrect"),) if self.run.pairs else ()
+        return Example(f"{self.name} {row}", messages, wrong)
 
 
 def image_tokens(sizes: Sequence[tuple[int, int]], tiled: bool, draw: Random) -> int:
@@ -82,27 +143,6 @@ def image_tokens(sizes: Sequence[tuple[int, int]], tiled: bool, draw: Random) ->
         return 1225
     columns, rows = best_tile_grid(*draw.choice(sizes), 448, 6)
     return 256 * (columns * rows + (columns * rows > 1))
-
-
-def groups_of(tiled: bool, pairs: bool, together: bool, seed: int = 0) -> Any:
-    """Yield groups for ever; a text is how many tokens it has, and the seed that draws them."""
-    draw = Random(seed)
-    for number in iter(lambda: draw.getrandbits(60), None):
-        weights = [row[0] / (row[5] if together else 1) for row in MIX.values()]
-        _, sizes, asked, said, spread, questions = draw.choices(list(MIX.values()), weights)[0]
-        picture = f"{image_tokens(sizes, tiled, draw) // SHORTER} {number}"
-        yield tuple(
-            example(f"{number}-{i}", picture, asked, said, spread, pairs, draw)
-            for i in range(questions if together else 1)
-        )
-
-
-def example(name: str, picture: str, asked: int, said: int, spread: float, pairs: bool, draw: Random) -> Example:
-    def text(tokens: int) -> str:
-        return f"{max(1, round(tokens * math.exp(draw.gauss(0, spread)) / SHORTER))} {draw.getrandbits(60)}"
-
-    messages = (Message("user", (picture, text(asked))), Message("assistant", (text(said),)))
-    return Example(name, messages, (Rejected(text(said), "incorrect"),) if pairs else ())
 
 
 def encode(chat: list[dict[str, Any]]) -> Any:
@@ -120,11 +160,11 @@ PROCESSOR = SimpleNamespace(
 )
 
 
-def build(modifiers: list[Any]) -> PhantrolForConditionalGeneration:
+def build(modifier: Any) -> PhantrolForConditionalGeneration:
     text = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4
     )
-    text.modifiers = [config_to_dict(config) for config in modifiers]
+    text.modifiers = [config_to_dict(modifier)]
     vision = SiglipVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=32, patch_size=16
     )
@@ -132,53 +172,74 @@ def build(modifiers: list[Any]) -> PhantrolForConditionalGeneration:
     return PhantrolForConditionalGeneration(config).train()
 
 
-def measure(name: str, batches: int) -> dict[str, Any]:
-    """Return useful tokens a CPU second of both sides, and the ratio, over so many micro-batches taken in turn."""
-    size, tiled, pairs, together, modifiers = RUNS[name]
+def micro_batches(run: Run, mixture: Mixture, steps: int) -> dict[str, list[list[list[Any]]]]:
+    """Return the groups of each micro-batch of each step, on both sides.
+
+    Padded rows are drawn at random from those of all steps: rows that are together are alike in length, and who pads
+    has none together.
+    """
+    count, size = run.examples // run.together, run.packed // run.together
+    groups = [mixture.group(index) for index in range(steps * count)]
+    rows = [(example,) for group in groups for example in group]
+    Random(0).shuffle(rows)
+
+    def cut(items: list[Any], a_step: int, at_once: int) -> list[list[list[Any]]]:
+        return [[items[i : i + at_once] for i in range(n, n + a_step, at_once)] for n in range(0, len(items), a_step)]
+
+    return {"packed": cut(groups, count, size), "padded": cut(rows, run.examples, run.padded)}
+
+
+def measure(name: str, steps: int) -> dict[str, Any]:
+    """Return useful tokens a CPU second of both sides over so many steps, in turn, and the ratio of their times."""
+    run = RUNS[name]
     torch.manual_seed(0)
-    model, loss = build(modifiers), PhantomOptimization() if pairs else Sft()
-    sides = {True: Collator(PROCESSOR, pairs, True, padding_free=True), False: Collator(PROCESSOR, pairs, pack=False)}
-    seconds, slots, useful = {True: 0.0, False: 0.0}, {True: 0, False: 0}, 0
-    source = groups_of(tiled, pairs, together)
-    for number in range(-1, batches):  # the first is not counted
-        groups = []
-        while sum(map(len, groups)) < size:
-            groups.append(next(source))
-        for free in (True, False) if number % 2 else (False, True):
-            start, batch = time.process_time(), sides[free](groups)
-            loss(model, batch, loss.count(batch)).loss.backward()
+    model, loss = build(run.modifier), PhantomOptimization() if run.pairs else Sft()
+    mixture = Mixture(tuple((row[0], DataSet(name, run)) for name, row in MIX.items()))
+    sides = {
+        "packed": Collator(PROCESSOR, run.pairs, padding_free=True),
+        "padded": Collator(PROCESSOR, run.pairs, pack=False),
+    }
+    seconds, slots = ({side: [] for side in sides} for _ in range(2))
+    useful = 0
+    batches = micro_batches(run, mixture, steps)
+    for step in range(-1, steps):  # before the first, one micro-batch that is not counted
+        for side in sorted(sides, reverse=step % 2 == 0):
+            start = time.process_time()
+            for groups in batches[side][step] if step >= 0 else batches[side][0][:1]:
+                batch = sides[side](groups)
+                loss(model, batch, loss.count(batch)).loss.backward()
+                if step >= 0:
+                    slots[side].append(batch["input_ids"].numel())
+                    useful += 0 if side == "packed" else int(model_inputs(batch)["attention_mask"].sum())
             model.zero_grad(set_to_none=True)
-            if number >= 0:
-                seconds[free] += time.process_time() - start
-                slots[free] += batch["input_ids"].numel()
-                useful += 0 if free else int(model_inputs(batch)["attention_mask"].sum())
+            if step >= 0:
+                seconds[side].append(time.process_time() - start)
     return {
         "name": name,
-        "batch": size,
         "useful_tokens": useful,
-        "slots_padded": slots[False] / useful,
-        "slots_padding_free": slots[True] / useful,
-        "tokens_per_s_padded": useful / seconds[False],
-        "tokens_per_s_padding_free": useful / seconds[True],
-        "ratio": seconds[False] / seconds[True],
+        **{f"slots_{side}": sum(slots[side]) / useful for side in sides},
+        **{f"largest_{side}": max(slots[side]) for side in sides},
+        **{f"tokens_per_s_{side}": useful / sum(seconds[side]) for side in sides},
+        "ratio": sum(seconds["padded"]) / sum(seconds["packed"]),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name in options.only:
-        rows.append(measure(name, options.batches))
+        rows.append(measure(name, options.steps))
         row = rows[-1]
         print(
-            f"{name}, {row['batch']} at once: {row['tokens_per_s_padding_free']:.0f} against "
-            f"{row['tokens_per_s_padded']:.0f} useful tokens a CPU second, {row['ratio']:.2f} times; slots a useful "
-            f"token {row['slots_padding_free']:.2f} against {row['slots_padded']:.2f}",
+            f"{name}: {row['tokens_per_s_packed']:.0f} against {row['tokens_per_s_padded']:.0f} useful tokens a CPU "
+            f"second, {row['ratio']:.2f} times; tokens computed "
+            f"for a useful one {row['slots_packed']:.2f} against {row['slots_padded']:.2f}; largest micro-batch "
+            f"{row['largest_packed']} against {row['largest_padded']}",
             flush=True,
         )
     if options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,11 +73,11 @@ def describe_thing(
             f"{', '.join(RELEASES)}"
         )
     else:
-        console.print(*_recipe(thing, load_recipe(thing, overrides)), sep="\n")
+        console.print(*_recipe(shlex.join([thing, *overrides]), load_recipe(thing, overrides)), sep="\n")
 
 
-def _recipe(name: str, recipe: Recipe) -> list:
-    lines = [f"recipe {name}, seed {recipe.seed}"]
+def _recipe(words: str, recipe: Recipe) -> list:
+    lines = [f"recipe {words}, seed {recipe.seed}"]
     for stage in recipe.stages:
         lines.append(
             f"  {stage.name}: {type(stage.loss).__name__}, trains {', '.join(stage.train)}, {stage.max_steps} steps of "
@@ -84,7 +85,7 @@ def _recipe(name: str, recipe: Recipe) -> list:
         )
     from phantrol.describing_training import training_costs
 
-    return [*lines, Pretty(recipe.model), *training_costs(recipe), f"Next: phantrol train {name} --dry-run"]
+    return [*lines, Pretty(recipe.model), *training_costs(recipe), f"Next: phantrol train {words} --dry-run"]
 
 
 def _find_model(thing: str) -> Model:

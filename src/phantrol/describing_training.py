@@ -28,9 +28,9 @@ def training_costs(recipe: Recipe) -> list:
         hours.add_row(gpu, *_row(gpu, longest, usual or longest))
     texts = f"{row.text_tokens} tokens of text and {row.answer_tokens} of each answer"
     return [
-        f"memory of one GPU that holds it all, estimated; a row: {texts}, a picture of {row.tiles} tiles:",
+        f"memory of one GPU that holds it all, estimated; a row: {texts}, a picture of {_tiles(row.tiles)}:",
         memory,
-        f"hours, estimated at {UTILISATION:.0%} of a GPU's dense bfloat16, with {mean.tiles} tiles a picture:",
+        f"hours, estimated at {UTILISATION:.0%} of a GPU's dense bfloat16, with {_tiles(mean.tiles)} a picture:",
         hours,
     ]
 
@@ -40,3 +40,7 @@ def _row(gpu: str, longest: list[StageEstimate], usual: list[StageEstimate]) -> 
     if not fitting:
         return ["none", *("does not fit" for _ in longest)]
     return [str(fitting), *(f"{each.hours(gpu, COUNT):,.1f}" for each in usual)]
+
+
+def _tiles(count: int) -> str:
+    return "1 tile" if count == 1 else f"{count} tiles"

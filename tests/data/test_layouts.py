@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from phantrol.data.broken import REASONS, BrokenRow
+from phantrol.data.broken import BrokenRow
 from phantrol.data.layouts import read_draft
-from phantrol.data.pictures import open_reference, picture_size, place
+from phantrol.data.pictures import picture_size, place
 
 P = "P"  # stands for a picture in what is expected
 PNG = io.BytesIO()
 Image.new("RGB", (5, 4), "red").save(PNG, "PNG")
 STRUCT = {"bytes": PNG.getvalue(), "path": None}
 DATA_URL = "data:image/png;base64," + base64.b64encode(PNG.getvalue()).decode()
-
 ASKED = [("user", P, "What color?"), ("assistant", "red")]
 PLAIN = [("user", "What color?"), ("assistant", "red")]
 TWICE = [*ASKED, ("user", "And the sky?"), ("assistant", "blue")]
@@ -31,8 +30,12 @@ def said(**roles):
     return [{"role": role, "content": text} for role, text in roles.items()]
 
 
-LLAVA = [{"from": "human", "value": "<image>\nWhat color?"}, {"from": "gpt", "value": "red"}]
-MORE = [{"from": "human", "value": "And the sky?"}, {"from": "gpt", "value": "blue"}]
+def human(text):
+    return {"from": "human", "value": text}
+
+
+LLAVA = [human("<image>\nWhat color?"), {"from": "gpt", "value": "red"}]
+MORE = [human("And the sky?"), {"from": "gpt", "value": "blue"}]
 PARTS = [{"type": "image"}, {"type": "text", "text": "What color?"}]
 ARROW_PARTS = [{"type": "image", "text": None}, {"type": "text", "text": "What color?"}]
 
@@ -41,25 +44,19 @@ LAYOUTS = {
     # as people have it
     "LLaVA": ({"id": 1, "image": "red.png", "conversations": LLAVA}, ASKED, []),
     "LLaVA, several turns": ({"image": "red.png", "conversations": LLAVA + MORE}, TWICE, []),
-    "LLaVA, text only": ({"conversations": [{"from": "human", "value": "What color?"}, LLAVA[1]]}, PLAIN, []),
+    "LLaVA, text only": ({"conversations": [human("What color?"), LLAVA[1]]}, PLAIN, []),
     "LLaVA, several images": (
-        {
-            "image": ["red.png", "green.jpg"],
-            "conversations": [{"from": "human", "value": "<image>\n<image>\nSame?"}, LLAVA[1]],
-        },
+        {"image": ["red.png", "green.jpg"], "conversations": [human("<image>\n<image>\nSame?"), LLAVA[1]]},
         [("user", P, P, "Same?"), ("assistant", "red")],
         [],
     ),
     "the picture comes after": (
-        {"image": "red.png", "conversations": [{"from": "human", "value": "What color?\n<image>"}, LLAVA[1]]},
+        {"image": "red.png", "conversations": [human("What color?\n<image>"), LLAVA[1]]},
         [("user", "What color?", P), ("assistant", "red")],
         [],
     ),
     "a picture in the second question": (
-        {
-            "images": ["red.png", "green.jpg"],
-            "conversations": [*LLAVA, {"from": "human", "value": "<image>Now?"}, LLAVA[1]],
-        },
+        {"images": ["red.png", "green.jpg"], "conversations": [*LLAVA, human("<image>Now?"), LLAVA[1]]},
         [*ASKED, ("user", P, "Now?"), ("assistant", "red")],
         [],
     ),
@@ -185,7 +182,7 @@ LAYOUTS = {
         [],
     ),
     "Evol-Instruct-GPT4-Turbo-143K.json": (
-        {"id": "allava_0", "conversations": [{"from": "human", "value": "What color?"}, LLAVA[1]]},
+        {"id": "allava_0", "conversations": [human("What color?"), LLAVA[1]]},
         PLAIN,
         [],
     ),
@@ -291,95 +288,6 @@ def test_names_of_ones_own(pictures):
         spoken(row, pictures)
     with pytest.raises(ValueError, match="fields: got 'asked', expected some of id, turns"):
         spoken(row, pictures, {"asked": "frage"})
-
-
-def test_numbered_pictures_go_where_their_number_is_first(pictures):
-    row = {"images": ["red.png", "green.jpg"], "question": "<image2> or <image1>? Not <image2>.", "answer": "red"}
-    messages = place(read_draft(row), pictures)
-    assert messages[0].parts == (pictures / "green.jpg", "or", pictures / "red.png", "? Not", "<image2>", ".")
-
-
-def test_a_placeholder_in_an_answer_is_text(pictures):
-    row = {"question": "How does HTML show pictures?", "answer": "Not with <image>."}
-    assert spoken(row, pictures)[0][1] == ("assistant", "Not with <image>.")
-
-
-A = {"from": "gpt", "value": "red"}
-Q = {"from": "human", "value": "What?"}
-BROKEN = {
-    "no row": (5, "wrong-type"),
-    "a list": ([Q, A], "wrong-type"),
-    "nothing known": ({"foo": 1}, "unknown-layout"),
-    "a question alone": ({"question": "a"}, "unknown-layout"),
-    "no turns": ({"conversations": []}, "wrong-type"),
-    "turns as text": ({"conversations": "hello"}, "wrong-type"),
-    "turns as broken JSON": ({"conversations": "[{'from'"}, "bad-json"),
-    "a turn as text": ({"conversations": ["What?", "red"]}, "wrong-type"),
-    "a role that nobody has": ({"conversations": [Q, {"from": "tool", "value": "red"}]}, "wrong-type"),
-    "no role": ({"conversations": [Q, {"value": "red"}]}, "wrong-type"),
-    "no text": ({"conversations": [Q, {"from": "gpt", "value": None}]}, "wrong-type"),
-    "an object as text": ({"conversations": [Q, {"from": "gpt", "value": {"a": 1}}]}, "wrong-type"),
-    "a part that is no object": ({"messages": [{"role": "user", "content": ["a"]}]}, "wrong-type"),
-    "a part of another kind": ({"messages": [{"role": "user", "content": [{"type": "video"}]}, A]}, "wrong-type"),
-    "true as an answer": ({"question": "a", "answer": True}, "wrong-type"),
-    "a list as an answer": ({"question": "a", "answer": ["b"]}, "wrong-type"),
-    "the user has the last word": ({"conversations": [Q, A, Q]}, "turns"),
-    "the assistant begins": ({"conversations": [A, Q, A]}, "turns"),
-    "no assistant": ({"conversations": [Q]}, "turns"),
-    "a wrong conversation without an answer": (
-        {"prompt": "a", "chosen": "b", "rejected": [Q | {"from": "user"}]},
-        "turns",
-    ),
-    "more <image> than images": ({"image": "red.png", "question": "<image><image>", "answer": "a"}, "image-count"),
-    "fewer <image> than images": ({"images": ["red.png"] * 2, "question": "<image>", "answer": "a"}, "image-count"),
-    "<image> and no image": ({"question": "<image>?", "answer": "a"}, "image-count"),
-    "a number too high": ({"image": "red.png", "question": "<image2>?", "answer": "a"}, "image-count"),
-    "images twice": (
-        {"images": ["red.png"], "messages": [{"role": "user", "content": [{"type": "image", "image": "red.png"}]}, A]},
-        "image-count",
-    ),
-    "a web address": ({"image": "https://a.b/c.png", "question": "<image>?", "answer": "a"}, "image-remote"),
-    "a number as an image": ({"image": 7, "question": "<image>?", "answer": "a"}, "wrong-type"),
-    "bytes that are no picture": (
-        {"image": {"bytes": b"no"}, "question": "<image>?", "answer": "a"},
-        "image-unreadable",
-    ),
-    "no bytes": ({"image": {"bytes": b""}, "question": "<image>?", "answer": "a"}, "image-unreadable"),
-    "broken base64": (
-        {"image": "data:image/png;base64,???", "question": "<image>?", "answer": "a"},
-        "image-unreadable",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_row(name, pictures):
-    row, reason = BROKEN[name]
-    with pytest.raises(BrokenRow) as met:
-        spoken(row, pictures)
-    assert met.value.reason == reason and reason in REASONS
-
-
-def test_what_is_wrong_with_a_file_shows_in_its_size(pictures):
-    (pictures / "empty.png").touch()
-    (pictures / "junk.png").write_bytes(b"junk")
-    reasons = {}
-    for name in ("nowhere.png", "empty.png", "junk.png", "deep", "x" * 5000, "red.png\0"):
-        with pytest.raises(BrokenRow) as met:
-            picture_size(open_reference(name, pictures))
-        reasons[name[:12]] = met.value.reason
-    assert reasons == {
-        "nowhere.png": "image-missing", "empty.png": "image-unreadable", "junk.png": "image-unreadable",
-        "deep": "image-missing", "x" * 12: "image-unreadable", "red.png\0": "image-unreadable",
-    }  # fmt: skip
-    assert picture_size(pictures / "green.jpg") == (64, 20)
-
-
-def test_a_picture_that_lies_on_its_side_has_the_size_that_is_shown(pictures):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (60, 20)).save(pictures / "turned.jpg", exif=exif)
-    assert picture_size(pictures / "turned.jpg") == (20, 60)
 
 
 def test_the_rows_of_the_documentation_are_read(pictures):

@@ -109,6 +109,30 @@ def check_equal(model, free, plain, loss):
         assert a is None or (a - b).abs().max() < 1e-10 * max(1, b.abs().max()), name
 
 
+def test_a_group_of_several_pictures_is_shared_picture_by_picture(make):
+    """As `together` fills its groups; the texts have a beginning in common that is not worth a mask."""
+    model, processor = make(SETS["both"])
+    seen, text = picture(), "red blue green red blue green and a small star"
+    group = (
+        example("what", "What is it?", "a large red circle", seen),
+        example("color", "What color is the circle?", "red", seen),
+        example("other", "What color is the circle?", "red", picture("green")),
+        example("text", f"What {text}", "red"),
+        example("more text", f"red {text}", text),
+        example("the same", f"red {text}", "blue"),
+    )
+    options = dict(dtype=torch.float64)
+    free, packed, plain = (
+        Collator(processor, **options, **more)([group]) for more in (dict(padding_free=True), {}, dict(pack=False))
+    )
+    assert len(packed["input_ids"]) == len(free["blocks"]) == 4 and len(plain["input_ids"]) == 6
+    assert (packed["num_pictures"], free["num_pictures"], plain["num_pictures"]) == (2, 2, 3)
+    wanted = by_sequence(model, plain)
+    for batch in (free, packed):
+        torch.testing.assert_close(by_sequence(model, batch), wanted, rtol=0, atol=1e-10)
+        check_equal(model, batch, plain, Sft())
+
+
 @pytest.mark.parametrize("modifiers", SETS)
 @pytest.mark.parametrize("pack", [True, False])
 def test_one_row_equals_rows_of_their_own(make, modifiers, pack):

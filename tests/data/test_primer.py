@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from phantrol.data.primer import FAMILIES, SPLITS, TASKS, Curriculum, sample, text_only, wordings
 from phantrol.data.primer.curriculum import SCENES
@@ -233,16 +234,29 @@ def test_sources_are_plain_values():
     assert hash(PrimerSource()) == hash(PrimerSource())
 
 
-@pytest.mark.parametrize(("size_px", "least"), [(64, 500), (224, 300)])
-def test_it_draws_fast_enough_to_feed_a_training_run(size_px, least):
-    """A fifth of what an idle core does, since the machine may be busy."""
-    source = PrimerSource(size_px=size_px)
-    for i in range(100):
-        source[i]
+def _cpu_s(work):
     began = time.process_time()
-    for i in range(300):
-        source[i]
-    assert 300 / (time.process_time() - began) > least
+    work()
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize(("size_px", "most"), [(64, 8), (224, 12)])
+def test_it_draws_fast_enough_to_feed_a_training_run(size_px, most):
+    """Beside a yardstick, since a second of a busy machine says nothing. Measured: 2 at 64 px and 2.7 at 224, where an
+    idle core draws 2,300 and 1,500 pictures a second."""
+    source, picture = PrimerSource(size_px=size_px), Image.effect_noise((128, 128), 80).convert("RGB")
+
+    def draw():
+        for i in range(300):
+            source[i]
+
+    def measure():
+        for _ in range(300):
+            picture.resize((64, 64), Image.Resampling.BICUBIC)
+            sum(number * number for number in range(2000))
+
+    draw()  # fonts and sprites are opened once
+    assert min(_cpu_s(draw) / _cpu_s(measure) for _ in range(4)) < most
 
 
 def _texts(example):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from phantrol.training.recipe import Recipe, load_recipe
+
+sys.path.append(str(Path(__file__).parent))  # rank_processes.py is no test: see there
 
 TINY = Path(__file__).with_name("tiny_recipe.py")
 CLOCK = {"step_s", "tokens_per_s", "pictures_per_s", "tflops", "mfu"}  # what another run has otherwise
@@ -69,3 +73,25 @@ def forked() -> Callable[..., list[int]]:
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def two_stages(tiny_recipe) -> Callable[..., Recipe]:
+    """Two steps of each stage on four groups a step, one group in a micro-batch however many ranks there are."""
+
+    def recipe(ranks: int, sharding: str = "none") -> Recipe:
+        text = {**tiny_recipe().model.text, "attention_dropout": 0.0}  # ranks draw their own
+        changes = [f"model.text={text}", "stages.tune.optimiser=adamw", f"sharding={sharding}"]
+        for stage in ("align", "tune"):
+            changes += [f"stages.{stage}.max_steps=2", f"stages.{stage}.accumulation={4 // ranks}"]
+        return tiny_recipe("log_every_steps=1", *changes)
+
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def deepspeed_imported():
+    """A forked rank then need not import it."""
+    if find_spec("deepspeed") is not None:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed  # noqa: F401

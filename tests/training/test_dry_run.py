@@ -9,6 +9,7 @@ from rich.console import Console
 
 from phantrol.data.mixture import Mixture
 from phantrol.training.dry_run import dry_run
+from phantrol.training.recipe import load_recipe
 
 
 def said(recipe) -> str:
@@ -47,6 +48,17 @@ def test_it_does_not_look_at_the_data(tiny_recipe):
 
         patch.setattr(type(recipe.model), "build", building_may_look)
         said(recipe)
+
+
+def test_a_recipe_of_the_papers_says_in_a_line_what_is_not_here(recwarn):
+    text = said(load_recipe("trol_7b", ["root=[nowhere]", "stages.*.padding_free=false"]))
+    parts = "internlm/internlm2-chat-7b and openai/clip-vit-large-patch14-336"
+    assert f"\nnot downloaded for this: {parts}; counts and steps below are those of a small stand-in\n" in text
+    (line,) = [
+        line for line in text.splitlines() if line.startswith("no data there yet: [nowhere]/sharegpt4v_*.json, ")
+    ]
+    assert line.count("[nowhere]/") == 9 and text.count("one step on made-up data: loss ") == 2
+    assert not [warning for warning in recwarn if "Torchao" in str(warning.message)]
 
 
 def test_a_recipe_that_cannot_run_is_found(tiny_recipe):

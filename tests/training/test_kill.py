@@ -41,7 +41,7 @@ def test_the_script_sees_a_difference(script, tiny_recipe, tmp_path):
     assert script.lines(tmp_path / "whole") != script.lines(tmp_path / "other")
 
 
-def waiting(path: Path, seconds: float = 20) -> None:
+def waiting(path: Path, seconds: float = 240) -> None:
     until_s = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until_s, path
@@ -72,7 +72,7 @@ def somebody():
 def hold(folder: Path) -> None:
     with held(folder):
         (folder / "here").touch()
-        time.sleep(60)
+        time.sleep(1000)
 
 
 def test_a_run_in_use_is_refused_until_its_process_is_killed(tiny_recipe, tmp_path, somebody):
@@ -83,7 +83,7 @@ def test_a_run_in_use_is_refused_until_its_process_is_killed(tiny_recipe, tmp_pa
         run(tiny_recipe(), tmp_path, resume=True)
     assert holder(tmp_path).pid == child  # the refusal did not take it away
     os.kill(child, signal.SIGKILL)
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + 240
     while holder(tmp_path):
         assert time.monotonic() < until_s
         time.sleep(0.01)
@@ -96,7 +96,7 @@ def test_a_run_in_use_is_refused_until_its_process_is_killed(tiny_recipe, tmp_pa
 def test_a_forked_process_does_not_hold_on(tmp_path, somebody):
     """As a loader of data would that outlives a killed run for a moment."""
     with held(tmp_path):
-        somebody(lambda: (tmp_path / "forked").touch() or time.sleep(60))
+        somebody(lambda: (tmp_path / "forked").touch() or time.sleep(1000))
         waiting(tmp_path / "forked")
     assert holder(tmp_path) is None
 

@@ -77,6 +77,16 @@ def test_it_is_data_that_can_be_listed_written_and_changed(name):
     assert recipe.stages[1].lr == 2e-5 and recipe.model.lora.rank == 8
 
 
+@pytest.mark.parametrize(("name", "rows"), [("trol_1_8b", 768), ("phantom_7b", 128)])
+def test_questions_together_leave_the_rows_of_a_batch_as_published(name, rows):
+    recipe = load_recipe(name, ["together=8"])
+    for stage in recipe.stages:
+        assert stage.batch_size == rows // 8 and {source.together for _, source in stage.data.parts} == {8}
+        assert estimating._rows_of_a_group(stage.data) == 8  # hours are counted by rows
+    with pytest.raises(ValueError, match=f"together: got 7, expected a divisor of {rows}"):
+        load_recipe(name, ["together=7"])
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_stand_in_trains_both_stages_and_leaves_a_model(name, tmp_path):
     small = stand_in(load_recipe(name))
@@ -98,6 +108,8 @@ def test_a_recipe_with_arguments_says_which_it_needs():
     recipe = load_recipe("finetune_lora", ["model=here", "data=a.json", "images=pics", "steps=7", "stages.0.lr=1e-5"])
     assert recipe.model.folder == "here" and recipe.stages[0].data.parts[0][1].images == "pics"
     assert recipe.stages[0].max_steps == 7 and recipe.stages[0].lr == 1e-5
+    with pytest.raises(ValueError, match="the sizes of here are not here: "):
+        recipe_config(recipe)
     with pytest.raises(ValueError, match=r"override steps: got 'many', expected int"):
         load_recipe("finetune_lora", ["model=a", "data=b", "steps=many"])
     with pytest.raises(ValueError, match="unknown key 'roots'"):

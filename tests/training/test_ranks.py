@@ -1,24 +1,15 @@
-"""One recipe on several ranks: whole on each (DDP), in shards of torch's FSDP2, and of DeepSpeed's ZeRO.
-
-Ranks are forked, one thread each, and talk over gloo on a free port of loopback; those that hang are killed.
-"""
+"""One recipe on several ranks: whole on each (DDP), in shards of torch's FSDP2, and of DeepSpeed's ZeRO."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from rank_processes import ENGINES, needs_deepspeed, needs_fork, on_ranks, same_curve
 
 import phantrol
 from phantrol.losses.sft import Sft
@@ -31,84 +22,7 @@ from phantrol.training.run import run
 from phantrol.training.sharding import check_ranks, sharding_of, with_idle_picture
 from phantrol.training.trainer import StageTrainer
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
-needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="pip install 'phantrol[deepspeed]'")
-ENGINES = ["none", "fsdp", *(pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3"))]
-PATIENCE_S = 55
-
-
-def start_ranks(action: Callable[[], object], count: int) -> list[int]:
-    """Run `action` as each of `count` ranks, as torchrun starts them; return their process ids. 0: without torchrun."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(max(count, 1)):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        try:
-            here = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, LOCAL_WORLD_SIZE=count, MASTER_PORT=port)
-            if count:
-                os.environ |= {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "localhost"}
-            AcceleratorState._reset_state(reset_partial_state=True)  # this process was alone so far
-            torch.set_num_threads(1)
-            action()
-        except SystemExit as stop:
-            os._exit(stop.code)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return children
-
-
-def exit_codes(children: list[int], patience_s: float = PATIENCE_S) -> list[int | None]:
-    """Return the exit codes of processes; one that fails takes the others along, and None says that one hung."""
-    codes: dict[int, int | None] = {}
-    until = time.monotonic() + patience_s
-    while len(codes) < len(children):
-        for child in set(children) - set(codes):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                codes[child] = os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until or any(code not in (0, 143) for code in codes.values()):
-            for child in set(children) - set(codes):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                codes[child] = None
-        time.sleep(0.01)
-    return [codes[child] for child in children]
-
-
-def on_ranks(count: int, action: Callable[[], object]) -> None:
-    codes = exit_codes(start_ranks(action, count))
-    assert codes == [0] * max(count, 1), (
-        f"exit codes {codes}; None hung for {PATIENCE_S} s, or was killed when another failed"
-    )
-
-
-@pytest.fixture(scope="session")
-def two_stages(tiny_recipe) -> Callable[..., Recipe]:
-    """Two steps of each stage on four groups a step, one group in a micro-batch however many ranks there are."""
-
-    def recipe(ranks: int, sharding: str = "none") -> Recipe:
-        text = {**tiny_recipe().model.text, "attention_dropout": 0.0}  # ranks draw their own
-        changes = [f"model.text={text}", "stages.tune.optimiser=adamw", f"sharding={sharding}"]
-        for stage in ("align", "tune"):
-            changes += [f"stages.{stage}.max_steps=2", f"stages.{stage}.accumulation={4 // ranks}"]
-        return tiny_recipe("log_every_steps=1", *changes)
-
-    return recipe
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    """A forked rank then need not import it."""
-    if find_spec("deepspeed") is not None:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed  # noqa: F401
+pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +44,6 @@ def shared(two_stages, tmp_path_factory) -> Callable[[str], Path]:
         return runs[sharding]
 
     return out_of
-
-
-def same_curve(one: list[dict], other: list[dict], rel: float = 1e-6) -> None:
-    assert [(line["stage"], line["step"]) for line in other] == [(line["stage"], line["step"]) for line in one]
-    for a, b in zip(one, other, strict=True):
-        for name in ("loss", "reward_margin"):
-            if name in a:
-                assert b[name] == pytest.approx(a[name], rel=rel, abs=1e-6), (name, a, b)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=20 * rel), (a, b)
 
 
 @pytest.mark.parametrize("sharding", ENGINES)
@@ -223,24 +128,6 @@ def test_a_picture_that_no_token_shows_changes_nothing(tiny_recipe):
     without = [name for name in found if name not in wanted]
     assert "projector.linear_1.weight" in without and any(name.startswith("vision_tower") for name in without)
     assert not any(found[name].any() for name in without)
-
-
-@pytest.mark.parametrize(
-    "sharding, moment", [("none", "compute_loss"), ("fsdp", "compute_loss"), ("none", "_save_checkpoint")]
-)
-def test_sigterm_to_one_rank_stops_all(two_stages, tmp_path, monkeypatch, sharding, moment):
-    """It comes while a step is computed, or while a stage writes its last checkpoint; other ranks know nothing."""
-    untold = getattr(StageTrainer, moment)
-
-    def told(trainer, *args, **kwargs):
-        if trainer.state.global_step == (1 if moment == "compute_loss" else 2) and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGTERM)
-        return untold(trainer, *args, **kwargs)
-
-    monkeypatch.setattr(StageTrainer, moment, told)
-    recipe = replace(two_stages(2, sharding), save_every_steps=100)
-    assert exit_codes(start_ranks(lambda: run(recipe, tmp_path / "run"), 2)) == [143, 143]
-    assert [(found.stage, found.step) for found in checkpoints(tmp_path / "run")] == [(0, 2)]
 
 
 @pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])

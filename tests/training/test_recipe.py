@@ -98,9 +98,16 @@ def test_overrides_reach_every_part():
     assert align.data.parts == ((2.0, range(5)),)
 
 
+def test_a_star_reaches_all_stages():
+    recipe = changed("stages.*.lr=3e-4", "stages.*.accumulation=1")
+    assert [(stage.lr, stage.accumulation) for stage in recipe.stages] == [(3e-4, 1), (3e-4, 1)]
+    assert changed("stages.*.lr=3e-4", "stages.1.lr=1e-5").stages[1].lr == 1e-5
+
+
 @pytest.mark.parametrize(
     "change, complaint",
     [
+        ("stages.*.rate=1", "unknown key 'rate', expected one of name, data"),
         ("stages.0.lr", "got no '=', expected KEY=VALUE"),
         ("stages.0.rate=1", "unknown key 'rate', expected one of name, data, loss, train, lr, max_steps"),
         ("stage.0.lr=1", "unknown key 'stage', expected one of model, stages, seed"),

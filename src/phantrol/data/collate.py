@@ -17,7 +17,7 @@ from torch import Tensor
 
 from phantrol.data.messages import Example, Message, Picture
 from phantrol.data.mixture import Group
-from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, join, pack, plain_row, visible
+from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, join, pack, plain_row, runs, visible
 
 IGNORED = -100  # the label of a token that no loss looks at
 _KINDS = {"incorrect": 0, "ambiguous": 1}
@@ -29,7 +29,8 @@ class Collator:
 
     processor      a PhantrolProcessor
     pairs          encode the rejected answers too (a loss that needs no pairs does without)
-    pack           let the sequences of a group share one row; False for attention that takes no additive mask
+    pack           let the sequences of a group that are about the same pictures share one row; False for attention
+                   that takes no additive mask
     dtype          of the additive mask: the dtype of the model
     window_tokens  the sliding window of the decoder, if it has one. An additive mask switches the window off, so a
                    batch with a sequence longer than that is not packed
@@ -62,13 +63,14 @@ class Collator:
         numbers, pairs = count(), []
         encoders = [_GroupEncoder(self.processor) for _ in groups]
         lines = [
-            [line for example in group for line in self._lines(example, encoder, numbers, pairs)]
+            run
             for group, encoder in zip(groups, encoders, strict=True)
+            for run in runs([self._lines(example, encoder, numbers, pairs) for example in group])
         ]
-        longest = max(len(line.input_ids) for group in lines for line in group)
+        longest = max(len(line.input_ids) for run in lines for line in run)
         may_pack = self.pack and longest <= (self.window_tokens or longest)
         image_token_id = self.processor.image_token_id
-        rows = [row for group in lines for row in (pack(group, image_token_id) if may_pack else map(plain_row, group))]
+        rows = [row for run in lines for row in (pack(run, image_token_id) if may_pack else map(plain_row, run))]
         chosen, rejected, kinds = zip(*pairs, strict=True) if pairs else ((), (), ())
         joined = [join(rows)] if self.padding_free else rows
         return (

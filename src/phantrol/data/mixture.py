@@ -14,7 +14,7 @@ from functools import cached_property
 
 from phantrol.data.messages import Example
 
-Group = tuple[Example, ...]  # the examples that share one picture
+Group = tuple[Example, ...]  # examples that come together; those about one picture stand side by side
 
 NEVER_USED_UP = 100_000_000  # groups; a source at least this long draws them as it goes, in an order of its own
 _MASK = (1 << 64) - 1

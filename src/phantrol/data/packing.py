@@ -48,6 +48,22 @@ class Row:
         return bool(self.segments) and self.segments[-1] > 0
 
 
+def runs(examples: Sequence[Sequence[Line]]) -> list[list[Line]]:
+    """Return the lines of examples, those side by side in which the pictures are the same.
+
+    Of text alone, those of which half and more is the same: all prompts of a chat template begin alike.
+
+    examples  the lines of each: what is the same in these is always worth sharing
+    """
+    found: list[list[Line]] = []
+    for lines in examples:
+        if found and _begin_alike(found[-1][0], lines[0]):
+            found[-1] += lines
+        else:
+            found.append([*lines])
+    return found
+
+
 def pack(lines: Sequence[Line], image_token_id: int) -> list[Row]:
     """Return the lines as one row that shares their prefix, or as a row each where they share too little.
 
@@ -120,6 +136,13 @@ def _prefix_length(lines: Sequence[Line]) -> int:
 
 def _first_predicted(line: Line) -> int:
     return next((i for i, number in enumerate(line.sequence_ids) if number != NOT_PREDICTED), len(line.input_ids))
+
+
+def _begin_alike(one: Line, other: Line) -> bool:
+    if not _same_pictures(one.pixel_values, other.pixel_values):
+        return False
+    shortest = min(len(one.input_ids), len(other.input_ids))
+    return one.pixel_values is not None or 2 * _prefix_length([one, other]) >= shortest
 
 
 def _same_pictures(one: Tensor | None, other: Tensor | None) -> bool:

@@ -3,7 +3,7 @@
 Every row is read once to find out, but for its pictures; what was found, eight bytes a row, is kept in the cache folder
 beside the indices of rows and mapped into memory.
 
-R rows, G groups.
+R rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,30 +26,34 @@ from phantrol.data.messages import Example, Message, Picture
 
 VERSION = 1  # of what is kept
 _STAMPED = "state.json"  # in a folder of `datasets`: it changes with the data
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _log = logging.getLogger("phantrol")
 
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Rows in groups that begin alike, at most so many in each; a group is where its first row is.
+    """Rows in groups of one size, but for the last; rows that begin alike lie side by side.
 
-    order         [R] row numbers, those of a group side by side and in their order
-    begins, ends  [G] where the rows of each group lie in `order`
+    order  [R] row numbers, group after group
+    size   rows of a group
     """
 
     order: np.ndarray
-    begins: np.ndarray
-    ends: np.ndarray
+    size: int
 
     def __len__(self) -> int:
-        return len(self.begins)
+        return -(-len(self.order) // self.size)
 
     def __getitem__(self, group: int) -> list[int]:
-        return self.order[self.begins[group] : self.ends[group]].tolist()
+        return self.order[group * self.size : (group + 1) * self.size].tolist()
 
 
-def share(beginnings: np.ndarray, most: int) -> SharedRows:
-    """Return the groups of rows of the same beginning, at most `most` in each.
+def share(beginnings: np.ndarray, size: int) -> SharedRows:
+    """Return all rows in groups of `size`, as many as can be beside those of the same beginning.
+
+    A group has always so many rows: then a batch of groups is a batch of so many rows, and the parts of a mixture keep
+    their shares of the rows. What begins alike is cut into pieces of at most `size`, and smaller pieces fill a group
+    together; a piece is cut once more only where none are left that fit.
 
     beginnings  [R] uint64, 0 for a row that stands by itself
     """
@@ -58,10 +63,43 @@ def share(beginnings: np.ndarray, most: int) -> SharedRows:
     is_first[1:] = (found[1:] != found[:-1]) | (found[1:] == 0)
     runs = np.flatnonzero(is_first)
     place = np.arange(len(order)) - np.repeat(runs, np.diff(np.append(runs, len(order))))
-    begins = np.flatnonzero(place % most == 0)
-    ends = np.append(begins[1:], len(order))
-    by_first_row = np.argsort(order[begins], kind="stable")
-    return SharedRows(order, begins[by_first_row], ends[by_first_row])
+    begins = np.flatnonzero(place % size == 0)
+    lengths = np.diff(np.append(begins, len(order)))
+    scattered = np.argsort(order[begins].astype(np.uint64) * _GOLDEN, kind="stable")  # rows of a group: far in the file
+    pieces = np.concatenate(
+        [np.empty(0, np.int64), *_fill([scattered[lengths[scattered] == n] for n in range(1, size + 1)])]
+    )
+    taken, begins = lengths[pieces], begins[pieces]
+    ends = np.cumsum(taken)
+    return SharedRows(order[np.repeat(begins - (ends - taken), taken) + np.arange(len(order))], size)
+
+
+def _fill(pieces: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield all pieces in an order in which they fill one group after the other, large ones first.
+
+    pieces  numbers of the pieces of 1 row, of 2 ..., of as many as a group has
+    """
+    size, left = len(pieces), [len(some) for some in pieces]
+
+    def take(length: int, count: int) -> np.ndarray:
+        left[length - 1] -= count
+        end = len(pieces[length - 1]) - left[length - 1]
+        return pieces[length - 1][end - count : end]
+
+    for largest in range(size, 0, -1):
+        while left[largest - 1]:
+            pattern, room = Counter(), size
+            for length in range(largest, 0, -1):
+                pattern[length] = min(room // length, left[length - 1])
+                room -= length * pattern[length]
+            if room:
+                break
+            pattern = +pattern
+            groups = min(left[length - 1] // count for length, count in pattern.items())
+            yield np.concatenate(
+                [take(length, groups * count).reshape(groups, count) for length, count in pattern.items()], axis=1
+            ).ravel()
+    yield from (take(length, left[length - 1]) for length in range(size, 0, -1))
 
 
 def beginnings(rows: Any, key: str, read: Callable[[int], Example]) -> np.ndarray:

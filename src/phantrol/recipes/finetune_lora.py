@@ -4,7 +4,7 @@
 
 model   a folder of `phantrol train` or `phantrol convert`, or the name of a release, such as Phantom-0.5B
 data    a file of any layout that `phantrol data check` reads;  images  where its paths of pictures start
-together  most questions about one picture that are learnt at once: the picture is computed once for them
+together  so many of a step's 8 rows come as one group, about one picture if there are such: it is then computed once
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def recipe(model: str, data: str, images: str | None = None, steps: int = 500, t
         lr=2e-4,
         warmup_steps=min(20, steps // 10),
         max_steps=steps,
-        batch_size=8,
+        batch_size=max(1, 8 // together),  # groups
     )
     return Recipe(SavedModel(model, lora=Lora(rank=16, alpha=32, targets=("all",))), (tune,), save_every_steps=100)

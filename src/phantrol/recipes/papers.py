@@ -50,14 +50,16 @@ TROL_FILES = {
 TROL_ROWS, PHANTOM_TRIPLES = sum(TROL_FILES.values()), 2_040_186
 
 
-def trol(text: BasePart, vision: BasePart, bits: Bits, root: str) -> Recipe:
+def trol(text: BasePart, vision: BasePart, bits: Bits, root: str, together: int) -> Recipe:
     """Return TroL's recipe for a decoder and a tower: projector and gates, then adapters on the decoder too.
 
-    root  the folder of the data
+    root  the folder of the data;  together  as in `phantom`
     Differs: [T] traverses the question alone at inference and says nothing of training; here both do. The released
     TroL on InternLM2 has a partial LoRA besides, of which the paper says nothing: it is left out [ours].
     """
-    data = Mixture(tuple((rows, FileSource(f"{root}/{file}", images=root)) for file, rows in TROL_FILES.items()))
+    data = Mixture(
+        tuple((rows, FileSource(f"{root}/{file}", root, together=together)) for file, rows in TROL_FILES.items())
+    )
     step_1 = Stage(
         "align",
         data=data,
@@ -66,7 +68,7 @@ def trol(text: BasePart, vision: BasePart, bits: Bits, root: str) -> Recipe:
         lr=1e-4,
         final_lr=1e-6,
         max_steps=math.ceil(TROL_ROWS / 768),
-        batch_size=768,
+        batch_size=_groups(768, together),
         accumulation=6,
         precision="bfloat16",
         gradient_checkpointing=True,
@@ -78,12 +80,14 @@ def trol(text: BasePart, vision: BasePart, bits: Bits, root: str) -> Recipe:
     return _recipe(text, vision, modifiers, lora, bits, step_1, step_2)
 
 
-def phantom(text: BasePart, root: str) -> Recipe:
+def phantom(text: BasePart, root: str, together: int) -> Recipe:
     """Return Phantom's recipe for a decoder: projector and phantom by Phantom Optimization, then all by SFT.
 
-    root  the folder of Phantom.json and of the pictures that it names
+    root      the folder of Phantom.json and of the pictures that it names
+    together  rows of a group, those about one picture side by side: a batch has as many rows as published, and reads
+              fewer pictures [ours]. 1: each row by itself
     """
-    data = Mixture(((1.0, FileSource(f"{root}/Phantom.json", images=root)),))
+    data = Mixture(((1.0, FileSource(f"{root}/Phantom.json", root, together=together)),))
     step_1 = Stage(
         "align",
         data=data,
@@ -92,7 +96,7 @@ def phantom(text: BasePart, root: str) -> Recipe:
         lr=1e-5,
         final_lr=1e-6,
         max_steps=math.ceil(PHANTOM_TRIPLES / 128),
-        batch_size=128,
+        batch_size=_groups(128, together),
         accumulation=4,
         precision="bfloat16",
         gradient_checkpointing=True,
@@ -102,6 +106,13 @@ def phantom(text: BasePart, root: str) -> Recipe:
     lora = Lora(rank=256, alpha=256, targets=("all",), vision=True)
     modifiers = (PhantomConfig(eta=1e-4, init="random"),)  # η as released: the paper has none
     return _recipe(text, INTERNVIT, modifiers, lora, "int8", step_1, step_2)
+
+
+def _groups(rows: int, together: int) -> int:
+    """Return how many groups make a batch of so many rows. Raises ValueError if they do not divide it."""
+    if together < 1 or rows % together:
+        raise ValueError(f"together: got {together}, expected a divisor of {rows}, the rows of a batch")
+    return rows // together
 
 
 def _recipe(

@@ -11,5 +11,5 @@ from phantrol.recipes.papers import QWEN2_0_5B, phantom
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return phantom(QWEN2_0_5B, root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return phantom(QWEN2_0_5B, root, together)

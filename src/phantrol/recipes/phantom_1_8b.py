@@ -11,5 +11,5 @@ from phantrol.recipes.papers import INTERNLM2_1_8B, phantom
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return phantom(INTERNLM2_1_8B, root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return phantom(INTERNLM2_1_8B, root, together)

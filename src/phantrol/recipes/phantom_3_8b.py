@@ -11,5 +11,5 @@ from phantrol.recipes.papers import PHI3_MINI, phantom
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return phantom(PHI3_MINI, root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return phantom(PHI3_MINI, root, together)

@@ -11,5 +11,5 @@ from phantrol.recipes.papers import INTERNLM2_5_7B, phantom
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return phantom(INTERNLM2_5_7B, root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return phantom(INTERNLM2_5_7B, root, together)

@@ -11,5 +11,5 @@ from phantrol.recipes.papers import INTERNVIT, PHI3_MINI, trol
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return trol(PHI3_MINI, INTERNVIT, "int8", root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return trol(PHI3_MINI, INTERNVIT, "int8", root, together)

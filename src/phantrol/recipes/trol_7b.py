@@ -11,5 +11,5 @@ from phantrol.recipes.papers import CLIP_L, INTERNLM2_7B, trol
 from phantrol.training.recipe import Recipe
 
 
-def recipe(root: str = "data") -> Recipe:
-    return trol(INTERNLM2_7B, CLIP_L, "nf4", root)
+def recipe(root: str = "data", together: int = 1) -> Recipe:
+    return trol(INTERNLM2_7B, CLIP_L, "nf4", root, together)

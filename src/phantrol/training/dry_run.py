@@ -13,6 +13,8 @@ from torch import nn
 from transformers import set_seed
 
 from phantrol.data.mixture import Mixture
+from phantrol.data.rows.opening import find_files
+from phantrol.data.sources.file import FileSource
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_to_json
 from phantrol.training.stand_in import MadeUp, stand_in
@@ -29,8 +31,12 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
     """
     console = console or Console()
     console.print_json(recipe_to_json(recipe))
+    if missing := _missing_data(recipe):
+        console.print(f"no data there yet: {', '.join(missing)}", soft_wrap=True, markup=False)
     if small := stand_in(recipe):
-        console.print("nothing is downloaded for this: the counts and the step below are those of a small stand-in")
+        parts = f"{recipe.model.text.hub_id} and {recipe.model.vision.hub_id}"
+        said = f"not downloaded for this: {parts}; counts and steps below are those of a small stand-in"
+        console.print(said, soft_wrap=True, markup=False)
         recipe = small
     set_seed(recipe.seed)
     model, processor = recipe.model.build()
@@ -45,6 +51,18 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
             trainer.train()
             loss = trainer.state.log_history[0]["loss"]
             console.print(f"one step on made-up data: loss {loss:.3f}, {time.monotonic() - began_s:.1f} s")
+
+
+def _missing_data(recipe: Recipe) -> list[str]:
+    """Return the paths of sources at which there is no file, each once."""
+    paths: dict[str, None] = {}
+    for source in (source for stage in recipe.stages for _, source in stage.data.parts):
+        if isinstance(source, FileSource):
+            try:
+                find_files(source.path)
+            except ValueError:
+                paths[str(source.path)] = None
+    return list(paths)
 
 
 def _table(stage: str, model: nn.Module) -> Table:

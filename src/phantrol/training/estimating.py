@@ -19,6 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
+from phantrol.data.mixture import Mixture
 from phantrol.models.building import wanted_config
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Watch
@@ -113,7 +114,11 @@ def recipe_config(recipe: Recipe) -> PhantrolConfig:
     if isinstance(model, SavedModel):
         if model.folder in RELEASES:
             return read_layout(RELEASES[model.folder].config, {}).config
-        return PhantrolConfig.from_pretrained(model.folder)
+        try:
+            return PhantrolConfig.from_pretrained(model.folder)
+        except OSError as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"the sizes of {model.folder} are not here: {said}") from None
     if not isinstance(model, NewModel):
         raise ValueError(f"no estimate for a {type(model).__name__}: expected a NewModel or a SavedModel")
     text, vision = (_part_config(part) for part in (model.text, model.vision))
@@ -145,8 +150,13 @@ def _estimate(recipe: Recipe, stage: Stage, config: PhantrolConfig, row: RowShap
     matrices = hidden_matrices(bare) if stage.optimiser == "muon" else set()
     moments = sum(count * (4 if key in matrices else 8) for key, (_, count, of) in sizes.items() if of)
     activations, flops = measure_by_layers(recipe, stage, config, row)
-    rows = stage.max_steps * stage.batch_size
+    rows = round(stage.max_steps * stage.batch_size * _rows_of_a_group(stage.data))
     return StageEstimate(stage.name, weights, 4.0 * trained, float(moments), activations, trained, flops, rows)
+
+
+def _rows_of_a_group(data: Mixture) -> float:
+    """What rows of a group share is not taken off: so the hours are those of rows by themselves."""
+    return sum(w * getattr(source, "together", 1) for w, source in data.parts) / sum(w for w, _ in data.parts)
 
 
 def _on_shapes(recipe: Recipe, stage: Stage, config: PhantrolConfig) -> tuple[nn.Module, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,10 @@ class Lora:
         where = self._where(model)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=where)
         try:
-            return get_peft_model(model, config)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # it asks transformers 5.23 by an old name
+                warnings.filterwarnings("ignore", "TorchaoLoraLinear was", UserWarning)  # merging.py merges
+                return get_peft_model(model, config)
         except ValueError as error:
             raise ValueError(f"Lora: {str(error).splitlines()[0]}") from None
 

@@ -16,8 +16,8 @@ T = TypeVar("T")
 def override(thing: T, changes: Sequence[str]) -> T:
     """Return a copy of a dataclass with the changes made. It is checked again, as if it had been written so.
 
-    A key walks fields by name, and tuples by position or by the `name` of an element. Lists are written a,b,c. The
-    order of the changes does not matter.
+    A key walks fields by name, and tuples by position or by the `name` of an element; `*` is all elements. Lists are
+    written a,b,c. Changes of the same field count in their order; of others the order does not matter.
     Raises ValueError for an unknown key, listing the known ones, and for a value of the wrong type.
     """
     pending = list(changes)
@@ -71,6 +71,8 @@ def _changed(value: Any, path: list[str], text: str, hint: Any, key: str) -> Any
             raise _unknown(head, key, known)
         part = _changed(getattr(value, head), rest, text, _hints(value).get(head, Any), key)
         return replace(value, **{head: part})
+    if isinstance(value, tuple) and value and head == "*":
+        return tuple(_changed(element, rest, text, type(element), key) for element in value)
     if isinstance(value, tuple):
         known = [getattr(element, "name", None) or str(index) for index, element in enumerate(value)]
         index = known.index(head) if head in known else int(head) if head.isdecimal() else len(value)

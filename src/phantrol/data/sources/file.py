@@ -20,14 +20,15 @@ from phantrol.data.sharing import SharedRows, beginnings, share
 
 @dataclass(frozen=True)
 class FileSource:
-    """Rows of JSON, JSONL, Parquet or a folder of `datasets`: a group is one of them, or those about one picture.
+    """Rows of JSON, JSONL, Parquet or a folder of `datasets`: a group is one of them, or several at once.
 
     path    a file, a folder, or a pattern such as data/*.parquet
     images  the folder that paths of images start from; by default that of the file
     fields  names of one's own fields: {"question": "frage", "answer": "antwort"}; see data/layouts.py
     start, stop  the first row and the one after the last, so that some can be kept for an evaluation
-    together  most rows of one group: those with the same pictures before their questions, wherever they stand. The
-              model then computes the pictures once for all of them; a batch counts groups. 1: each row by itself
+    together  rows of one group, all of the same number: those with the same pictures before their questions side by
+              side, wherever in the files they stand, filled up with others. The model then computes the pictures
+              once for all of them. A batch counts groups, so it has so many times the rows. 1: each row by itself
 
     Files are opened when a row is first asked for, and with `together` each row is read once before that. source[i]
     raises BrokenRow, naming file and row, for a row that cannot be read; len(source) raises ValueError if there is no
@@ -43,7 +44,7 @@ class FileSource:
 
     def __post_init__(self) -> None:
         if self.together < 1:
-            raise ValueError(f"together: got {self.together}, expected 1 or more rows about one picture")
+            raise ValueError(f"together: got {self.together}, expected 1 or more rows of a group")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise ValueError(f"start and stop: got {self.start} and {self.stop}, expected 0 <= start < stop")
 

@@ -1,0 +1,64 @@
+"""Rows that are no example, each with its reason, and pictures that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from phantrol.data.broken import REASONS, BrokenRow
+from phantrol.data.layouts import read_draft
+from phantrol.data.pictures import place
+
+A = {"from": "gpt", "value": "red"}
+Q = {"from": "human", "value": "What?"}
+BROKEN = {
+    "no row": (5, "wrong-type"),
+    "a list": ([Q, A], "wrong-type"),
+    "nothing known": ({"foo": 1}, "unknown-layout"),
+    "a question alone": ({"question": "a"}, "unknown-layout"),
+    "no turns": ({"conversations": []}, "wrong-type"),
+    "turns as text": ({"conversations": "hello"}, "wrong-type"),
+    "turns as broken JSON": ({"conversations": "[{'from'"}, "bad-json"),
+    "a turn as text": ({"conversations": ["What?", "red"]}, "wrong-type"),
+    "a role that nobody has": ({"conversations": [Q, {"from": "tool", "value": "red"}]}, "wrong-type"),
+    "no role": ({"conversations": [Q, {"value": "red"}]}, "wrong-type"),
+    "no text": ({"conversations": [Q, {"from": "gpt", "value": None}]}, "wrong-type"),
+    "an object as text": ({"conversations": [Q, {"from": "gpt", "value": {"a": 1}}]}, "wrong-type"),
+    "a part that is no object": ({"messages": [{"role": "user", "content": ["a"]}]}, "wrong-type"),
+    "a part of another kind": ({"messages": [{"role": "user", "content": [{"type": "video"}]}, A]}, "wrong-type"),
+    "true as an answer": ({"question": "a", "answer": True}, "wrong-type"),
+    "a list as an answer": ({"question": "a", "answer": ["b"]}, "wrong-type"),
+    "the user has the last word": ({"conversations": [Q, A, Q]}, "turns"),
+    "the assistant begins": ({"conversations": [A, Q, A]}, "turns"),
+    "no assistant": ({"conversations": [Q]}, "turns"),
+    "a wrong conversation without an answer": (
+        {"prompt": "a", "chosen": "b", "rejected": [Q | {"from": "user"}]},
+        "turns",
+    ),
+    "more <image> than images": ({"image": "red.png", "question": "<image><image>", "answer": "a"}, "image-count"),
+    "fewer <image> than images": ({"images": ["red.png"] * 2, "question": "<image>", "answer": "a"}, "image-count"),
+    "<image> and no image": ({"question": "<image>?", "answer": "a"}, "image-count"),
+    "a number too high": ({"image": "red.png", "question": "<image2>?", "answer": "a"}, "image-count"),
+    "images twice": (
+        {"images": ["red.png"], "messages": [{"role": "user", "content": [{"type": "image", "image": "red.png"}]}, A]},
+        "image-count",
+    ),
+    "a web address": ({"image": "https://a.b/c.png", "question": "<image>?", "answer": "a"}, "image-remote"),
+    "a number as an image": ({"image": 7, "question": "<image>?", "answer": "a"}, "wrong-type"),
+    "bytes that are no picture": (
+        {"image": {"bytes": b"no"}, "question": "<image>?", "answer": "a"},
+        "image-unreadable",
+    ),
+    "no bytes": ({"image": {"bytes": b""}, "question": "<image>?", "answer": "a"}, "image-unreadable"),
+    "broken base64": (
+        {"image": "data:image/png;base64,???", "question": "<image>?", "answer": "a"},
+        "image-unreadable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_row(name, pictures):
+    row, reason = BROKEN[name]
+    with pytest.raises(BrokenRow) as met:
+        place(read_draft(row), pictures)
+    assert met.value.reason == reason and reason in REASONS
