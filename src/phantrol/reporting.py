@@ -56,7 +56,10 @@ def report_run(
     reports = {}
     for split, benchmark in benchmarks.items():
         path, wanted = run_dir / "scores" / f"{split}.json", Wanted(split, limit, seed, batch_size)
-        reports[split] = run_benchmarks(str(final), ["primer"], wanted, json_path=path, options=_options(benchmark))[0]
+        options = _options(benchmark)
+        (reports[split],) = run_benchmarks(
+            str(final), ["primer"], wanted, json_path=path, options=options, replacing=True
+        )
     means = {split: family_means(report) for split, report in reports.items()}
     write_text(run_dir / SCORES, json.dumps(means, indent=1) + "\n")
 

@@ -103,3 +103,10 @@ def test_no_room_on_the_disk(here, phantrol, monkeypatch):
     done = phantrol("eval", "runs/demo/final", "primer", "tasks=shape", "--limit", 2, "--json", "full.json")
     check(done, "no room on the disk", "full.json")
     assert not (here / "full.json").exists()
+
+
+def test_a_file_that_scores_would_replace(here, phantrol):
+    (here / "mine.json").write_text('[{"image": "a.png"}]')
+    done = phantrol("eval", "runs/demo/final", "primer", "tasks=shape", "--limit", 2, "--json", "mine.json")
+    check(done, "mine.json holds no results", "write elsewhere with --json")
+    assert (here / "mine.json").read_text() == '[{"image": "a.png"}]'

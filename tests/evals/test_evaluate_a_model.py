@@ -8,7 +8,7 @@ import pytest
 
 import phantrol
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
-from phantrol.evals.runner import evaluate, run_benchmark
+from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
 from phantrol.inference.engine import Engine
 from phantrol.models.tokenizer import train_tokenizer
 
@@ -46,7 +46,8 @@ def test_a_saved_model_is_evaluated_by_name(engine, tmp_path, capsys):
         "BENCHMARK = Small\n"
     )
     path = tmp_path / "scores.json"
-    report = run_benchmark(str(tmp_path / "model"), str(users_file), limit=6, seed=2, json_path=path)
+    wanted = Wanted(limit=6, seed=2)
+    (report,) = run_benchmarks(str(tmp_path / "model"), [str(users_file)], wanted, json_path=path)
     written = json.loads(path.read_text())
     assert written == report.to_json()
     assert written["model"] == str(tmp_path / "model")

@@ -79,11 +79,13 @@ ANSWERING = """
 import sys, time
 from phantrol.evals.runner import Wanted, run_benchmarks
 from phantrol.inference.engine import Engine
-generate = Engine._generate
-def slowly(*args, **options):
-    time.sleep(0.3)
+generate, batches = Engine._generate, []
+def until_the_fourth(*args, **options):
+    batches.append(args)
+    if len(batches) == 4:
+        time.sleep(1000)  # here it is killed
     return generate(*args, **options)
-Engine._generate = slowly
+Engine._generate = until_the_fourth
 model, path = sys.argv[1:]
 run_benchmarks(model, ["primer"], Wanted(limit=8, batch_size=2), json_path=path, options=["tasks=shape,existence"])
 """
@@ -92,12 +94,12 @@ run_benchmarks(model, ["primer"], Wanted(limit=8, batch_size=2), json_path=path,
 def test_a_run_that_is_killed_goes_on(models, tmp_path, monkeypatch):
     path, answers = tmp_path / "k.json", tmp_path / "k.primer.answers.jsonl"
     process = subprocess.Popen([sys.executable, "-c", ANSWERING, models[0], str(path)], env=dict(os.environ))
-    while process.poll() is None and (not answers.exists() or answers.read_bytes().count(b"\n") < 6):
+    while process.poll() is None and (not answers.exists() or answers.read_bytes().count(b"\n") < 7):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = answers.read_bytes().count(b"\n") - 1
-    assert 5 <= kept < 32 and not path.exists()
+    assert kept == 6 and not path.exists()
     with answers.open("ab") as file:
         file.write(b'{"prompt_sha256": "cut off')  # as a kill in the middle of a line leaves it
     asked = []

@@ -88,7 +88,7 @@ def make_card(
     return Card(
         speaker=dict(speaker),
         protocol=getattr(benchmark, "protocol", None),
-        options=_options(benchmark),
+        options=options_of(benchmark),
         prompts_sha256=texts_sha256(asked),
         max_new_tokens={task: benchmark.tokens_for(task) for task in dict.fromkeys(row.task for row in rows)},
         batch_size=batch_size,
@@ -173,7 +173,41 @@ def read_reports(path: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def _options(benchmark: Benchmark) -> dict[str, Any]:
+def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if `path` holds anything but results of what is asked now, which would be lost.
+
+    asked  for each benchmark: its name as "benchmark", "split", "seed" and "options"
+    """
+    if not path.exists():
+        return
+    try:
+        text = path.read_text("utf-8")
+        if not text.strip():
+            return
+        read = json.loads(text)
+        held = [_identity(each, each.get("card") or {}) for each in read.get("benchmarks", [read])]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{path} holds no results of `phantrol eval`: write elsewhere with --json") from None
+    now = [_identity(each, each) for each in json.loads(json.dumps(asked))]
+    for each in held:
+        if each in now:
+            continue
+        name, split, seed, _ = each
+        others = " with other options" if each[:3] in [other[:3] for other in now] else ""
+        remedy = "write elsewhere with --json, or remove the file"
+        if name not in [other[0] for other in now]:
+            remedy = f"name {name} too (what was answered is not asked again), or write elsewhere with --json"
+        raise ValueError(
+            f"{path} holds results of {name} (split {split}, seed {seed}){others}, which this call would lose: {remedy}"
+        )
+
+
+def _identity(result: Mapping[str, Any], card: Mapping[str, Any]) -> tuple[Any, ...]:
+    return Path(result["benchmark"]).stem, result["split"], result["seed"], card.get("options")
+
+
+def options_of(benchmark: Benchmark) -> dict[str, Any]:
+    """Return the options of a benchmark that say what is asked: neither where its data lie, nor the protocol."""
     if not dataclasses.is_dataclass(benchmark):
         return {}
     fields = {field.name: getattr(benchmark, field.name) for field in dataclasses.fields(benchmark) if field.init}

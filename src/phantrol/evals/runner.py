@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from phantrol.evals.asking import AnswersEach, Tell, ask
 from phantrol.evals.benchmark import Benchmark
-from phantrol.evals.card import describe_speaker, make_card
+from phantrol.evals.card import check_replaceable, describe_speaker, make_card, options_of
 from phantrol.evals.evaluation import Evaluation, evaluate_rows, question_of
 from phantrol.evals.journal import Journal
 from phantrol.evals.judging import Judge, judge_answers
@@ -66,21 +66,6 @@ def evaluate(
     return evaluate_rows(engine, benchmark, split, limit, seed, batch_size, tell).report
 
 
-def run_benchmark(
-    model: str,
-    benchmark: str,
-    split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    batch_size: int = 100,
-    json_path: str | Path | None = None,
-    options: Sequence[str] = (),
-) -> Report:
-    """Load a model, evaluate it on one benchmark, print the table, and write the scores if a path is given."""
-    wanted = Wanted(split, limit, seed, batch_size)
-    return run_benchmarks(model, [benchmark], wanted, json_path=json_path, options=options)[0]
-
-
 def run_benchmarks(
     model: str,
     names: Sequence[str],
@@ -89,19 +74,25 @@ def run_benchmarks(
     protocol: str | None = None,
     json_path: str | Path | None = None,
     options: Sequence[str] = (),
+    replacing: bool = False,
 ) -> list[Report]:
     """Load a model, evaluate it with a bar on the terminal, print the tables, and write results if a path is given.
 
     model    a saved model's folder or a hub id;  names  as for `find("benchmarks", ...)`
     data     the folder with the benchmarks' files;  protocol  "paper" or "standard"
     options  of the benchmarks, as `tasks=shape,count`
+    replacing  results of other questions that `json_path` holds may be lost
     With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
-    Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, and for
-    answers beside `json_path` that another model gave.
+    Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, for
+    answers beside `json_path` that another model gave, and for a `json_path` that holds anything else than results of
+    the same benchmarks, splits, seeds and options.
     """
     benchmarks = [open_benchmark(name, data, protocol, options) for name in names]
     path = None if json_path is None else Path(json_path)
     engine, console, reports = Engine.open(model, wanted.weights), Console(), []
+    benchmarks = [benchmark.for_engine(engine) for benchmark in benchmarks]
+    if path is not None and not replacing:
+        check_replaceable(path, [_asked(benchmark, wanted) for benchmark in benchmarks])
     for benchmark in benchmarks:
         report = _run(engine, benchmark, wanted, path, console)
         console.print(report.table())
@@ -126,8 +117,12 @@ def open_benchmark(name: str, data: Path | None, protocol: str | None, options: 
     return override(benchmark, [*([] if protocol is None else [f"protocol={protocol}"]), *options])
 
 
+def _asked(benchmark: Benchmark, wanted: Wanted) -> dict[str, Any]:
+    name, split = name_of("benchmarks", type(benchmark)), wanted.split or benchmark.default_split
+    return {"benchmark": name, "split": split, "seed": wanted.seed, "options": options_of(benchmark)}
+
+
 def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None, console: Console) -> Report:
-    benchmark = benchmark.for_engine(engine)
     beams = {} if wanted.num_beams is None else {"num_beams": wanted.num_beams}
     options = benchmark.generation_options() | beams
     speaker = describe_speaker(engine, options)

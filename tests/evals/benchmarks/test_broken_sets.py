@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 
 import pytest
+from published_files import png, save_rows
 
 from phantrol.evals.reading import picture_of, read_json, read_parquet, read_tsv
 from phantrol.find import find
@@ -62,8 +64,8 @@ def test_parquet(root):
     assert "test_2d.parquet is corrupt after row 0" in complaint("cvbench", root)
 
 
-def test_a_column_is_missing(root, published):
-    published.save_rows(root / "MMStar/mmstar.parquet", [{"index": 0, "question": "?", "image": b"", "answer": "A"}])
+def test_a_column_is_missing(root):
+    save_rows(root / "MMStar/mmstar.parquet", [{"index": 0, "question": "?", "image": b"", "answer": "A"}])
     text = complaint("mmstar", root)
     assert "mmstar.parquet[0]" in text and "'category'" in text and "question" in text
     rows = json.loads((root / "SEED-Bench/SEED-Bench.json").read_text())
@@ -127,10 +129,10 @@ def test_right_answers_that_are_no_options(root):
     assert "0.txt is no text" in complaint("mme", root)
 
 
-def test_pictures(tmp_path, published):
-    picture = published.png(1)
+def test_pictures(tmp_path):
+    picture = png(1)
     assert picture_of(picture) == picture_of({"bytes": picture, "path": "1.png"}) == picture
-    assert picture_of(published.base64.b64encode(picture).decode()) == picture
+    assert picture_of(base64.b64encode(picture).decode()) == picture
     assert picture_of("1.png", tmp_path) == tmp_path / "1.png"
     assert picture_of({"bytes": None, "path": "1.png"}, tmp_path) == tmp_path / "1.png"
     assert picture_of("no base64!") == b"no base64!"  # which is no picture: its row is refused when it is asked
@@ -145,9 +147,9 @@ def test_folders_behind_links(sets, tmp_path):
         assert len(find("benchmarks", "chartqa")(data=tmp_path / name).rows("test")) == 6
 
 
-def test_rows_of_several_files_come_in_order(tmp_path, published):
+def test_rows_of_several_files_come_in_order(tmp_path):
     for number in range(2):
-        published.save_rows(tmp_path / f"{number}.parquet", [{"n": 10 * number + i} for i in range(70)])
+        save_rows(tmp_path / f"{number}.parquet", [{"n": 10 * number + i} for i in range(70)])
     rows = list(read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"]))
     assert [row["n"] for row in rows] == [*range(70), *range(10, 80)]
     assert rows[69].where == "0.parquet[69]" and rows[70].where == "1.parquet[0]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import json
@@ -11,6 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from published_files import cell, png, save_rows, save_table
+from published_parquet import mmstar
+from published_sets import WRITERS, mmbench_rows
 
 from phantrol.evals.published import LETTER, SHORT
 from phantrol.find import find, names
@@ -81,8 +85,8 @@ def pictures(row):
     return [load_picture(part["image"]) for part in row.chat[0]["content"][:-1]]
 
 
-def test_every_benchmark_has_a_made_up_set(published):
-    assert set(PUBLISHED) == set(published.WRITERS) == set(ROWS)
+def test_every_benchmark_has_a_made_up_set():
+    assert set(PUBLISHED) == set(WRITERS) == set(ROWS)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -186,7 +190,7 @@ def test_a_limit_takes_whole_groups_of_each_task(opened):
     assert ordered == [name for name in everything if name in ordered] and len(ordered) == 7
 
 
-def test_circular_rows(opened, published, tmp_path):
+def test_circular_rows(opened, tmp_path):
     rows = opened("mmbench").rows("dev")
     assert [(row.id, row.answer, row.choices) for row in rows[:3]] == [
         ("7", "C", ("red", "blue", "None")),
@@ -198,9 +202,9 @@ def test_circular_rows(opened, published, tmp_path):
     assert len(opened("mmbench", protocol="paper", circular=True).rows("dev")) == 7
 
     def table(turned):
-        row = published._mmbench_rows(("What", "", "red", "blue"))[1] | {"A": "sun", "B": "moon"}
+        row = mmbench_rows(("What", "", "red", "blue"))[1] | {"A": "sun", "B": "moon"}
         more = row | {"index": 1_000_009, "A": "moon", "B": "sun", "answer": "B", "image": "9"}
-        published.save_table(tmp_path / "mmbench_dev_20230712.tsv", [row, more] if turned else [row])
+        save_table(tmp_path / "mmbench_dev_20230712.tsv", [row, more] if turned else [row])
 
     make = find("benchmarks", "mmbench")
     table(turned=True)  # a table that brings its turned questions is asked as it is; a picture may be named by its row
@@ -239,19 +243,21 @@ def test_letters_of_a_diagram_are_shown_where_the_question_names_them(opened):
     assert shown == ["images", "abc_images"]
 
 
-def test_other_published_layouts(published, tmp_path):
-    cell, make = published.cell, lambda name: find("benchmarks", name)(data=tmp_path)
+def test_other_published_layouts(tmp_path):
+    def make(name):
+        return find("benchmarks", name)(data=tmp_path)
+
     rows = [{"question": "What?", "options": ["a", "b"], "answer": "1", "image": cell(1)}]
-    published.save_rows(tmp_path / "ai2d/data/test-00000-of-00001.parquet", rows)
+    save_rows(tmp_path / "ai2d/data/test-00000-of-00001.parquet", rows)
     assert [(row.answer, prompt(row)) for row in make("ai2d").rows("test")] == [("B", f"What?\nA. a\nB. b{LETTER}")]
     facts = {"choices": ["a", "b"], "answer": 1, "hint": "Look.", "subject": "language science"}
     rows = [{"question": "What?", "image": image, **facts} for image in (cell(1), None)]
-    published.save_rows(tmp_path / "ScienceQA/data/test-00000-of-00001.parquet", rows)
+    save_rows(tmp_path / "ScienceQA/data/test-00000-of-00001.parquet", rows)
     assert [prompt(row) for row in make("scienceqa").rows("test")] == [f"Context: Look.\nWhat?\nA. a\nB. b{LETTER}"]
     table = {"index": 0, "question": "What?", "A": "a", "B": "b", "C": "", "D": "", "answer": "B", "category": "math"}
-    published.save_table(
+    save_table(
         tmp_path / "MMStar/MMStar.tsv",
-        [table | {"l2_category": "geometry", "image": published.base64.b64encode(published.png(1)).decode()}],
+        [table | {"l2_category": "geometry", "image": base64.b64encode(png(1)).decode()}],
     )
     (row,) = make("mmstar").rows("val")
     assert prompt(row) == f"What?\nOptions: A: a, B: b{LETTER}" and row.choices == ("a", "b", "", "")
@@ -262,14 +268,14 @@ def test_the_folder_may_be_the_benchmarks_own(sets):
     assert make(data=sets / "ChartQA").rows("test") == make(data=sets).rows("test")
 
 
-def test_a_picture_is_decoded_only_when_it_is_asked_about(published, tmp_path):
-    published.mmstar(tmp_path)
-    broken = published.png(0)[:40]
+def test_a_picture_is_decoded_only_when_it_is_asked_about(tmp_path):
+    mmstar(tmp_path)
+    broken = png(0)[:40]
     rows = [
         {"index": 0, "question": "?", "image": broken, "answer": "A", "category": "math", "l2_category": "geometry"},
         {"index": 1, "question": "?", "image": None, "answer": "A", "category": "math", "l2_category": "geometry"},
     ]
-    published.save_rows(tmp_path / "MMStar/mmstar.parquet", rows)
+    save_rows(tmp_path / "MMStar/mmstar.parquet", rows)
     first, second = find("benchmarks", "mmstar")(data=tmp_path).rows("val")
     for row in (first, second):
         with pytest.raises(ValueError, match="picture"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from published_files import cell, save_rows
 
 import phantrol
 from phantrol.evals.benchmark import question_text
@@ -119,14 +120,14 @@ def test_a_broken_picture(model, sets, tmp_path):
     assert report.overall["random_f1"]["n"] == 4
 
 
-def test_a_benchmark_of_ones_own(model, published, tmp_path):
+def test_a_benchmark_of_ones_own(model, tmp_path):
     """The file that docs/benchmarks.md shows."""
     page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "signs.py").write_text(code, "utf-8")
     facts = {"question": "What does it say?", "choices": ["Stop", "Go"], "answer": "A"}
-    rows = [{"id": number, "image": published.cell(number), **facts} for number in range(3)]
-    published.save_rows(tmp_path / "data" / "test-0.parquet", rows)
+    rows = [{"id": number, "image": cell(number), **facts} for number in range(3)]
+    save_rows(tmp_path / "data" / "test-0.parquet", rows)
     for protocol in ("standard", "paper"):
         (report,) = run_benchmarks(model, [str(tmp_path / "signs.py")], Wanted(), tmp_path / "data", protocol)
         assert len(report.samples) == 3

@@ -37,13 +37,6 @@ class Release:
         return {"family": self.family, "backbone": self.backbone, **self.sizes}
 
 
-def find_release(name: str) -> Release:
-    """Return the release of that name. Raises ValueError if there is none."""
-    if name not in RELEASES:
-        raise ValueError(f"no released model {name!r}: known are {', '.join(RELEASES)}")
-    return RELEASES[name]
-
-
 # layers and widths of all decoders are [inf]; so are positions and token ids, which only tokenizers and prompts need
 INTERNLM2 = {
     "architectures": ["InternLM2ForCausalLM"],
