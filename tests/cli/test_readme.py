@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
+from phantrol.ablation.variants import GROUPS
 from phantrol.bench.cases import CASES
 from phantrol.models.building import load
 from phantrol.models.released.catalogue import RELEASES
@@ -61,6 +62,8 @@ def test_each_command_of_the_readme(here, phantrol, quick, released_source, comm
     if args[0] == "bench":  # its rows have tests of their own, on smaller shapes
         assert set(args[1:]) <= set(CASES)
         args[1:] = ["import_s", "--runs", "1"]
+    if args[0] == "ablate":  # two variants of the group, whose other ones have tests of their own
+        args[2:3] = [variant.name for variant in GROUPS[args[2]]][::3][:2]
     if args[0] == "convert":
         assert args[1] in {release.hub_id for release in RELEASES.values()}
         args[1] = str(released_source)

@@ -1,9 +1,9 @@
 """Each verb as its user types it."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -116,15 +116,20 @@ def test_doctor_names_a_trap(phantrol, monkeypatch):
     assert "torchvision 0.1 installed" in done.out and "pip uninstall" in done.out
 
 
-def test_help_answers_within_a_second():
-    command = [sys.executable, "-m", "phantrol.cli", "--help"]
-    times = []
+def cpu_s(*words):
+    """CPU seconds of Python in a process of its own, the least of three: a clock would measure who else is at work."""
+    taken = []
     for _ in range(3):
-        start = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        times.append(time.monotonic() - start)
-        assert done.returncode == 0
-    assert min(times) < 1.0
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
+
+
+def test_help_imports_nothing_heavy():
+    """Measured: 0.17 s, and 0.21 s for its libraries alone; torch takes 1.6 s."""
+    assert cpu_s("-m", "phantrol.cli", "--help") < 3 * cpu_s("-c", "import rich.table, typer.rich_utils")
     code = "import sys, phantrol.cli; print(sorted({'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 

@@ -7,12 +7,12 @@ import threading
 import pytest
 import torch
 from PIL import Image
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import phantrol
 from phantrol.explain.phantom import term_share, trace_phantom
 from phantrol.explain.traversal import trace_traversal
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.ops.phantom import merge_halves
 
 RED = Image.new("RGB", (32, 32), "red")
 CHAT = [{"role": "user", "content": [{"type": "image", "image": RED}, {"type": "text", "text": "What color is it?"}]}]
@@ -27,13 +27,11 @@ def build(tiny_model):
 
 def by_hand(model, processor, monkeypatch):
     """Run the model and return [rows] of shares [H, N], from what attention gives and what the output map is given."""
-    halves, merged = [], []
-    base = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    firsts, merged = [], []
 
-    def recording(*args, **kwargs):
-        output = base(*args, **kwargs)
-        halves.append(output[0])
-        return output
+    def recording(first, term, *scores):
+        firsts.append(first)
+        return merge_halves(first, term, *scores)
 
     layers = model.get_decoder().layers
     hooks = [
@@ -42,16 +40,13 @@ def by_hand(model, processor, monkeypatch):
     ]
     prompt = processor.encode(CHAT, add_generation_prompt=True)
     with monkeypatch.context() as patch, torch.no_grad():
-        patch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", recording)
-        model.vision_tower.config._attn_implementation = "eager"
-        model.vision_tower.set_attn_implementation("eager")  # what is recorded is the decoder's
+        patch.setattr("phantrol.modifiers.phantom.merge_halves", recording)
         model(torch.tensor([prompt.input_ids]), prompt.pixel_values)
     for hook in hooks:
         hook.remove()
-    assert len(halves) == len(merged)
+    assert len(firsts) == len(merged)
     found = []
-    for both, output in zip(halves, merged, strict=True):
-        first, _ = both[0].chunk(2, dim=-1)  # [N, H, d]
+    for (first,), output in zip(firsts, merged, strict=True):  # [N, H, d]
         added = output[0].view_as(first) - first
         found.append((added.square().mean(-1).sqrt() / first.square().mean(-1).sqrt()).T)
     return found

@@ -122,7 +122,7 @@ def test_the_next_prompts_are_read_while_the_model_is_at_work(engine, chats, mon
     monkeypatch.setattr(engine, "encode", lambda chat, tokens: read.append(chat) or encode(chat, tokens))
 
     def slowly(prompts, *rest):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 240
         first = not seen
         while first and len(read) < 3 and time.monotonic() < deadline:  # batch 1 is one prompt; two more come meanwhile
             time.sleep(0.01)

@@ -71,14 +71,14 @@ def test_an_error_in_the_model_reaches_the_reader(engine, chats):
 
 def test_closing_the_stream_stops_the_model(engine, chats):
     calls = []
-    hook = engine.model.register_forward_pre_hook(lambda module, args: calls.append(time.sleep(0.002)))
+    hook = engine.model.register_forward_pre_hook(lambda module, args: calls.append(time.sleep(0.01)))
     stream = engine.stream(chats[0], max_new_tokens=1000)
     next(stream)
     assert stream_threads()
     stream.close()
     hook.remove()
     assert not stream_threads()  # joined, not left behind
-    assert len(calls) < 100
+    assert len(calls) < 500  # of 1000, which take ten seconds
 
 
 def test_two_streams_at_once_do_not_mix(engine, chats):

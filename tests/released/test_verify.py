@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,11 @@ import torch
 from recordings import COMBINATIONS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from verifying import INPUTS, RECORDED, changed, found, missed
 
-from phantrol.models.released.convert import load_official
-from phantrol.models.released.replay import Replay, Variant
-from phantrol.models.released.verify import TOLERANCE, Comparison, passed, summary, verify
-
-RECORDED = Path(__file__).parents[1] / "recorded"
+from phantrol.models.released.verify import passed
 
 Folder = Callable[..., Path]
-INPUTS = {"input_ids", "attention_mask", "pixel_values"}
 SU = dict(type="su", short_factor=[1.0] * 4 + [2.0] * 4, long_factor=[1.0, 1.1, 1.2, 1.3, 2.0, 3.0, 4.0, 5.0])
 OTHERS = [
     ("trol", "internlm2", dict(num_key_value_heads=1, num_hidden_layers=3, vocab_size=300, lora_r=4)),
@@ -45,14 +39,6 @@ OTHERS = [
 ]
 
 
-def found(folder: Path) -> dict[str, Comparison]:
-    return {comparison.name: comparison for comparison in verify(folder)}
-
-
-def missed(folder: Path, dtype: torch.dtype = torch.float32) -> set[str]:
-    return {comparison.name for comparison in verify(folder, dtype) if comparison.verdict == "MISS"}
-
-
 def check(folder: Path) -> None:
     """Every tensor is listed, every one but the inputs is compared, and none is off."""
     comparisons, io = found(folder), load_file(folder / "io.safetensors")
@@ -62,21 +48,6 @@ def check(folder: Path) -> None:
         assert comparison.verdict == ("input" if name in inputs else "ok"), str(comparison)
         assert comparison.compared > 0 or name in inputs
     assert passed(list(comparisons.values()))
-
-
-def changed(tmp_path: Path, folder: Path, part: str, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Return a copy of the folder in which `change` had its way with the contents of one of its files."""
-    copy = tmp_path / "changed"
-    shutil.copytree(folder, copy, dirs_exist_ok=True)
-    if part == "config":
-        content = json.loads((copy / "config.json").read_text())
-        change(content)
-        (copy / "config.json").write_text(json.dumps(content))
-    else:
-        content = load_file(copy / f"{part}.safetensors")
-        change(content)
-        save_file({name: tensor.clone().contiguous() for name, tensor in content.items()}, copy / f"{part}.safetensors")
-    return copy
 
 
 @pytest.mark.parametrize("name", ["trol_internlm2", "phantom_qwen2"])
@@ -206,102 +177,3 @@ def test_another_configuration_is_missed(tmp_path: Path, name: str, change: dict
         assert "num_attention_heads" in change
     else:
         assert "prefill_logits" in off
-
-
-# --- wrong recordings
-
-
-@pytest.mark.parametrize("name", ["trol_internlm2", "phantom_qwen2"])
-def test_one_number_is_enough(tmp_path: Path, name: str):
-    """In each tensor that is compared, in turn, one number of a real token: that tensor is missed, and no other."""
-    whole = load_file(RECORDED / name / "io.safetensors")
-    numbers = [each for each, tensor in whole.items() if tensor.is_floating_point() and each not in INPUTS]
-    numbers = [each for each in numbers if not (each == "image_features" and "pixel_values" not in whole)]
-    folder = changed(
-        tmp_path, RECORDED / name, "io", lambda io: [io[each].flatten()[-1].add_(1e-4) for each in numbers]
-    )
-    assert missed(folder) == set(numbers)
-    folder = changed(tmp_path, RECORDED / name, "io", lambda io: io["decode_logits"][0, 0, 0].fill_(float("nan")))
-    assert missed(folder) == {"decode_logits"}
-
-
-def test_padding_is_nobodys(tmp_path: Path):
-    def spoil(io: dict[str, Tensor]) -> None:
-        io["prefill_logits"][0, :5] = 99
-        io["hidden_states"][1:, 0, :5] = float("nan")
-        io["cache_key_layer3"][0, :, :5] = float("inf")
-        io["position_ids"][0, :5] = 7
-        io["decode_logits_official_forward"][0] = 99
-
-    assert not missed(changed(tmp_path, RECORDED / "trol_internlm2", "io", spoil))
-
-
-@pytest.mark.parametrize(
-    ("recording", "name", "change"),
-    [
-        ("trol_internlm2", "position_ids", lambda io: io["position_ids"][1].add_(1)),
-        ("trol_internlm2", "im_mask", lambda io: io["im_mask"][1].logical_not_()),
-        ("trol_internlm2", "decode_tokens", lambda io: io["decode_tokens"][1, 3].fill_(7)),
-        (
-            "phantom_qwen2",
-            "phantom_position",
-            lambda io: io["phantom_position"].copy_(io["phantom_position"].roll(1, 1)),
-        ),
-    ],
-)
-def test_inputs_that_the_model_finds_by_itself(tmp_path: Path, recording: str, name: str, change: Any):
-    assert name in missed(changed(tmp_path, RECORDED / recording, "io", change))
-
-
-def test_a_tensor_that_nobody_knows_is_named(tmp_path: Path):
-    def add(io: dict[str, Tensor]) -> None:
-        io["attention_of_layer7"] = io["prefill_logits_eta1e4"] = io["layer0_sos_key"] = torch.zeros(2)
-        io["cache_key_layer99"] = io["prefill_logits_backwards"] = torch.zeros(2)
-
-    comparisons = found(changed(tmp_path, RECORDED / "trol_internlm2", "io", add))
-    unknown = {name: each.note for name, each in comparisons.items() if each.verdict == "not compared"}
-    assert unknown == {
-        "attention_of_layer7": "no tensor of this name is known",
-        "prefill_logits_eta1e4": "this model has no phantom",
-        "layer0_sos_key": "this model has no phantom",
-        "cache_key_layer99": "there is no layer 99",
-        "prefill_logits_backwards": "no variant is known as backwards",
-    }
-    assert summary(list(comparisons.values())) == "15 of 15 tensors agree within 2e-05; 5 not compared"
-
-
-def test_comparing_nothing_is_no_success(tmp_path: Path):
-    def pad_both(io: dict[str, Tensor]) -> None:
-        io["attention_mask"][1, 0] = 0
-
-    comparisons = found(changed(tmp_path, RECORDED / "trol_internlm2", "io", pad_both))
-    assert comparisons["decode_logits_official_forward"].verdict == "MISS"
-    assert "nothing to compare" in comparisons["decode_logits_official_forward"].note
-    only_inputs = changed(tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: [io.pop(n) for n in set(io) - INPUTS])
-    assert not passed(verify(only_inputs))
-
-
-def test_a_miss_is_told_from_rounding(tmp_path: Path):
-    spoil = changed(tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: io["prefill_logits"].add_(0.01))
-    comparison = found(spoil)["prefill_logits"]
-    assert comparison.difference > 500 * TOLERANCE
-    assert float(comparison.note.removeprefix("float32 rounds by ")) < TOLERANCE
-    assert passed(verify(RECORDED / "phantom_qwen2", torch.float64))
-
-
-def test_a_miss_of_float32_alone_is_no_miss(tmp_path: Path):
-    """Recorded numbers that float64 meets by a hair, and that rounding puts out of reach of float32."""
-    folder = RECORDED / "phantom_qwen2"
-    ours = []
-    for dtype in (torch.float32, torch.float64):
-        io = load_file(folder / "io.safetensors")
-        model = load_official(folder, dtype=dtype)
-        ours.append(Replay(model, io).answer(Variant()).prefill_logits.double())
-
-    def shift(io: dict[str, Tensor]) -> None:
-        away = torch.where(ours[1] >= ours[0], 1.0, -1.0)
-        io["prefill_logits"] = (ours[1] + 0.98 * TOLERANCE * away).float()
-
-    comparison = found(changed(tmp_path, folder, "io", shift))["prefill_logits"]
-    assert comparison.verdict == "ok" and comparison.difference < TOLERANCE
-    assert comparison.note.startswith("in float64; 2.") and "e-05 in float32, which rounds by" in comparison.note

@@ -5,9 +5,14 @@ from __future__ import annotations
 import base64
 import io
 
+import httpx
 from PIL import Image, ImageDraw
 
 NAME = "tiny"
+PATH = "/v1/chat/completions"
+PATIENCE_S = 240.0  # for what takes a second: a machine may be slow and busy
+# a client with patience, and with a connection for each request
+patient = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
 
 
 def png(colour="red", size=(40, 20), kind="PNG") -> bytes:
@@ -43,6 +48,11 @@ CHATS = [
     [ask(png("black"), "a?"), {"role": "assistant", "content": "red"}, ask(png("white"), "What color?")],
     [ask("What is the circle? " * 6)],
 ]
+
+
+def body(chat=0, **options) -> dict:
+    """A request for 200 tokens about one of the conversations."""
+    return {"model": NAME, "messages": CHATS[chat], "max_tokens": 200} | options
 
 
 def to_engine_chat(messages: list[dict]) -> list[dict]:

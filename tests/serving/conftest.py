@@ -22,7 +22,7 @@ from phantrol.serving.server import DrainingServer
 
 sys.path.append(str(Path(__file__).parent))  # asking.py and hostile.py are no tests: see there
 
-from asking import NAME
+from asking import NAME, PATIENCE_S
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +41,9 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
 
     def client(self, key="none", **options):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30, **options)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_S, **options)
 
-    def until(self, condition, seconds=10.0):
+    def until(self, condition, seconds=PATIENCE_S):
         """Wait until a condition holds; fail if it does not."""
         ends = time.monotonic() + seconds
         while not condition():
@@ -69,7 +69,7 @@ def serving(engine, limits=None, **options):
         yield running
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 

@@ -6,11 +6,10 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 import torch
-from asking import CHATS, NAME, ask, png, to_engine_chat
+from asking import CHATS, NAME, ask, patient, png, to_engine_chat
 
 
 def create(client, messages, **options):
@@ -66,7 +65,7 @@ def test_streams_come_in_pieces(running):
 def test_a_stream_ends_with_done_and_tells_usage_only_if_asked(running):
     body = {"model": NAME, "messages": CHATS[1], "stream": True, "max_tokens": 3}
     for options in ({}, {"stream_options": {"include_usage": True}}):
-        answer = httpx.post(f"{running.url}/v1/chat/completions", json=body | options)
+        answer = patient.post(f"{running.url}/v1/chat/completions", json=body | options)
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in answer.text.split("\n\n") if line]
         assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
@@ -147,9 +146,9 @@ def test_models(running):
 
 def test_health_and_metrics(running):
     create(running.client(), CHATS[0], max_tokens=2)
-    health = httpx.get(f"{running.url}/health").json()
+    health = patient.get(f"{running.url}/health").json()
     assert (health["status"], health["model"], health["batching"]) == ("ok", NAME, True)
-    metrics = httpx.get(f"{running.url}/metrics").text
+    metrics = patient.get(f"{running.url}/metrics").text
     assert 'phantrol_requests_total{route="/v1/chat/completions",status="200"}' in metrics
     counted = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line and line[0] != "#")
     for name in ("prompt_tokens", "image_tokens", "answer_tokens"):

@@ -7,7 +7,7 @@ import socket
 
 import httpx
 import pytest
-from asking import CHATS, NAME
+from asking import CHATS, NAME, PATIENCE_S
 from hostile import HOSTILE, PATH, WIRE
 
 TYPES = {"invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"}
@@ -16,7 +16,7 @@ TELLING = re.compile(r"0x[0-9a-f]{4,}|/usr|/tmp|/home|/root|/etc/|site-packages|
 
 @pytest.fixture(scope="module")
 def http(running):
-    with httpx.Client(base_url=running.url, timeout=20) as client:
+    with httpx.Client(base_url=running.url, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -43,7 +43,7 @@ def test_a_hostile_request_is_refused(http, sent, status, words):
 
 @pytest.mark.parametrize(("sent", "statuses"), [case[1:] for case in WIRE], ids=[case[0] for case in WIRE])
 def test_what_is_no_http_is_refused(running, sent, statuses):
-    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
         answer = connection.recv(65536)
     assert int(answer.split()[1]) in statuses, answer

@@ -9,9 +9,8 @@ import subprocess
 from html.parser import HTMLParser
 from importlib.resources import files
 
-import httpx
 import pytest
-from asking import ask, data_uri, png
+from asking import ask, data_uri, patient, png
 from PIL import Image
 
 from phantrol.explain.maps import maps_as_json
@@ -53,7 +52,7 @@ def elements():
 
 def test_the_policy_allows_this_server_alone(running):
     policy = {}
-    for rule in httpx.get(running.url).headers["content-security-policy"].split(";"):
+    for rule in patient.get(running.url).headers["content-security-policy"].split(";"):
         name, *sources = rule.split()
         policy[name] = sources
     assert policy["default-src"] == ["'none'"]
@@ -65,7 +64,7 @@ def test_the_policy_allows_this_server_alone(running):
 
 @pytest.mark.parametrize("name", ["", *page.FILES])
 def test_every_file_is_served_with_the_header(running, name):
-    answer = httpx.get(f"{running.url}/page/{name}" if name else running.url)
+    answer = patient.get(f"{running.url}/page/{name}" if name else running.url)
     assert answer.status_code == 200
     assert answer.content == (ROOT / (name or "index.html")).read_bytes()
     for header, value in page.HEADERS.items():
@@ -75,7 +74,7 @@ def test_every_file_is_served_with_the_header(running, name):
 
 def test_nothing_else_is_served(running):
     for path in ("__init__.py", "../__init__.py", "index.html", "%2e%2e/app.py", "", "page.js/"):
-        assert httpx.get(f"{running.url}/page/{path}").status_code == 404, path
+        assert patient.get(f"{running.url}/page/{path}").status_code == 404, path
 
 
 def test_the_files_are_those_of_the_folder_and_go_into_the_package():
@@ -137,7 +136,7 @@ def test_the_scripts_parse(name, tmp_path):
 
 
 def explain(running, *parts, **more):
-    return httpx.post(f"{running.url}/v1/phantrol/explain", json={"messages": [ask(*parts)], **more}, timeout=30)
+    return patient.post(f"{running.url}/v1/phantrol/explain", json={"messages": [ask(*parts)], **more})
 
 
 def test_explain_answers_the_maps(running, engine):

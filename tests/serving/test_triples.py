@@ -129,10 +129,10 @@ def test_killed_in_the_middle_it_goes_on_and_asks_nothing_twice(writer, serve_en
         make_by_asking(OwnRows([data]), whole, endpoint(running), endpoint(running, max_tokens=16), parallel=1)
         command = [sys.executable, "-m", "phantrol.cli", "data", "triples", data, "--out", out, "--model", "tiny"]
         command += ["--url", f"{running.url}/v1", "--parallel", "1", "--temperature", "0"]
-        command += ["--per-minute", "600", "--max-tokens", "64"]
+        command += ["--per-minute", "120", "--max-tokens", "64"]  # slow enough to be killed in the middle
         environment = {**os.environ, "OPENAI_API_KEY": "secret-of-the-test"}
         child = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL)
-        running.until(lambda: journal_path(out).exists() and journal_path(out).read_bytes().count(b"\n") >= 5, 60)
+        running.until(lambda: journal_path(out).exists() and journal_path(out).read_bytes().count(b"\n") >= 5)
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -9 and not out.exists()
         with journal_path(out).open("ab") as journal:
@@ -159,7 +159,7 @@ def test_a_busy_server_is_asked_again_and_pictures_come_along(writer, serve_engi
     (tmp_path / "data.json").write_text(json.dumps(rows))
     out = tmp_path / "deep" / "triples.parquet"
     with serve_engine(writer, Limits(answer_tokens=64, rows=1, queue=1)) as running:
-        asking = endpoint(running, retries=40)
+        asking = endpoint(running, retries=10_000)
         with pytest.MonkeyPatch.context() as patch:
             waits = []
             patch.setattr(endpoints.time, "sleep", lambda seconds: waits.append(seconds) or time_sleep(0.05))
