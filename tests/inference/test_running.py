@@ -14,6 +14,7 @@ from phantrol.inference.running import End, Piece, RunningBatch, Ticket
 from phantrol.inference.sampling import Sampling, choose_tokens
 from phantrol.inference.speaking import Speaker
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.modifiers.growing_cache import GrowingLayer
 
 TROL, PROMPT_TROL = phantrol.TrolConfig(gate_bias=0.2), phantrol.TrolConfig(gate_bias=0.2, tokens="prompt")
 PHANTOM = phantrol.PhantomConfig(init="random")
@@ -105,7 +106,7 @@ def spoil_second_pass(running, joining_cache):
     """As join_caches, but the slots of the second pass lose a token."""
     JOIN(running, joining_cache)
     for layer in running.layers[running.sequence_state.first_pass_slots :]:
-        if type(layer) is joining.DynamicLayer:
+        if isinstance(layer, GrowingLayer):
             layer.keys[:, :, -1:] = 0
 
 
@@ -159,7 +160,7 @@ def test_a_cancelled_row_leaves_and_its_padding_with_it(build, chats):
     assert len(batch.rows) == 1
     kept = len(short.ticket.prompt.input_ids) + 1
     assert batch._mask.shape == (1, kept) and kept < width
-    assert {tuple(layer.keys.shape[:3:2]) for layer in batch._cache.layers if type(layer) is joining.DynamicLayer} == {
+    assert {tuple(layer.keys.shape[:3:2]) for layer in batch._cache.layers if isinstance(layer, GrowingLayer)} == {
         (1, kept)
     }
     heard = len(long.events)

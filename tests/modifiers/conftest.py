@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
-from phantrol.modifiers import sequence
+from phantrol.modifiers import growing_cache, sequence
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.sequence import AnchorLayer, PassCache
 
@@ -58,6 +58,12 @@ class Case:
 
     def step(self, ids: Tensor, cache: Any, mask: Tensor | None = None, prompt: int | None = None) -> Tensor:
         return self.model(ids, attention_mask=mask, past_key_values=cache, prompt_length=prompt).logits
+
+
+@pytest.fixture(autouse=True)
+def caches_grow_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of long texts do: the texts here are short."""
+    monkeypatch.setattr(growing_cache, "LONG_TOKENS", 3)
 
 
 @pytest.fixture

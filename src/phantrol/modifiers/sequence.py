@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from phantrol.modifiers.base import LayerModifier
+from phantrol.modifiers.growing_cache import GrowingLayer
 from phantrol.ops.blocks import Blocks
 
 KEYS_AND_VALUES = "keys and values"
@@ -238,6 +239,7 @@ def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) 
     if cache.layer_class_to_replicate is not None:  # a cache that grows by itself: fix its own layers first
         while len(cache.layers) < num_layers:
             cache.layers.append(cache.layer_class_to_replicate())
+    cache.layers[:] = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     passes = [max(modifier.passes(i) for modifier in modifiers) for i in range(num_layers)]
     memories = [[name for modifier in modifiers for name in modifier.memories(i)] for i in range(num_layers)]
     slots: dict[tuple[int, int, str], int] = {}
