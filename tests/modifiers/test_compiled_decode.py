@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
+from phantrol.modifiers import growing_cache
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.sequence import SequenceStep
@@ -100,14 +101,20 @@ def launches(tiny_decoder: Callable[..., Any], configs: list[Any]) -> int:
         cache = DynamicCache(config=model.config)
         with torch.no_grad():
             model(PROMPT, past_key_values=cache, prompt_length=6)
+            model(PROMPT[:, :1], past_key_values=cache)  # a long text gets room for more
             with Launches() as mode:
                 model(PROMPT[:, :1], past_key_values=cache)
         found.append(mode.counted.total())
     return found[1] - found[0]
 
 
-def test_how_many_kernels_a_layer_launches(tiny_decoder: Callable[..., Any]):
+@pytest.mark.parametrize("long_tokens", [3, 1024], ids=["grown in place", "copied"])
+def test_how_many_kernels_a_layer_launches(
+    tiny_decoder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, long_tokens: int
+):
     """TroL: two layers, and mixing them; of a prompt's traversal nothing is left. Phantom: a third more at most."""
+    monkeypatch.setattr(growing_cache, "LONG_TOKENS", long_tokens)
+    monkeypatch.setattr(growing_cache, "SPARE", 1)
     plain = launches(tiny_decoder, [])
     assert plain == 36
     assert launches(tiny_decoder, SETS["trol_prompt"]) == plain
