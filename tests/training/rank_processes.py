@@ -17,6 +17,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from phantrol.training.trainer import StageTrainer
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="pip install 'phantrol[deepspeed]'")
 ENGINES = ["none", "fsdp", *(pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3"))]
@@ -82,3 +84,15 @@ def same_curve(one: list[dict], other: list[dict], rel: float = 1e-6) -> None:
             if name in a:
                 assert b[name] == pytest.approx(a[name], rel=rel, abs=1e-6), (name, a, b)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=20 * rel), (a, b)
+
+
+def count_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: let each rank divide its loss by its own number of tokens, not by that of all ranks."""
+    counted = StageTrainer.get_batch_samples
+
+    def own_totals(trainer, iterator, num_batches, device):
+        batches, _ = counted(trainer, iterator, num_batches, device)
+        totals = [trainer.stage.loss.count(batch) for batch in batches]
+        return batches, {name: 2 * sum(count[name] for count in totals) for name in totals[0]}
+
+    monkeypatch.setattr(StageTrainer, "get_batch_samples", own_totals)

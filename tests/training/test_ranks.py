@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rank_processes import ENGINES, needs_deepspeed, needs_fork, on_ranks, same_curve
+from rank_processes import ENGINES, count_for_themselves, needs_deepspeed, needs_fork, on_ranks, same_curve
 
 import phantrol
 from phantrol.losses.sft import Sft
@@ -20,7 +20,6 @@ from phantrol.training.checkpoint import checkpoints
 from phantrol.training.recipe import Recipe
 from phantrol.training.run import run
 from phantrol.training.sharding import check_ranks, sharding_of, with_idle_picture
-from phantrol.training.trainer import StageTrainer
 
 pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 
@@ -62,14 +61,7 @@ def test_two_ranks_are_one_with_twice_the_accumulation(alone, shared, metrics, t
 
 def test_a_rank_that_counts_for_itself_is_noticed(alone, metrics, two_stages, tmp_path, monkeypatch):
     """The comparison above fails as soon as ranks divide by their own number of tokens."""
-    counted = StageTrainer.get_batch_samples
-
-    def own_totals(trainer, iterator, num_batches, device):
-        batches, _ = counted(trainer, iterator, num_batches, device)
-        totals = [trainer.stage.loss.count(batch) for batch in batches]
-        return batches, {name: 2 * sum(count[name] for count in totals) for name in totals[0]}
-
-    monkeypatch.setattr(StageTrainer, "get_batch_samples", own_totals)
+    count_for_themselves(monkeypatch)
     on_ranks(2, lambda: run(two_stages(2), tmp_path / "run"))
     with pytest.raises(AssertionError):
         same_curve(metrics(alone), metrics(tmp_path / "run"), rel=1e-3)

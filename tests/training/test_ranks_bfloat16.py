@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from rank_processes import needs_deepspeed, needs_fork, on_ranks, same_curve
+from rank_processes import count_for_themselves, needs_deepspeed, needs_fork, on_ranks, same_curve
 
 from phantrol.training.recipe import Recipe
 from phantrol.training.run import run
-from phantrol.training.trainer import StageTrainer
 
 pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 REL = 3e-5  # of a loss; a number in bfloat16 is known to 4e-3, and float32 gives other losses by 8e-5
@@ -48,14 +47,7 @@ def test_another_precision_is_noticed(alone, rounded, metrics, tmp_path):
 
 
 def test_a_rank_that_counts_for_itself_is_noticed(alone, rounded, metrics, tmp_path, monkeypatch):
-    counted = StageTrainer.get_batch_samples
-
-    def own_totals(trainer, iterator, num_batches, device):
-        batches, _ = counted(trainer, iterator, num_batches, device)
-        totals = [trainer.stage.loss.count(batch) for batch in batches]
-        return batches, {name: 2 * sum(count[name] for count in totals) for name in totals[0]}
-
-    monkeypatch.setattr(StageTrainer, "get_batch_samples", own_totals)
+    count_for_themselves(monkeypatch)
     on_ranks(2, lambda: run(rounded(2), tmp_path / "run"))
     with pytest.raises(AssertionError):
         same_curve(alone, metrics(tmp_path / "run"), 10 * REL)
