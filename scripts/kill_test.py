@@ -30,7 +30,7 @@ from phantrol.training.checkpoint import stage_dir
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run import run
 
-CLOCK = ("step_s", "tokens_per_s", "pictures_per_s", "tflops", "mfu")
+CLOCK = ("step_s", "waited", "tokens_per_s", "pictures_per_s", "tflops", "mfu")
 TINY = Path(__file__).parents[1] / "tests" / "training" / "tiny_recipe.py"
 
 

@@ -24,6 +24,7 @@ from transformers import set_seed
 
 from phantrol.training.recipe import load_recipe
 from phantrol.training.trainer import StageTrainer
+from phantrol.training.workers import workers_for
 
 FIRST_STEPS = 5
 spent_s: dict[str, float] = defaultdict(float)
@@ -66,7 +67,8 @@ def main() -> None:
     Watched.training_step = timed("model", Watched.training_step)
     set_seed(recipe.seed)
     model, processor = recipe.model.build()
-    print(f"{args.recipe}, workers={recipe.workers}, {torch.get_num_threads()} threads\n")
+    workers = workers_for(recipe.workers, torch.cuda.is_available())
+    print(f"{args.recipe}, workers={workers}, {torch.get_num_threads()} threads\n")
     print("| stage | seconds a step | waiting for data | forward and backward pass | optimiser and the rest |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ _NUMBERS = {
     "loss": ("loss", "{:.4g}"),
     "grad_norm": ("gradient", "{:.3g}"),
     "tokens_per_s": ("tokens/s", "{:,.0f}"),
+    "waited": ("waiting", "{:.0%}"),
     "mfu": ("MFU", "{:.1%}"),
 }
 

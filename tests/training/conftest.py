@@ -18,7 +18,7 @@ from phantrol.training.recipe import Recipe, load_recipe
 sys.path.append(str(Path(__file__).parent))  # rank_processes.py is no test: see there
 
 TINY = Path(__file__).with_name("tiny_recipe.py")
-CLOCK = {"step_s", "tokens_per_s", "pictures_per_s", "tflops", "mfu"}  # what another run has otherwise
+CLOCK = {"step_s", "waited", "tokens_per_s", "pictures_per_s", "tflops", "mfu"}  # what another run has otherwise
 
 
 @pytest.fixture(scope="session", autouse=True)

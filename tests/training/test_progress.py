@@ -49,6 +49,11 @@ def test_everything_is_below_the_bar():
     assert "second look ▁█ w 0.5, 50% of tokens over 1/2 · phantom ▄ 40.0% of attention" in lines[-1]
 
 
+def test_waiting_for_data_is_said_where_it_matters():
+    assert "TFLOP/s · 31% waiting for data" in shown(logs=(LOGS | {"waited": 0.312},))
+    assert "waiting" not in shown(logs=(LOGS | {"waited": 0.03},))
+
+
 def test_held_out_losses_have_a_line():
     text = shown(logs=(LOGS, {"eval_loss": 2.0}, LOGS, {"eval_loss": 3.0}))
     assert "held-out loss 3.000 at step 40 · best 2.000 at step 20" in text

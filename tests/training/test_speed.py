@@ -101,8 +101,11 @@ def test_speed_is_what_happened_by_the_time_it_took(monkeypatch, two):
         now[0] += 0.5
     with measured.paused():
         now[0] += 1000
+    with measured.waiting():
+        now[0] += 2.5
     taken = measured.take(Accelerator(cpu=True))
-    assert taken["tokens_per_s"] == 10 and taken["pictures_per_s"] == 2 and taken["step_s"] == 0.5
-    assert taken["mfu"] == pytest.approx(per_batch / 0.5 / 1e6, abs=1e-4)
-    assert taken["tflops"] == pytest.approx(per_batch / 0.5 / 1e12, abs=1e-6)
-    assert measured.tokens == 0 and measured.since_s == now[0]
+    assert taken["tokens_per_s"] == 8 and taken["pictures_per_s"] == 1.6 and taken["step_s"] == 0.625
+    assert taken["waited"] == 0.2  # of the time, and the speed is by the clock
+    assert taken["mfu"] == pytest.approx(per_batch / 0.625 / 1e6, abs=1e-4)
+    assert taken["tflops"] == pytest.approx(per_batch / 0.625 / 1e12, abs=1e-6)
+    assert measured.tokens == 0 and measured.since_s == now[0] and measured.waited_s == 0

@@ -22,6 +22,7 @@ _LEARNING = {
     "learning_rate": "lr {:.1e}",
 }
 _LEVELS = "▁▂▃▄▅▆▇█"
+_WORTH_SAYING = 0.1  # of the time spent waiting: more workers would help
 _PLAIN_LINES = 20  # of a stage, where there is no terminal to draw a bar on
 
 
@@ -106,6 +107,8 @@ class _News:
         words = [f"{self.logs['tokens_per_s']:,.0f} tokens/s", f"{self.logs['pictures_per_s']:,.0f} pictures/s"]
         if self.logs["mfu"]:
             words.append(f"MFU {self.logs['mfu']:.1%} of {self.logs['tflops'] / self.logs['mfu']:.3g} TFLOP/s")
+        if self.logs.get("waited", 0) >= _WORTH_SAYING:
+            words.append(f"{self.logs['waited']:.0%} waiting for data")
         return words
 
     def _gates(self) -> list[str]:

@@ -160,7 +160,8 @@ class Recipe:
     log_every_steps    a line in metrics.jsonl is the mean over so many steps
     save_every_steps   a checkpoint after so many steps, and one at the end of each stage
     keep_checkpoints   of each stage, the newest so many, and the best one where a stage has held-out data
-    workers            processes that prepare batches; 0 prepares them between steps
+    workers            processes that prepare batches, of each rank; 0 prepares them between steps; None: what the
+                       machine has room for (training/workers.py). They change nothing but time
     report_to          integrations of transformers, such as ("tensorboard",); none by default
     sharding           of several ranks: none holds the whole model on each; fsdp is torch's FSDP2, zero2 and zero3 are
                        DeepSpeed's. It changes memory and time, not the result (docs/scale.md)
@@ -174,7 +175,7 @@ class Recipe:
     log_every_steps: int = 10
     save_every_steps: int = 500
     keep_checkpoints: int = 2
-    workers: int = 0
+    workers: int | None = None
     report_to: tuple[str, ...] = ()
     sharding: Sharding = "none"
 
@@ -188,7 +189,8 @@ class Recipe:
         _expect("recipe", "seed", self.seed, _whole(self.seed, 0) and self.seed < 2**20, "0 to 1048575")
         for name, least in (("log_every_steps", 1), ("save_every_steps", 1), ("keep_checkpoints", 1), ("workers", 0)):
             value = getattr(self, name)
-            _expect("recipe", name, value, _whole(value, least), f"a whole number, at least {least}")
+            is_open = name == "workers" and value is None
+            _expect("recipe", name, value, is_open or _whole(value, least), f"a whole number, at least {least}")
         known = get_args(Sharding)
         _expect("recipe", "sharding", self.sharding, self.sharding in known, f"one of {', '.join(known)}")
 

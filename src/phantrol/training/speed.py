@@ -28,7 +28,7 @@ class Speed:
     def begin(self) -> None:
         """Begin again, now."""
         self.tokens = self.pictures = self.steps = 0
-        self.since_s = time.monotonic()
+        self.since_s, self.waited_s = time.monotonic(), 0.0
 
     @contextmanager
     def training_on(self, batch: dict[str, Any]) -> Iterator[None]:
@@ -44,6 +44,13 @@ class Speed:
         self.counted_batches += 1
 
     @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as waiting for data."""
+        began_s = time.monotonic()
+        yield
+        self.waited_s += time.monotonic() - began_s
+
+    @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out the time of something else than training."""
         began_s = time.monotonic()
@@ -53,18 +60,20 @@ class Speed:
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the numbers of all ranks together, and begin again.
 
+        waited          share of the time that went by until batches were there, the mean of all ranks
         tokens_per_s    of the rows as they are computed, image tokens among them, padding not
         tflops          10^12 operations a second, by what the first micro-batches took for a token
         mfu             their share of what all devices could do at most
         """
         seconds, steps = max(time.monotonic() - self.since_s, 1e-9), max(self.steps, 1)
-        counts = accelerator.reduce(torch.tensor([self.tokens, self.pictures], device=accelerator.device))
-        tokens, pictures = counts.tolist()
+        counts = torch.tensor([self.tokens, self.pictures, self.waited_s], device=accelerator.device)
+        tokens, pictures, waited_s = accelerator.reduce(counts).tolist()
         per_s = tokens / seconds * self.flops / max(self.counted_tokens, 1)
         peak = peak_flops(accelerator.device, self.dtype) * accelerator.num_processes
         self.begin()
         return {
             "step_s": round(seconds / steps, 4),
+            "waited": round(waited_s / seconds / accelerator.num_processes, 4),
             "tokens_per_s": round(tokens / seconds, 1),
             "pictures_per_s": round(pictures / seconds, 1),
             "tflops": round(per_s / 1e12, 6),

@@ -91,6 +91,11 @@ def trainable_table(model: nn.Module) -> list[PartRow]:
     return [*rows, PartRow("whole model", sum(r.parameters for r in rows), sum(r.trained for r in rows))]
 
 
+def is_added(name: str) -> bool:
+    """Return whether a bare parameter name is of what a modifier or an adapter added to the backbone."""
+    return matches(name, _ADDED)
+
+
 def _part(name: str) -> str:
     """Return the part a parameter belongs to, as a pattern: what a modifier added apart from what it was added to."""
     added = (pattern for pattern in _ADDED if fnmatchcase(name, pattern))

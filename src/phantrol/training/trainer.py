@@ -20,6 +20,7 @@ from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
 from phantrol.models.feature_cache import FeatureCache, remember_features
 from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
+from phantrol.training.frozen_weights import held_in
 from phantrol.training.gate_statistics import GateStatistics
 from phantrol.training.held_out import HeldOutLoss, best_step
 from phantrol.training.meters import Meters
@@ -33,7 +34,8 @@ from phantrol.training.speed import Speed
 from phantrol.training.stage_collator import collator
 from phantrol.training.stopping import StopSignal, leave_process_group
 from phantrol.training.trainable import frozen_towers, train_only, vision_towers
-from phantrol.training.weights import load_weights, save_weights
+from phantrol.training.weights import is_peft, load_weights, save_weights
+from phantrol.training.workers import workers_for
 
 _METERS = "meters.json"
 
@@ -91,7 +93,7 @@ class StageTrainer(ShardedTrainer):
             self.meters.load(resume_from_checkpoint / _METERS)
         self.speed.begin()
         try:
-            with self.stop_signal.watching():
+            with self.stop_signal.watching(), self.frozen_weights_held():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
                 self.stop_signal.agree(self.args.device)  # one may have come after the last step
         finally:
@@ -100,13 +102,18 @@ class StageTrainer(ShardedTrainer):
                 vars(self.model).pop(name, None)
         return self.state.global_step >= self.stage.max_steps and not self.stop_signal.received
 
+    def frozen_weights_held(self) -> contextlib.AbstractContextManager:
+        """Return the block that holds frozen weights in bfloat16; checkpoints without adapters hold them as they are."""
+        is_worth_it = self.stage.precision == "bfloat16" and is_peft(self.model) and self.sharding is None
+        return held_in(self.model, torch.bfloat16) if is_worth_it else contextlib.nullcontext()
+
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
             range(len(self.train_dataset)),  # positions: the collator reads them, and past what cannot be read
             batch_size=self._train_batch_size,
             shuffle=False,  # the order is the mixture's
             collate_fn=SkippingCollator(self.train_dataset, self.data_collator),
-            num_workers=self.recipe.workers,
+            num_workers=workers_for(self.recipe.workers, torch.cuda.is_available()),
             worker_init_fn=leave_process_group,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # or else beginning an epoch would draw from the generator of dropout
@@ -117,7 +124,8 @@ class StageTrainer(ShardedTrainer):
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Return the micro-batches of one step, and the totals over them and over all ranks."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        with self.speed.waiting():
+            batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         totals: Counter[str] = Counter()
         for batch in batches:
             self.skipped.add(batch.pop("skipped"), self.state.global_step + 1)
