@@ -12,7 +12,9 @@ for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import copy  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+import threading  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
@@ -111,3 +113,41 @@ def tiny_model(
 def tiny_model_fixture() -> Callable[..., Any]:
     """`tiny_model(tokenizer, modifiers, ...)` makes a small vision-language model and its processor."""
     return tiny_model
+
+
+@pytest.fixture
+def replying() -> Iterator[Callable[..., str]]:
+    """`replying(status, body, headers)`: the address, ending in /v1, of a server that replies so to whatever is asked.
+
+    A status of None is no HTTP at all. `replying.met[address]` has (method, Authorization) of each request.
+    """
+    servers, met = [], {}
+
+    def reply(status: int | None, body: bytes, headers: Mapping[str, Any] | None = None) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                met[address].append((self.command, self.headers.get("Authorization")))
+                if status is not None:
+                    self.send_response(status)
+                    for name, value in (headers or {}).items():
+                        self.send_header(name, str(value))
+                    self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        address = f"http://127.0.0.1:{servers[-1].server_address[1]}/v1"
+        met[address] = []
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return address
+
+    reply.met = met
+    yield reply
+    for server in servers:
+        server.shutdown()
+        server.server_close()

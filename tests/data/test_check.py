@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,17 @@ def test_bytes_that_are_no_text_and_files_that_are_cut(write, llava):
     assert [fault.line for fault in report.files[0].faults] == [2, 3]
     assert report.files[1].num_rows == 1 and "does not end; the file stops inside line 2" in report.files[1].fault
     assert not report.files[1].is_good
+
+
+def test_what_python_refuses_is_one_broken_row(write, llava, pictures):
+    good = [json.dumps(llava(name, "red.png")) for name in "ab"]
+    broken = [json.dumps(llava("c", "http://[::1/a.png")), '{"question": "a", "answer": ' + "9" * 5000 + "}"]
+    path = write("a.jsonl", "\n".join([good[0], *broken, good[1]]).encode())
+    report = check([path], Question(images=pictures))
+    assert reasons(report) == {1: "image-unreadable", 2: "bad-json"} and report.num_rows == 4
+    details = [fault.detail for fault in report.files[0].faults]
+    assert "Invalid IPv6 URL" in details[0] and f"at most {sys.get_int_max_str_digits():,} digits" in details[1]
+    assert len(FileSource(path, images=pictures, together=2)) == 2
 
 
 def test_ids_are_compared_with_good_rows_of_the_same_file(write, llava):

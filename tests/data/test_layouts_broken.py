@@ -53,6 +53,13 @@ BROKEN = {
         {"image": "data:image/png;base64,???", "question": "<image>?", "answer": "a"},
         "image-unreadable",
     ),
+    "base64 with other letters": (
+        {"image": "data:image/png;base64,é", "question": "<image>?", "answer": "a"},
+        "image-unreadable",
+    ),
+    "a broken address": ({"image": "http://[::1/a.png", "question": "<image>?", "answer": "a"}, "image-unreadable"),
+    "turns as JSON with a number too long": ({"conversations": "[" + "9" * 5000 + "]"}, "bad-json"),
+    "turns as JSON nested too deeply": ({"conversations": "[" * 100_000}, "bad-json"),
 }
 
 

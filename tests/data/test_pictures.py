@@ -21,6 +21,12 @@ def test_a_placeholder_in_an_answer_is_text(pictures):
     assert place(read_draft(row), pictures)[1].parts == ("Not with <image>.",)
 
 
+def test_a_number_of_thousands_of_digits_is_text(pictures):
+    asked = f"<image{'9' * 5000}> or <image1>?"
+    row = {"images": ["red.png"], "question": asked, "answer": "red"}
+    assert place(read_draft(row), pictures)[0].parts == (asked.partition(" <")[0], pictures / "red.png", "?")
+
+
 def test_what_is_wrong_with_a_file_shows_in_its_size(pictures):
     (pictures / "empty.png").touch()
     (pictures / "junk.png").write_bytes(b"junk")

@@ -9,7 +9,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from phantrol.data.rows import scanning
+from phantrol.data.rows import json_rows, scanning
+from phantrol.data.rows.json_rows import JsonRows
 from phantrol.data.rows.scanning import Scan
 
 PIECES = ["a", '"', "\\", "{", "}", "[", "]", ",", "\n", " ", "é", "😀", "\t", '\\"', "\\\\", ":"]
@@ -101,3 +102,18 @@ def test_no_rows(data):
 def test_utf16_is_refused():
     with pytest.raises(ValueError, match="got UTF-16, expected UTF-8"):
         found('[{"a": 1}]'.encode("utf-16"))
+
+
+def test_what_cannot_be_indexed_leaves_nothing_behind(write, own_cache, monkeypatch):
+    with pytest.raises(ValueError, match="got UTF-16"):
+        JsonRows(write("a.json", '[{"a": 1}]'.encode("utf-16")))
+    path, index = write("b.json", [{"a": 1}]), own_cache / "rows"
+
+    def no_room(*_):
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"):
+        patch.setattr(json_rows.os, "replace", no_room)
+        JsonRows(path)
+    assert index.is_dir() and not list(index.iterdir())
+    assert len(JsonRows(path)) == 1 and len(list(index.iterdir())) == 2

@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from phantrol.data import sharing
 from phantrol.data.collate import Collator
 from phantrol.data.sharing import share
 from phantrol.data.sources.file import FileSource
@@ -83,6 +84,16 @@ def test_what_was_found_is_kept_until_the_file_changes(rows, write, pictures, ow
     write("a.json", rows[:3])
     assert len(FileSource(path, pictures, together=3)) == 1
     assert len(list((own_cache / "rows").glob("*.pictures"))) == 2
+
+
+def test_what_cannot_be_kept_leaves_nothing_behind(rows, write, pictures, own_cache, monkeypatch):
+    path = write("a.json", rows)
+    assert len(FileSource(path, pictures)) == len(rows)
+    before = sorted((own_cache / "rows").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(sharing.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+        assert [0, 3, 6] in numbers(FileSource(path, pictures, together=3))
+    assert sorted((own_cache / "rows").iterdir()) == before
 
 
 def test_the_picture_is_computed_once_and_the_rest_is_as_in_rows_of_their_own(model, rows, write, pictures):

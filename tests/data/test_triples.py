@@ -219,6 +219,8 @@ def test_a_journal_keeps_whole_lines_and_one_writer(tmp_path):
     path.write_text("no json\n" + path.read_text())
     with pytest.raises(ValueError, match=r"a\.jsonl, line 1 is no reply"):
         Journal(path)
+    path.write_text("")
+    Journal(path).close()  # the file that was broken is nobody's: it can be mended and opened again
     assert len({key_of(*each) for each in (("r", "a", "m", "p"), ("r", "a", "m", "q"), ("r2", "a", "m", "p"))}) == 3
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import inf
 
 import numpy as np
 import pytest
@@ -53,6 +54,14 @@ def test_the_interval_of_an_f1_holds_it():
     low, high = half_sample_interval(range(80), lambda some: yes_no_f1([pairs[i] for i in some]))
     assert 0.3 < low < 0.5 < high < 0.7
     assert half_sample_interval(["one"], lambda some: 0.5) == (0.5, 0.5)
+
+
+def test_an_interval_ends_where_scores_do():
+    values = [0.9, 1.3]
+    for highest, end in ((1.0, 1.0), (1.2, 1.2), (inf, 1.3)):
+        ends = half_sample_interval(range(2), lambda some: sum(values[i] for i in some) / len(some), highest=highest)
+        assert ends == pytest.approx((0.9, end))
+    assert half_sample_interval(range(2), lambda some: 0.1 - 2 * (some == [0]), highest=inf)[0] == 0
 
 
 def test_the_permutation_test_is_exact_where_it_can_be():

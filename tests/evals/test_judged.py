@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import phantrol
-from phantrol.evals.card import read_reports
+from phantrol.evals.card import find_headline, find_intervals, read_reports
 from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.runner import Wanted, run_benchmarks
@@ -202,6 +202,22 @@ def test_llava_w(sets, server, tmp_path):
     assert "All is blue." in prompt and "reference 2" in prompt and "said 2" in prompt
 
 
+@pytest.mark.parametrize(
+    ("grades", "ratio", "ends"),
+    [(("8 9", "8 9", "8 8"), 26 / 24, (1.0, 18 / 16)), (("4 5", "4 5", "10 8"), 1.0, (0.8, 1.25))],
+)
+def test_the_interval_of_a_ratio_goes_beyond_one(grades, ratio, ends, sets, server):
+    """The first two questions are about one picture: halves have the ratio of that one, or of the other."""
+    found, _ = evaluated("llava_w", sets, str)
+    server.say = lambda prompt: next(pair for i, pair in enumerate(grades) if f"Ask {i}?" in prompt)
+    graded, _ = judge_answers(found, server.judge)
+    intervals = find_intervals(found.benchmark, graded.rows, graded.report)
+    assert graded.report.overall["overall"]["model"] == pytest.approx(ratio)
+    assert intervals["overall"] == pytest.approx(ends)
+    headline = find_headline(found.benchmark, graded.report, intervals)
+    assert [headline[name] for name in ("value", "low", "high")] == pytest.approx([100 * x for x in (ratio, *ends)])
+
+
 def test_llava_wilder_shows_the_judge_the_picture(sets, server):
     found, _ = evaluated("llava_wilder", sets, str)
     server.say = lambda prompt: "10 7\n"
@@ -232,6 +248,10 @@ def test_mathvista_in_full(sets, server, tmp_path):
     assert judge_answers(found, server.judge)[0].report.overall["overall"]["model"] == 1
     replies |= {0: "A", 1: "about 15", 2: "null", 3: "2007"}
     assert judge_answers(found, server.judge)[0].report.overall["overall"]["model"] == 0
+    replies |= {1: "9" * 400, 2: "9" * 400, 3: "[{[]: 1}]"}  # no numbers to a float, and no list to Python
+    assert judge_answers(found, server.judge)[0].report.overall["overall"] == {
+        "model": 0, "shuffled": None, "prior": None, "n": 4,
+    }  # fmt: skip
     found.benchmark.write_official(found.rows, list("abcd"), "m", tmp_path / "o.json")
     official = json.loads((tmp_path / "o.json").read_text())
     assert official["3"]["response"] == "d" and official["0"]["choices"] == ["12 cm", "17 cm"]

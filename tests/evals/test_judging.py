@@ -1,11 +1,13 @@
-"""What a judge's reply says, and which urls are a judge's."""
+"""What a judge's reply says, which urls are a judge's, and servers that send on or break off."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
 from phantrol.evals.judged import NoVerdict, read_pair, read_share, read_yes
-from phantrol.evals.judging import Judge
+from phantrol.evals.judging import TRIES, Judge
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,34 @@ def test_a_judge_is_a_server():
         with pytest.raises(ValueError, match="the judge's url") as error:
             Judge(url, "gpt")
         assert "secret" not in str(error.value)
+
+
+VERDICT = json.dumps({"model": "m", "choices": [{"message": {"content": "1"}}]}).encode()
+CUT = {"Content-Length": 999}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_error_and_the_key_goes_nowhere_else(status, replying, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    elsewhere = replying(200, VERDICT)
+    here = replying(status, b"moved", {"Location": f"{elsewhere}/chat/completions"})
+    with pytest.raises(NoVerdict, match=f"the judge's server says {status}: moved"):
+        Judge(here, "m", wait_s=0.0).reply("a", 8)
+    assert replying.met == {elsewhere: [], here: [("POST", "Bearer hush")]}
+    assert Judge(elsewhere, "m").reply("a", 8) == ("1", "m")  # it would have answered
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "reason", "times"),
+    [
+        (200, VERDICT, CUT, "does not answer: IncompleteRead", TRIES),
+        (500, b"no", CUT, "says 500: IncompleteRead", TRIES),
+        (400, b"no", CUT, "says 400: IncompleteRead", 1),
+        (None, b"junk\r\n\r\n", {}, "does not answer: junk", TRIES),
+    ],
+)
+def test_a_reply_that_is_cut_off_is_no_verdict(status, body, headers, reason, times, replying):
+    here = replying(status, body, headers)
+    with pytest.raises(NoVerdict, match=reason):
+        Judge(here, "m", wait_s=0.0).reply("a", 8)
+    assert len(replying.met[here]) == times

@@ -36,6 +36,24 @@ def test_exact_match():
 @pytest.mark.parametrize(
     ("text", "answer", "score"),
     [
+        ("A", "A", 1),
+        ("a.", "A", 1),
+        ("The A", "A", 0),
+        ("", "A", 0),
+        ("The", "A", 0),
+        ("A house", "A", 0),
+        ("A", "B", 0),
+        ("the", "The", 1),
+        ("An", "", 0),
+    ],
+)
+def test_an_answer_of_articles_alone_wants_these_words(text, answer, score):
+    assert exact_match(text, answer) == relaxed_accuracy(text, answer) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "score"),
+    [
         ("Yes.", "yes", 1),
         ("no", "yes", 0),
         ("No, there is not.", "no", 1),

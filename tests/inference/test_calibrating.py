@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
         passes_within(1.1, 4, 2)
     with pytest.raises(ValueError, match=r"a budget of 0\.5"):
         passes_within(0.5, 4, 2)
+    for budget in (inf, -inf, nan):
+        with pytest.raises(ValueError, match=rf"a budget of {budget:g}: expected 1 .* or 1.25 and more"):
+            passes_within(budget, 4, 2)
+    assert passes_within(1e308, 4, 2) == 4 and passes_within(1, 4, 2) == 0
     assert passes_within(1.3, 24, 2) == 7 and passes_within(2, 24, 2) == 24 and passes_within(1.5, 6, 4) == 1
     model, processor = built()
     with pytest.raises(ValueError, match="no examples to calibrate on"):

@@ -26,6 +26,7 @@ MODIFIERS = {
     "both": [TROL, PHANTOM],
     "both, trol of the prompt": [PROMPT_TROL, PHANTOM],
 }
+COLD = (5e-324, 1e-50, 1e-40, 1e-30, 1e-6)  # temperatures
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +242,23 @@ def test_choice_by_chance_follows_temperature_and_top_p():
     assert torch.allclose(shares(temperature=2.0), (logits[0] / 2).softmax(-1), atol=0.03)
     kept = logits[0, :2].softmax(-1)
     assert torch.allclose(shares(temperature=1.0, top_p=0.8), torch.cat([kept, torch.zeros(2)]), atol=0.03)
-    for most_likely in (dict(temperature=1.0, top_p=0.0), dict(temperature=1e-30), dict(temperature=0.0)):
+    for most_likely in (dict(temperature=1.0, top_p=0.0), *(dict(temperature=cold) for cold in (*COLD, 0.0))):
         assert shares(**most_likely)[0] == 1
+
+
+@pytest.mark.parametrize("temperature", COLD)
+def test_a_temperature_next_to_0_is_0_and_nobody_s_fault(engine, chats, temperature):
+    """In float32, which models are served in: the smaller ones are 0 there."""
+    assert engine.model.dtype == torch.float32
+
+    def told(temperature):
+        cold = Listener(engine, chats[0], max_new_tokens=8, temperature=temperature, seed=3)
+        warm = [Listener(engine, chat, max_new_tokens=8, temperature=1.5, seed=11) for chat in chats[1:3]]
+        play(engine, {0: [cold, warm[0]], 2: [warm[1]]})
+        return [(listener.texts, listener.ends) for listener in (cold, *warm)]
+
+    assert told(temperature) == told(0.0)
+    assert told(0.0) != told(1.5)
 
 
 def test_a_sampling_says_what_it_is():

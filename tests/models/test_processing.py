@@ -1,11 +1,12 @@
 """Conversations to token ids and tiles: placeholders, what a user types, and what is not a picture."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from phantrol.models.image_processing import PhantrolImageProcessor, load_picture
 from phantrol.models.processing import PhantrolProcessor
@@ -120,6 +121,38 @@ def test_broken_pictures_are_named(tmp_path, content, complaint):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=f"picture .*holiday.png.*{complaint}|picture .*holiday.png {complaint}"):
         load_picture(path)
+
+
+def encoded(kind, exif, **options):
+    buffer = io.BytesIO()
+    Image.effect_noise((60, 20), 90).convert("RGB").save(buffer, kind, exif=exif, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_picture_is_turned_as_pillow_turns_it(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded("PNG", exif)
+    found, lying = load_picture(data), Image.open(io.BytesIO(data))
+    assert found.tobytes() == ImageOps.exif_transpose(lying).tobytes()
+    assert (found.tobytes() == lying.tobytes()) == (orientation in (0, 1, 9))
+    assert found.size == ((20, 60) if 5 <= orientation <= 8 else (60, 20))
+
+
+@pytest.mark.parametrize(
+    ("kind", "exif", "options"),
+    [("PNG", b"II*\0", {}), ("JPEG", b"Exif\0\0II*\0", {"dpi": (72, 72)}), ("WEBP", b"Exif\0\0II*\0", {})],
+)
+def test_a_picture_with_broken_exif_is_used_as_it_lies(kind, exif, options):
+    data = encoded(kind, exif, **options)
+    assert load_picture(data).tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+def test_a_broken_tag_beside_the_orientation_turns_nothing_back():
+    tags = [(0x0112, 3, 1, b"\6\0\0\0"), (0x011A, 2, 4, b"abc\0")]  # turned by 90°; a resolution that is a text
+    exif = b"II*\0\x08\0\0\0\2\0" + b"".join(struct.pack("<HHI4s", *tag) for tag in tags) + bytes(4)
+    assert load_picture(encoded("PNG", exif)).size == (20, 60)
 
 
 @pytest.mark.parametrize("side", [20_000, 60_000])

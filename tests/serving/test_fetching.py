@@ -137,6 +137,36 @@ def test_a_name_that_changes_between_look_and_use_reaches_what_was_looked_at():
     assert next(given) == ["10.0.0.1"]
 
 
+def test_who_waits_for_a_place_is_not_slow_yet():
+    """Eight pictures hold the places; the ninth has far less time than it waits."""
+    handle = answers(OK + b"Content-Length: 1\r\n\r\na")
+
+    async def nine():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        looked, go = [], asyncio.Event()
+
+        async def look_up(host, port):
+            looked.append(host)
+            await go.wait()
+            return ["127.0.0.1"]
+
+        fetcher = Fetcher([f"pictures.example:{port}"], LIMITS, look_up, lambda address: True)
+        url = f"http://pictures.example:{port}/"
+        async with server:
+            tasks = [asyncio.ensure_future(fetcher.fetch(url)) for _ in range(8)]
+            await asyncio.sleep(0)
+            fetcher._limits = replace(LIMITS, image_s=0.05)
+            tasks.append(asyncio.ensure_future(fetcher.fetch(url)))
+            await asyncio.wait(tasks[8:], timeout=1)
+            assert len(looked) == 8 and not tasks[8].done()
+            fetcher._limits = LIMITS  # its own time begins now
+            go.set()
+            return await asyncio.gather(*tasks)
+
+    assert asyncio.run(nine()) == [b"a"] * 9
+
+
 PUBLIC = "93.184.215.14 2606:2800:21f:cb07:6820:80da:af6b:8b2c"
 NOT_PUBLIC = (
     "127.0.0.1 127.9.9.9 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 "

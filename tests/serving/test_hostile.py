@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
+import struct
+import subprocess
+import sys
+import warnings
 
 import httpx
 import pytest
-from asking import CHATS, NAME, PATIENCE_S
-from hostile import HOSTILE, PATH, WIRE
+from asking import CHATS, NAME, PATIENCE_S, png
+from hostile import HOSTILE, PATH, WIRE, body, chat, png_of_size
+from PIL import Image
+
+from phantrol.data.pictures import picture_size
+from phantrol.models.image_processing import load_picture
+from phantrol.serving.errors import Refusal
+from phantrol.serving.limits import Limits
+from phantrol.serving.pictures import decode_picture
+from phantrol.serving.protocol import ChatRequest, parse
 
 TYPES = {"invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"}
 TELLING = re.compile(r"0x[0-9a-f]{4,}|/usr|/tmp|/home|/root|/etc/|site-packages|Traceback|\.py\b|<_io")
@@ -39,6 +52,93 @@ def test_a_hostile_request_is_refused(http, sent, status, words):
     assert error["type"] in TYPES
     assert words in error["message"]
     assert len(answer.text) < 1000 and not TELLING.search(answer.text), answer.text
+
+
+def of(*parts) -> dict:
+    return chat({"role": "user", "content": list(parts)})
+
+
+TEXT, IMAGE = {"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": 1}}
+WRONG = [
+    (chat(stream="yes"), "stream", "valid boolean"),
+    (chat(stream_options=3), "stream_options", "should be"),
+    (chat(strict=True), "strict", "does not know"),
+    (chat(**{"str": 1}), "str", "does not know"),
+    (chat(**{"list[": 1}), "list[", "does not know"),
+    (chat(stop=1), "stop", "valid string"),
+    (chat(stop=["a", 1]), "stop.1", "valid string"),
+    (chat({"role": "user", "content": 1}, temperature=-1), "messages.0.content", "valid string"),
+    (of(), "messages.0.content", "at least 1 item"),
+    (of("What?"), "messages.0.content.0", "should be"),
+    (of(TEXT, {"type": "text"}), "messages.0.content.1.text", "is missing"),
+    (of(TEXT, {"type": "text", "text": 1}), "messages.0.content.1.text", "valid string"),
+    (of(IMAGE), "messages.0.content.0.image_url.url", "valid string"),
+    (of({**TEXT, "cache_control": {}}), "messages.0.content.0.cache_control", "does not know"),
+    (of({"type": "audio"}), "messages.0.content.0", "type text or image_url"),
+    (of({"type": "a" * 9000}), "messages.0.content.0", "type text or image_url"),
+    (of({"text": "What?"}), "messages.0.content.0", "type text or image_url"),
+]
+
+
+@pytest.mark.parametrize(("sent", "field", "words"), WRONG)
+def test_a_refusal_names_the_field_that_is_wrong(sent, field, words):
+    with pytest.raises(Refusal, match=words) as caught:
+        parse(ChatRequest, body(sent))
+    assert caught.value.param == field
+    assert caught.value.message.startswith(f"{field}: ") and len(caught.value.message) < 200
+
+
+def test_opening_a_picture_does_not_touch_the_warnings_of_the_process(monkeypatch, tmp_path):
+    """What one thread puts back, another one may have set."""
+    path, opened, meanwhile = tmp_path / "a.png", Image.open, []
+    path.write_bytes(png())
+    monkeypatch.setattr(Image, "open", lambda *args, **kw: (meanwhile.append(warnings.filters), opened(*args, **kw))[1])
+    before = warnings.filters
+    for read, source in ((decode_picture, (png(), Limits())), (load_picture, (png(),)), (picture_size, (path,))):
+        read(*source)
+    assert len(meanwhile) == 3 and all(filters is before for filters in meanwhile)
+
+
+SILENT = """
+import sys
+from pathlib import Path
+from phantrol.data.pictures import picture_size
+
+large, broken = map(Path, sys.argv[1:])
+
+def read(function, *args):
+    try:
+        print(function.__name__, "read", function(*args))
+    except Exception as error:
+        print(function.__name__, error)
+
+read(picture_size, large)
+from phantrol.models.image_processing import load_picture
+read(load_picture, large)
+from phantrol.serving.limits import Limits
+from phantrol.serving.pictures import decode_picture
+read(decode_picture, large.read_bytes(), Limits())
+read(decode_picture, broken.read_bytes(), Limits())
+"""
+
+
+def test_a_picture_that_pillow_warns_of_is_not_in_the_log(tmp_path):
+    large, broken, exif = tmp_path / "large.png", tmp_path / "broken.jpg", io.BytesIO()
+    large.write_bytes(png_of_size(12_000, 10_000))  # Pillow warns from 89 million pixels on
+    tag = struct.pack("<HHLL", 0x010F, 2, 1000, 26)  # a text of 1000 bytes that are not there
+    Image.new("RGB", (4, 4)).save(exif, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<LH", 8, 1) + tag + b"\0" * 4)
+    broken.write_bytes(exif.getvalue())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for file in (large, broken):
+            Image.open(io.BytesIO(file.read_bytes()))
+    assert {each.category for each in told} == {Image.DecompressionBombWarning, UserWarning}  # Pillow would say so
+    done = subprocess.run([sys.executable, "-c", SILENT, large, broken], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *refused, read = done.stdout.splitlines()
+    assert len(refused) == 3 and all("12000 x 10000" in line for line in refused)
+    assert read.startswith("decode_picture read")
+    assert "PIL" not in done.stderr
 
 
 @pytest.mark.parametrize(("sent", "statuses"), [case[1:] for case in WIRE], ids=[case[0] for case in WIRE])

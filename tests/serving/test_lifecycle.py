@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 
@@ -12,6 +13,9 @@ from asking import CHATS, NAME, PATH, PATIENCE_S, body, patient, to_engine_chat
 from pacing import held, slow
 
 from phantrol.inference.engine import Engine
+from phantrol.inference.running import Failure, Piece
+from phantrol.inference.sampling import Sampling
+from phantrol.inference.scheduler import Scheduler
 from phantrol.serving.limits import Limits
 
 
@@ -24,28 +28,56 @@ def ask_and_leave(running, request, when):
         running.until(when)
 
 
+def metrics(running):
+    return patient.get(f"{running.url}/metrics").text
+
+
+def num_said(running):
+    """How many tokens were said to requests that are over; those of the tests before are."""
+    running.until(lambda: not running.service.guard.in_flight)
+    return float(re.search(r"^phantrol_answer_tokens_total (.*)$", metrics(running), re.MULTILINE)[1])
+
+
 def test_who_leaves_a_stream_frees_the_row(running, engine):
+    running.until(running.is_idle)
+    before = num_said(running)
     with held(engine) as (passes, go):
         with patient.stream("POST", running.url + PATH, json=body(stream=True)) as answer:
             lines = answer.iter_lines()  # held: once it is forgotten, httpx leaves
             while '"content":"' not in (line := next(lines)) or '"content":""' in line:
                 pass
             running.until(lambda: running.service.scheduler.num_running == 1)  # it joins right after its first word
-        running.until(lambda: not running.service.guard.in_flight)
+            running.until(lambda: len(passes) == 20)
+        assert num_said(running) == before + 19  # what was said counts, whether heard to its end or not
         go.set()
         running.until(running.is_idle)
         assert len(passes) < 30  # of 200
 
 
 def test_who_leaves_before_a_whole_answer_frees_the_row(running, engine):
+    running.until(running.is_idle)
+    before = num_said(running)
     with held(engine) as (passes, go):
         ask_and_leave(running, body(), lambda: len(passes) == 20)
-        running.until(lambda: not running.service.guard.in_flight)
+        assert num_said(running) == before + 19
         go.set()
         running.until(running.is_idle)
         assert len(passes) < 30
-    metrics = patient.get(f"{running.url}/metrics").text
-    assert f'phantrol_requests_total{{route="{PATH}",status="499"}}' in metrics
+    assert f'phantrol_requests_total{{route="{PATH}",status="499"}}' in metrics(running)
+
+
+@pytest.mark.parametrize("route", [PATH, "/v1/phantrol/explain"])
+def test_who_leaves_in_the_middle_of_a_body_is_counted_and_is_no_fault(serve, caplog, route):
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n"
+    with serve() as running:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(head.encode() + b"{")
+            running.until(lambda: running.service.guard.in_flight == 1)
+        counted = f'phantrol_requests_total{{route="{route}",status='
+        running.until(lambda: counted in metrics(running))
+        assert f'{counted}"499"}} 1.0' in metrics(running) and f'{counted}"500"' not in metrics(running)
+        assert "phantrol_cancelled_requests_total 1.0" in metrics(running)
+    assert "a request failed" not in caplog.text
 
 
 def test_a_neighbour_who_leaves_changes_no_answer(running, engine):
@@ -94,7 +126,8 @@ def test_what_takes_too_long_is_ended(serve, engine):
         answer = patient.post(running.url + PATH, json=body())
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "timeout"
-        with pytest.raises(openai.APIError, match="not done within"):
+        assert "not done within 0.4 seconds" in answer.json()["error"]["message"]
+        with pytest.raises(openai.APIError, match=r"not done within 0\.4 seconds"):
             for _ in running.client().chat.completions.create(**body(), stream=True):
                 pass
         running.until(running.is_idle)
@@ -115,10 +148,6 @@ def test_a_fault_of_the_model_ends_who_was_in_it_and_nobody_else(serve, engine):
 
 
 def test_a_prompt_that_fails_is_alone_in_failing(engine):
-    from phantrol.inference.running import Failure, Piece
-    from phantrol.inference.sampling import Sampling
-    from phantrol.inference.scheduler import Scheduler
-
     scheduler = Scheduler(engine)  # not started: its turns are taken here
     heard = {chat: [] for chat in (0, 1, 3)}
     for chat, events in heard.items():
@@ -132,6 +161,48 @@ def test_a_prompt_that_fails_is_alone_in_failing(engine):
     for chat in (0, 1):
         text = "".join(event.text for event in heard[chat] if isinstance(event, Piece))
         assert text == engine.answer(to_engine_chat(CHATS[chat]), max_new_tokens=8).text
+
+
+def submit(scheduler, engine, chat):
+    """→ (the ticket, what its request is told)."""
+    heard = []
+    prompt = engine.processor.encode(to_engine_chat(CHATS[chat]), True)
+    return scheduler.submit(prompt, Sampling(max_new_tokens=8), heard.append), heard
+
+
+@pytest.mark.parametrize("broken", ["who leaves", "who comes"])
+def test_a_fault_between_two_steps_ends_who_was_running_and_nobody_else(engine, monkeypatch, broken):
+    def fail(*args):
+        raise RuntimeError("out of memory")
+
+    scheduler = Scheduler(engine)  # not started: what its turn raises would end its thread
+    (_, heard), (leaver, _) = submit(scheduler, engine, 0), submit(scheduler, engine, 1)
+    scheduler.turn()
+    assert scheduler.num_running == 2
+    with monkeypatch.context() as patch:
+        if broken == "who leaves":
+            patch.setattr(scheduler.batch._cache, "batch_select_indices", fail)
+            leaver.cancel()
+        else:
+            patch.setattr(scheduler, "_take_waiting", fail)
+        scheduler.turn()
+    assert isinstance(heard[-1], Failure) and "out of memory" in str(heard[-1].error)
+    assert scheduler.num_running == 0
+    _, heard = submit(scheduler, engine, 0)
+    for _ in range(8):
+        scheduler.turn()
+    text = "".join(event.text for event in heard if isinstance(event, Piece))
+    assert text == engine.answer(to_engine_chat(CHATS[0]), max_new_tokens=8).text
+
+
+def test_looks_inside_the_model_take_turns_with_the_batch(engine):
+    scheduler = Scheduler(engine)
+    ticket, _ = submit(scheduler, engine, 0)
+    looks = [scheduler.between_steps(lambda engine: ticket.num_new_tokens) for _ in range(3)]
+    for count in (1, 2, 3):
+        scheduler.turn()
+        assert [look.done() for look in looks] == [True] * count + [False] * (3 - count)
+    assert [look.result() for look in looks] == [0, 2, 3]  # a turn that reads a prompt says two tokens
 
 
 def test_a_model_that_cannot_batch_answers_one_at_a_time_and_says_so(tiny_model, engine, serve_engine):

@@ -205,6 +205,34 @@ def test_nobody_there_stops_and_a_bad_row_does_not(data, monkeypatch):
         assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "reason", "times"),
+    [
+        (b'{"ch', {"Content-Type": "application/json", "Content-Length": 99}, "2 times in a row: APIConnection", 2),
+        (b'{"ch', {"Content-Type": "application/json"}, "2 times in a row: JSONDecodeError", 2),
+        (b"<p>Sign in", {"Content-Type": "text/html"}, "a reply without an answer", 1),
+    ],
+)
+def test_a_reply_that_is_cut_off_or_none_is_one_refused_request(body, headers, reason, times, replying, monkeypatch):
+    monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None))
+    here = replying(200, body, headers)
+    with pytest.raises(RefusedRequest, match=reason):
+        Asker(Endpoint(here, "tiny", retries=1)).ask([{"role": "user", "content": "a"}])
+    assert len(replying.met[here]) == times
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_no_key_along(status, replying, monkeypatch):
+    """OpenAI's client follows it, and leaves the key behind."""
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    elsewhere = replying(200, b"<p>Sign in", {"Content-Type": "text/html"})
+    here = replying(status, b"", {"Location": f"{elsewhere}/chat/completions"})
+    with pytest.raises(RefusedRequest):
+        Asker(Endpoint(here, "tiny", retries=0)).ask([{"role": "user", "content": "a"}])
+    assert replying.met[here] == [("POST", "Bearer hush")]
+    assert all(key is None for _, key in replying.met[elsewhere])
+
+
 def test_so_many_requests_a_minute(monkeypatch):
     clock, slept = [100.0], []
     # a clock of its own: the servers of other tests live by everybody's

@@ -163,8 +163,8 @@ def _turns(value: Any, what: str) -> list[Turn]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":  # a column of Parquet that holds JSON
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise BrokenRow("bad-json", f"the {what} is text that is no JSON: {error.msg}") from None
+        except (ValueError, RecursionError) as error:  # no JSON, a number too long, or brackets too deep
+            raise BrokenRow("bad-json", f"the {what} is text that is no JSON: {getattr(error, 'msg', error)}") from None
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:

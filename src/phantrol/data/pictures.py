@@ -6,7 +6,6 @@ Nothing is ever downloaded: a picture that is a web address is a broken row.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import warnings
@@ -22,8 +21,9 @@ from phantrol.data.layouts import Draft, Turn
 from phantrol.data.messages import Message, Picture
 
 # LLaVA, DocOwl, InternLM-XComposer, and the numbered ones of MathVision and MMMU
-PLACEHOLDER = re.compile(r"\s*(?:<image>|<\|image\|>|<ImageHere>|<image[ _-]?(\d+)>)\s*")
+PLACEHOLDER = re.compile(r"\s*(?:<image>|<\|image\|>|<ImageHere>|<image[ _-]?(\d{1,9})>)\s*")
 MAX_PIXELS = 64_000_000  # of one picture, as in models.image_processing
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides; as in models.image_processing
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF: the picture lies on its side
 
 
@@ -111,18 +111,23 @@ def open_reference(reference: Any, folder: Path) -> Picture:
     if not isinstance(reference, str) or not reference.strip():
         kind = "an empty name" if isinstance(reference, str) else f"a {type(reference).__name__}"
         raise BrokenRow("wrong-type", f"got {kind} as an image, expected a path or the bytes of a picture")
-    scheme = urlsplit(reference).scheme.lower() if ":" in reference[:12] else ""
+    try:
+        address = urlsplit(reference if ":" in reference[:12] else "")
+    except ValueError as error:
+        raise BrokenRow("image-unreadable", f"{reference[:200]} is no path and no address: {error}") from None
+    scheme = address.scheme.lower()
     if scheme == "data":
         try:
-            return _open(base64.b64decode(reference.partition(",")[2], validate=True), "the picture in the row")
-        except binascii.Error as error:
+            data = base64.b64decode(reference.partition(",")[2], validate=True)
+        except ValueError as error:  # of binascii, or of letters beyond ASCII
             raise BrokenRow("image-unreadable", f"the picture in the row is no base64: {error}") from None
+        return _open(data, "the picture in the row")
     if scheme in ("http", "https", "s3", "gs", "hf", "ftp"):
         raise BrokenRow(
             "image-remote",
             f"{reference} is a web address, and training downloads nothing: fetch the pictures and put paths here",
         )
-    return folder / (unquote(urlsplit(reference).path) if scheme == "file" else reference)
+    return folder / (unquote(address.path) if scheme == "file" else reference)
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
@@ -151,9 +156,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _identify(file: Any, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides
-            return Image.open(file)
+        return Image.open(file)
     except Image.DecompressionBombError as error:
         raise BrokenRow("image-unreadable", f"{name} is too large: {error}") from None
     except UnidentifiedImageError:

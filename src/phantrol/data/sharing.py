@@ -160,8 +160,11 @@ def _named(picture: Picture) -> bytes:
 def _keep(found: np.ndarray, path: Path, stale: list[Path]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, beside = tempfile.mkstemp(suffix=".writing", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(found.tobytes())
-    os.replace(beside, path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(found.tobytes())
+        os.replace(beside, path)
+    finally:
+        Path(beside).unlink(missing_ok=True)
     for old in stale:
         old.unlink(missing_ok=True)

@@ -47,6 +47,7 @@ class Benchmark:
     default_split, default_limit  what `phantrol eval` asks if it is not told: a limit of None is all rows
     headline        the name, among `scores` or `overall`, of the number that papers print; None: the mean of the tasks
     headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
+    highest_score   the most that a score of `overall` can be: more than 1 where it is a ratio to a reference
     A dataclass with fields `data` or `protocol` gets --data and --protocol of the command line.
     """
 
@@ -56,6 +57,7 @@ class Benchmark:
     default_limit: ClassVar[int | None] = None
     headline: ClassVar[str | None] = None
     headline_scale: ClassVar[float] = 100
+    highest_score: ClassVar[float] = 1.0
 
     def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Return the rows of a split.

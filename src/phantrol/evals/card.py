@@ -114,10 +114,11 @@ def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) ->
         found[MEAN] = interval(sum(draws.values()) / len(draws))
     groups = [sample.group for sample in report.samples]
     for name, scores in report.overall.items():
-        if scores["model"] in (0, 1):
+        if scores["model"] in (0, benchmark.highest_score):
             found[name] = wilson_interval(scores["model"], min(len(set(groups)), scores["n"]))
             continue
-        found[name] = half_sample_interval(groups, partial(_overall_of_some, benchmark, rows, report.samples, name))
+        of_some = partial(_overall_of_some, benchmark, rows, report.samples, name)
+        found[name] = half_sample_interval(groups, of_some, highest=benchmark.highest_score)
     return found
 
 

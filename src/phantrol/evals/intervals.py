@@ -46,11 +46,15 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
 
 
 def half_sample_interval(
-    groups: Sequence[Hashable], score: Callable[[Sequence[int]], float], halves: int = HALVES, seed: int = 0
+    groups: Sequence[Hashable],
+    score: Callable[[Sequence[int]], float],
+    halves: int = HALVES,
+    seed: int = 0,
+    highest: float = 1.0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of a score that is no mean over rows, as F1, from random halves of the groups.
 
-    groups  of each row;  score  of the rows at some positions
+    groups  of each row;  score  of the rows at some positions;  highest  that a score can be; the lowest is 0
     Half of G groups, drawn without replacement, scatter around the score of all as that scatters around the truth (the
     delete-half jackknife), and no group comes twice, as it would in a bootstrap.            [Shao and Wu, 1989]
     """
@@ -65,7 +69,7 @@ def half_sample_interval(
         drawn = generator.choice(len(everyone), len(everyone) // 2, replace=False) if len(everyone) > 1 else [0]
         apart.append(score(sorted(position for index in drawn for position in everyone[index])) - whole)
     low, high = interval(np.array(apart))
-    return max(0.0, whole + low), min(1.0, whole + high)
+    return max(0.0, whole + low), min(highest, whole + high)
 
 
 def sign_flip_p(differences: Iterable[tuple[Hashable, float]], flips: int = FLIPS, seed: int = 0) -> float:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -109,6 +110,7 @@ class ComparedBenchmark(JudgedBenchmark):
 
     judge_prompts: ClassVar[dict[str, str]] = {"pair": PAIR}
     official_ending: ClassVar[str] = ".jsonl"
+    highest_score: ClassVar[float] = inf
     shown: ClassVar[str] = ""
     rule: ClassVar[str] = ""
     judge_sees: ClassVar[bool] = False

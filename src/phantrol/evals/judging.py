@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import http.client
 import io
 import json
 import os
@@ -37,6 +38,13 @@ Ask = Callable[..., str]  # (prompt, max_tokens=..., pictures=()) → the judge'
 
 class NoVerdict(ValueError):
     """A judgement that failed: it is missing, and the report says so."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect an error like any other status: followed, it would take the key to another server."""
+
+    def redirect_request(self, *asked: Any) -> None:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +85,17 @@ class Judge:
         if os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {os.environ[KEY]}"
         asked = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
+        opener = urllib.request.build_opener(_NoRedirects)
         for attempt in range(1, TRIES + 1):
             try:
-                with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as response:
+                with opener.open(asked, timeout=TIMEOUT_S) as response:
                     read = json.load(response)
                     return read if isinstance(read, dict) else {}
             except urllib.error.HTTPError as error:
-                reason = f"the judge's server says {error.code}: {_short(error.read())}"
+                reason = f"the judge's server says {error.code}: {_short(error)}"
                 if error.code not in AGAIN and error.code < 500:
                     raise NoVerdict(reason) from None
-            except (OSError, ValueError) as error:  # no connection, a timeout, no JSON
+            except (OSError, ValueError, http.client.HTTPException) as error:  # out of reach, cut off, no JSON
                 reason = f"the judge does not answer: {getattr(error, 'reason', error)}"
             if attempt < TRIES:
                 time.sleep(self.wait_s * 2 ** (attempt - 1))
@@ -162,5 +171,10 @@ def _data_url(picture: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _short(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())[:200]
+def _short(error: urllib.error.HTTPError) -> str:
+    """Return the beginning of what a server says of an error, or why that cannot be read."""
+    try:
+        said = error.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as cut:
+        said = str(cut)
+    return " ".join(said.split())[:200]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable
-from math import sqrt
+from math import isfinite, sqrt
 
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -27,12 +27,13 @@ def plain(text: str) -> str:
 
 def normalise(text: str) -> str:
     """Return lower case words with single spaces, without articles and without punctuation around words."""
-    words = (word.strip(".,;:!?\"'()[]") for word in plain(text).lower().split())
-    return " ".join(word for word in words if word not in ("", "a", "an", "the"))
+    return " ".join(word for word in _bare_words(text) if word not in ("a", "an", "the"))
 
 
 def exact_match(text: str, answer: str) -> float:
-    """1 if both are the same once normalised."""
+    """1 if both are the same once normalised; an answer of articles alone, as the label "A", wants these words."""
+    if not normalise(answer):
+        return float(_bare_words(text) == _bare_words(answer))
     return float(normalise(text) == normalise(answer))
 
 
@@ -197,6 +198,12 @@ def _attributes(text: str, nouns: Collection[str], adjectives: Collection[str]) 
     return said
 
 
+def _bare_words(text: str) -> list[str]:
+    """Return lower case words without punctuation around them; what is nothing else is none."""
+    words = (word.strip(".,;:!?\"'()[]") for word in plain(text).lower().split())
+    return [word for word in words if word]
+
+
 def _words(text: str) -> list[str]:
     return text.replace(".", " ").split()
 
@@ -225,11 +232,15 @@ def _longest_common(one: list[str], other: list[str]) -> list[str]:
 
 
 def only_number(text: str) -> float | None:
-    """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"; else None."""
+    """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"; else None.
+
+    One of so many digits that it is none to a float is None too.
+    """
     text = plain(text)
     found = re.fullmatch(r"[$€£¥]?\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*(?:%|°|[a-z]{1,7}[²³]?)?\.?", text.strip().lower())
     if found:
-        return _value(found[1])
+        value = _value(found[1])
+        return value if isfinite(value) else None
     word = normalise(text)
     return _value(word) if word in NUMBER_WORDS else None
 

@@ -81,10 +81,10 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"{path} is no JSON: {error}") from None
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as whole:
+    except ValueError as whole:  # no JSON, or a number of thousands of digits
         try:
             found = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError:
+        except ValueError:
             raise ValueError(f"{path} is no JSON: {whole}") from None
     return as_records(found, path.name) if isinstance(found, list) else found
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,11 @@ def calibrate(model: Any, processor: Any, groups: Iterable[Any], budget: float, 
 def passes_within(budget: float, num_layers: int, passes: int) -> int:
     """Return how many of a decoder's layers may traverse.
 
-    Raises ValueError for a budget below 1, and for one above 1 that no layer fits in.
+    Raises ValueError for a budget below 1, one that is no finite number, and one above 1 that no layer fits in.
     """
     step = (passes - 1) / num_layers
-    most = int((budget - 1) / step + 1e-6)
-    if not budget >= 1 or (most == 0 and budget > 1):
+    most = int(min((budget - 1) / step + 1e-6, num_layers)) if 1 <= budget < inf else 0
+    if most == 0 and budget != 1:
         raise ValueError(
             f"a budget of {budget:g}: expected 1 (no layer traverses), or {1 + step:.3g} and more, what one of "
             f"{num_layers} layers costs"

@@ -50,12 +50,14 @@ Event = Piece | End | Failure
 
 @dataclasses.dataclass(eq=False)
 class Ticket:
-    """One request: what it asks, who listens, and whether anyone still does. `tell` is called by the batch's thread."""
+    """One request: what it asks, who listens, and whether anyone still does. `tell` is called by the batch's thread,
+    which counts the tokens of all its choices."""
 
     prompt: Encoding
     sampling: Sampling
     tell: Callable[[Event], None]
     cancelled: bool = False
+    num_new_tokens: int = 0
 
     def cancel(self) -> None:
         """Ask for no more; its rows are free after the step under way."""
@@ -172,6 +174,7 @@ class RunningBatch:
     def _tell(self, row: _Row, token: int, told: TokenLogprob | None) -> bool:
         speaker, is_end = row.speaker, token in self.engine.end_ids
         speaker.hear(token, None if is_end else told)
+        row.ticket.num_new_tokens += 1
         is_last = is_end or speaker.stopped or len(speaker.ids) >= row.ticket.sampling.max_new_tokens
         text, logprobs = speaker.end() if is_last else speaker.say()
         if text or logprobs:

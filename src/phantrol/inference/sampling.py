@@ -16,7 +16,7 @@ from torch import Tensor
 class Sampling:
     """How an answer is chosen.
 
-    temperature    0: always the most likely token
+    temperature    0, and what float32 cannot tell from it: always the most likely token
     top_p          only the most likely tokens that together reach this probability
     seed           the same seed gives the same answer, alone and in company; None: a different one each time
     stop           strings that end the answer, which does not hold them
@@ -32,9 +32,14 @@ class Sampling:
     num_choices: int = 1
     top_logprobs: int | None = None
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing is left to chance."""
+        return self.temperature < torch.finfo(torch.float32).tiny  # divided by 0, the largest logit would be NaN
+
     def generator(self, choice: int) -> torch.Generator | None:
         """Return the source of chance of one choice: on the CPU, so that a seed means the same on every device."""
-        if self.temperature == 0:
+        if self.is_greedy:
             return None
         generator = torch.Generator()
         if self.seed is None:
@@ -59,7 +64,7 @@ def choose_tokens(
 ) -> list[int]:
     """logits [B, V] → the next token of each row; each row draws from its own generator."""
     tokens = logits.argmax(dim=-1)
-    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
+    drawn = [row for row, sampling in enumerate(samplings) if not sampling.is_greedy]
     if drawn:
         here = torch.tensor(drawn, device=logits.device)
         temperatures = logits.new_tensor([samplings[row].temperature for row in drawn])

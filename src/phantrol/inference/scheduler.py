@@ -103,13 +103,14 @@ class Scheduler:
             future.cancel()
 
     def turn(self) -> None:
-        """One turn of the work: calls, leavers, newcomers, and a token for every row."""
-        while self._calls:
+        """One turn of the work: a call, leavers, newcomers, and a token for every row."""
+        if self._calls:  # one alone: a steady flow of them holds up no stream
             function, future = self._calls.popleft()
             _call(function, self.engine, future)
-        self.batch.drop_cancelled()
-        newcomers = self._take_waiting()
+        newcomers: list[Ticket] = []
         try:
+            self.batch.drop_cancelled()
+            newcomers = self._take_waiting()
             for read in self._read(newcomers):
                 self.batch.admit(read)
             self.batch.step()

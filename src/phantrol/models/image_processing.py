@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -22,6 +22,17 @@ from phantrol.models.configuration import PhantrolConfig
 from phantrol.ops.images import best_tile_grid, tile_slices
 
 MAX_PIXELS = 64_000_000  # of one picture: 192 MB once decoded
+# once for the process: several threads open pictures, and what `catch_warnings` puts back is not theirs alone
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by the orientation of EXIF
 
 
 def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -42,9 +53,7 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     if not source:
         raise ValueError(f"{name} is empty: 0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            picture = Image.open(io.BytesIO(source))
+        picture = Image.open(io.BytesIO(source))
     except UnidentifiedImageError:
         raise ValueError(
             f"{name} is not a picture: expected PNG, JPEG, WebP or another format that Pillow reads"
@@ -66,9 +75,19 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if width * height == 0:
         raise ValueError(f"{name} has no pixels: {width} x {height}")
     try:
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes here: truncated or corrupt data shows now
+        picture.load()  # Pillow decodes here: truncated or corrupt data shows now
+        return _upright(picture).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name} is broken: {error}") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a decoded picture turned as its EXIF data says. Broken ones turn nothing, as in data.pictures."""
+    try:  # not ImageOps.exif_transpose, which also writes the data anew and fails where another tag is broken
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # struct.error among others
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 class PhantrolImageProcessor(BaseImageProcessor):

@@ -31,7 +31,6 @@ class Answering:
         self.question, self._heard = question, heard
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
         self._open = question.sampling.num_choices
-        self.num_new_tokens = 0
         self.ticket = scheduler.submit(question.prompt, question.sampling, self._tell)
 
     def _tell(self, event: Event) -> None:
@@ -51,13 +50,17 @@ class Answering:
             raise server_fault()
         if isinstance(event, End):
             self._open -= 1
-            self.num_new_tokens += event.num_new_tokens
         return event
 
     @property
     def is_done(self) -> bool:
         """Whether all that will be said was taken."""
         return not self._open
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Return how many tokens were said so far, in all choices."""
+        return self.ticket.num_new_tokens
 
     def usage(self) -> dict[str, Any]:
         """Return the tokens so far; those of pictures are among those of the prompt."""
@@ -102,8 +105,11 @@ class Wording:
         ]
         return {**self.head("chat.completion"), "choices": choices, "usage": answering.usage()}
 
-    async def chunks(self, answering: Answering, include_usage: bool, time_s: float) -> AsyncIterator[str]:
-        """Yield the lines of the stream. What fails after its beginning is its last line, without [DONE]."""
+    async def chunks(
+        self, answering: Answering, include_usage: bool, left_s: float, request_s: float
+    ) -> AsyncIterator[str]:
+        """Yield the lines of the stream, for `left_s` of the `request_s` that a request has. What fails after its
+        beginning is its last line, without [DONE]."""
         head = self.head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
 
         def line(choice: int, delta: dict[str, Any], told: Any = None, reason: str | None = None) -> str:
@@ -112,7 +118,7 @@ class Wording:
 
         for choice in range(answering.question.sampling.num_choices):
             yield line(choice, {"role": "assistant", "content": ""})
-        ends = asyncio.get_running_loop().time() + time_s
+        ends = asyncio.get_running_loop().time() + left_s
         try:
             while True:
                 async with asyncio.timeout_at(ends):  # around the waiting alone, never around a yield
@@ -124,7 +130,7 @@ class Wording:
                 else:
                     yield line(event.choice, {}, reason=event.reason)
         except TimeoutError:
-            yield _line(too_slow(time_s).body())
+            yield _line(too_slow(request_s).body())
             return
         except Refusal as refusal:
             yield _line(refusal.body())
@@ -158,9 +164,9 @@ class Wording:
         return (" " + text if name.startswith("▁") and not text.startswith(" ") else text).encode()
 
 
-def too_slow(time_s: float) -> Refusal:
+def too_slow(request_s: float) -> Refusal:
     """Return what is said of a request that took too long."""
-    return Refusal(504, f"the answer was not done within {time_s:g} seconds: ask for less", code="timeout")
+    return Refusal(504, f"the answer was not done within {request_s:g} seconds: ask for less", code="timeout")
 
 
 def _line(content: dict[str, Any]) -> str:

@@ -78,7 +78,8 @@ class Service:
         self.metrics.image_tokens.inc(question.num_image_tokens)
         if asked.stream:
             include_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return _Stream(self, answering, self.wording.chunks(answering, include_usage, left_s))
+            lines = self.wording.chunks(answering, include_usage, left_s, self.limits.request_s)
+            return _Stream(self, answering, lines)
         try:
             async with asyncio.timeout(left_s):
                 return JSONResponse(await self.wording.completion(answering))
@@ -181,6 +182,11 @@ def _application(service: Service) -> FastAPI:
     async def refused(request: Request, refusal: Refusal) -> Response:
         return refusal.response()
 
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, gone: ClientDisconnect) -> Response:
+        service.metrics.cancelled.inc()
+        return Refusal(499, "the client left").response()  # nobody reads it, but it is counted
+
     @app.exception_handler(StarletteHTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         message = {404: "no such route", 405: "this route takes no such method"}.get(error.status_code, "refused")
@@ -193,11 +199,7 @@ def _application(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         await request.body()
-        try:
-            return await unless_gone(request, service.chat_completion(request))
-        except ClientDisconnect:
-            service.metrics.cancelled.inc()
-            return Refusal(499, "the client left").response()  # nobody reads it, but it is counted
+        return await unless_gone(request, service.chat_completion(request))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

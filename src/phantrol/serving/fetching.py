@@ -68,7 +68,7 @@ class Fetcher:
         """Return the body. Raises Refusal (400) for whatever is not allowed, fails, or is too slow or too large."""
         scheme, host, port, target = self._checked(url)
         try:
-            async with asyncio.timeout(self._limits.image_s), self._places:
+            async with self._places, asyncio.timeout(self._limits.image_s):  # who waits for a place is not slow yet
                 addresses = await self._resolve(host, port)
                 if not addresses or not all(map(self._is_public, addresses)):
                     raise _refuse("the host of this picture has no public address")

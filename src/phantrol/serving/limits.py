@@ -14,7 +14,7 @@ class Limits:
     body_s             in which a body must have come
     body_bytes         of a request; pictures come in base64, which is a third larger than their files
     image_pixels       of one picture, checked before it is decoded
-    image_s            in which a remote picture must have come
+    image_s            in which a remote picture must have come; waiting for one of the connections does not count
     image_bytes        of one remote picture
     images, messages, text_characters, prompt_tokens   of one request
     answer_tokens, choices   of one request; answer_tokens is also what a request gets that does not say

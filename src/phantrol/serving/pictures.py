@@ -17,6 +17,9 @@ from phantrol.serving.limits import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # of Pillow's many: some of the others call other programs
 DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+# of broken EXIF data, say: the log is no place for what clients send. Once for the process: `catch_warnings` is not for
+# threads, of which several open pictures
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
@@ -35,9 +38,7 @@ async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
 def decode_picture(data: bytes, limits: Limits) -> Image.Image:
     """Return the pixels of a file. Raises Refusal; its size is looked at before anything is decoded."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a large picture is refused below
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _refuse(f"a picture is too large: expected at most {limits.image_pixels:,} pixels") from None
     except Exception:  # Pillow's readers raise whatever a broken file makes them

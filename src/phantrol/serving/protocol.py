@@ -142,19 +142,30 @@ def parse(kind: type[Request], body: bytes) -> Request:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
     except RecursionError:
         raise Refusal(400, "the body is nested too deeply", code="invalid_json") from None
+    first = errors[0]
+    if len(errors) > 1 and first["type"] == "string_type" and _place(first["loc"]) != first["loc"]:
+        # no text, where a list may stand too: what is wrong with the list comes next, unless it is none
+        first = first if errors[1]["type"] == "list_type" else errors[1]
     if first["type"] == "json_invalid":
         raise Refusal(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
-    # of a union, such as a content that may be text or parts, pydantic names the branch too
-    place = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "tagged-union"))]
-    where = ".".join(place)[:MAX_NAME] or None
+    where = ".".join(map(str, _place(first["loc"])))[:MAX_NAME] or None
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         what, code = "this server does not know this field", "unknown_parameter"
     elif first["type"] == "missing":
         what, code = "this field is missing", "missing_required_parameter"
+    elif first["type"].startswith("union_tag_"):  # pydantic would repeat whatever stands there
+        what, code = "expected a part of type text or image_url", "invalid_value"
     else:
         code = "invalid_value"
     raise Refusal(400, f"{where}: {what}" if where else what, param=where, code=code)
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return where a field stands. Left out is what pydantic adds: text or list where both may stand, a part's kind."""
+    if loc[:1] == ("messages",) and loc[2:3] == ("content",):
+        return (*loc[:3], *loc[4:5], *loc[6:])
+    return (*loc[:1], *loc[2:]) if loc[:1] == ("stop",) else loc

@@ -80,6 +80,9 @@ def test_json(tmp_path):
     path.write_text('[{"a": 1}, {"a":')
     with pytest.raises(ValueError, match=r"rows.json is no JSON"):
         read_json(path)
+    path.write_text("[" + "9" * 5000 + "]")  # JSON, but more digits than Python reads
+    with pytest.raises(ValueError, match=r"rows.json is no JSON"):
+        read_json(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"rows.json is no JSON"):
         read_json(path)

@@ -176,6 +176,8 @@ def test_numbers_of_other_typography():
     assert number("５", "5") == 1 and number("五", "5") == 0
     assert only_number("$5") == 5 and only_number("12 ％") == 12 and only_number("five") == 5
     assert only_number("5 of 6") is None and only_number("") is None
+    assert only_number("9" * 300) == 1e300 and only_number("9" * 400) is None  # more than a float holds
+    assert relaxed_accuracy("5", "9" * 400) == relaxed_accuracy("9" * 400, "5") == number("9" * 400, "5") == 0
     assert plain("（Ａ）：「x」") == "(A):「x」" and plain("m²") == "m²"
     assert normalise("“The dog”。") == "dog"
 

@@ -162,6 +162,9 @@ def test_several_questions_about_one_chart_all_count(opened):
         ("2", "1000.0", 1),
         ("2", "one thousand", 0),
         ("2", "First 10, then 20.\nThe total is 1000", 1),
+        ("2", "9" * 400, 0),  # too long for a float: nobody can tell what it says
+        ("1", "-" + "9" * 400, 0),
+        ("2", "9" * 400 + "\nThe total is 1000", 1),
         ("3", "C", 1),
         ("3", "(C) 145°", 1),
         ("3", "145°", 1),
@@ -179,6 +182,8 @@ def test_mathvista(pid, text, right, opened):
 def test_what_no_rule_reads_is_counted(opened):
     found = scored(opened("mathvista"), lambda row: "so it depends" if row.id == "1" else row.answer)
     assert found["unread"] == pytest.approx(1 / 3) and found["overall"] == pytest.approx(2 / 3)
+    looping = scored(opened("mathvista"), lambda row: "9" * 400 if row.id == "2" else row.answer)
+    assert looping["unread"] == pytest.approx(1 / 3) and looping["overall"] == pytest.approx(2 / 3)
 
 
 def test_visualwebbench(opened):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,6 +51,9 @@ class JsonRows:
                 f"not JSON: {error.msg}, at character {error.pos + 1} of the row" if raw else "not JSON: an empty row"
             )
             raise BrokenRow("bad-json", detail, self.where(index)) from None
+        except ValueError:  # the only one left: Python reads no whole number of so many digits
+            most = f"expected at most {sys.get_int_max_str_digits():,} digits"
+            raise BrokenRow("bad-json", f"a number is too long: {most}", self.where(index)) from None
         except RecursionError:
             raise BrokenRow("bad-json", "brackets are nested too deeply", self.where(index)) from None
         if b"\\ud" in raw or b"\\uD" in raw:
@@ -107,9 +111,13 @@ def _index(path: Path) -> tuple[bool, str, np.ndarray]:
             scan = _write(file, index, path)
             index.seek(0)
             return scan.is_array, scan.fault, np.frombuffer(index.read(), np.int64).reshape(-1, 3)
-    with path.open("rb") as file, os.fdopen(descriptor, "wb") as index:
-        scan = _write(file, index, path)
-    _tell(told, {"stamp": stamp, "index": Path(beside).name, "is_array": scan.is_array, "fault": scan.fault})
+    try:
+        with os.fdopen(descriptor, "wb") as index, path.open("rb") as file:
+            scan = _write(file, index, path)
+        _tell(told, {"stamp": stamp, "index": Path(beside).name, "is_array": scan.is_array, "fault": scan.fault})
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
     if stale:
         (folder / Path(stale).name).unlink(missing_ok=True)
     return scan.is_array, scan.fault, _mapped(Path(beside))
@@ -133,5 +141,8 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _tell(path: Path, known: dict[str, Any]) -> None:
     beside = path.with_name(f"{known['index']}.writing")
-    beside.write_text(json.dumps(known), "utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(json.dumps(known), "utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ class Asker:
                 if error.status_code not in AGAIN and error.status_code < 500:
                     raise RefusedRequest(self._said(error)) from None
                 reason, asked_s = self._said(error), _retry_after(error.response.headers)
-            except errors.APIError as error:  # out of reach, too slow, or a reply that is none
+            except (errors.APIError, ValueError) as error:  # out of reach, too slow, or a reply that is no JSON
                 reason, asked_s = self._said(error), None
             if attempt < endpoint.retries:
                 with self._lock:
@@ -138,7 +138,7 @@ class Asker:
 
 
 def _read(done: Any) -> dict[str, Any]:
-    if not done.choices:
+    if not getattr(done, "choices", None):  # a reply that does not say it is JSON, and is none, comes as its text
         raise RefusedRequest("a reply without an answer")
     text, usage = done.choices[0].message.content or "", done.usage
     return {

@@ -29,11 +29,14 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._lock, self._places = threading.Lock(), {}
-        if not lock_file(self._file, path):
+        try:
+            if not lock_file(self._file, path):
+                raise ValueError(f"{path} is in use by another run: wait for it, or choose another --out")
+            self._end = self._read()
+            os.ftruncate(self._file, self._end)
+        except BaseException:
             os.close(self._file)
-            raise ValueError(f"{path} is in use by another run: wait for it, or choose another --out")
-        self._end = self._read()
-        os.ftruncate(self._file, self._end)
+            raise
 
     def __len__(self) -> int:
         return len(self._places)

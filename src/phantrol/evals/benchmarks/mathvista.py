@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar
 
 from phantrol.evals.benchmark import Row
@@ -52,14 +53,17 @@ class MathVista(PublishedBenchmark):
 
 
 def _read(row: PublishedRow, text: str) -> str | None:
-    """Return what an answer says in the form of the right one: a letter, or a number rounded as MathVista does."""
+    """Return what an answer says in the form of the right one: a letter, or a number rounded as MathVista does.
+
+    A number of more digits than a float holds, as of a model that repeats itself, says nothing.
+    """
     if row.choices:
         return chosen_option(text, row.choices)
     stated = _STATED.findall(plain(text))
     for part in (text, *reversed(stated)):
         alone = only_number(part.strip(" *\"'")) if part else None
         found = [alone] if alone is not None else sorted(set(numbers_in(part)))
-        if len(found) == 1:
+        if len(found) == 1 and isfinite(found[0]):
             return _rounded(row, str(found[0]))
     return None
 

@@ -90,7 +90,7 @@ def _as_list(text: str) -> Any:
     found = re.search(r"\[.*\]", text, re.DOTALL)
     try:
         return ast.literal_eval(found[0]) if found else text.strip()
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that literal_eval raises
         return text.strip()
 
 
