@@ -20,7 +20,7 @@ def tokenizer():
 
 @pytest.fixture
 def parts(tokenizer):
-    """(text configuration, vision configuration, tokenizer), fresh ones, since building writes into them."""
+    """(text configuration, vision configuration, tokenizer), fresh ones: building writes into the tokenizer."""
     text = LlamaConfig(
         vocab_size=8,
         hidden_size=32,

@@ -94,6 +94,30 @@ def test_another_decoder_is_refused(model_folder, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_an_upgraded_package_is_unpacked_again(decoder, tmp_path, monkeypatch):
+    """Another file under the same name, and as long: what the old one was unpacked to is not taken for it."""
+    monkeypatch.undo()
+    monkeypatch.setenv("PHANTROL_CACHE", str(tmp_path / "cache"))
+    source, unpacked = tmp_path / "decoder.gguf", []
+
+    def unpack(self: PackagedDecoder, folder: Path) -> None:
+        unpacked.append(folder)
+        folder.mkdir()
+        (folder / "config.json").write_text(source.read_text())
+
+    monkeypatch.setattr(PackagedDecoder, "source", lambda self: source)
+    monkeypatch.setattr(PackagedDecoder, "_unpack", unpack)
+    source.write_text("old")
+    old = PackagedDecoder().folder()
+    assert PackagedDecoder().folder() == old and len(unpacked) == 1
+    source.write_text("new")
+    new = PackagedDecoder().folder()
+    assert new != old and (new / "config.json").read_text() == "new" and len(unpacked) == 2
+    source.write_text("old")
+    assert PackagedDecoder().folder() == old and (old / "config.json").read_text() == "old" and len(unpacked) == 2
+    assert {path.parent for path in (old, new)} == {tmp_path / "cache"}
+
+
 def test_what_has_no_difference(model_folder, decoder, tmp_path):
     (tmp_path / "small").mkdir()
     with pytest.raises(ValueError, match="exists"):

@@ -1,6 +1,7 @@
 """Pixels to loss: the model on any tower and decoder, saved, loaded and generating."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 import phantrol
 from phantrol.models.building import build, load
 from phantrol.models.configuration import num_image_tokens
-from phantrol.models.modeling import output_head
+from phantrol.models.modeling import measure_grid, output_head
 from phantrol.models.stem_vision import StemVisionModel
 
 TOWERS = {
@@ -37,6 +38,34 @@ def test_any_vision_tower(tower, parts, picture, chat):
     image_tokens = int((batch["input_ids"] == model.config.image_token_id).sum())
     assert image_tokens == num_image_tokens(processor) == num_image_tokens(model.config)
     assert torch.isfinite(model(**batch).logits).all()
+
+
+@pytest.mark.parametrize(("patch_px", "grid"), [((8, 8), 3), ((6, 6), 4), ((8, 6), None), ((6, 8), None)])
+def test_patches_must_form_a_square(patch_px, grid):
+    """3 x 4 patches behind a class token are as many as 3 x 3 behind four tokens: the patch tells."""
+    sizes = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    vision = AutoConfig.for_model("internvl_vision", image_size=[24, 24], patch_size=list(patch_px), **sizes)
+    if grid is not None:
+        assert measure_grid(vision, 24) == grid
+        return
+    with pytest.raises(ValueError, match=rf"got pixels of a patch, {patch_px[0]} x {patch_px[1]}, expected a square"):
+        measure_grid(vision, 24)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (3, 4), (4, 3)])
+def test_a_grid_must_be_a_square(rows, columns, monkeypatch):
+    class Tower(torch.nn.Module):
+        def forward(self, pixels):
+            return SimpleNamespace(last_hidden_state=torch.empty(1, 8, rows, columns))
+
+    from phantrol.models import modeling
+
+    monkeypatch.setattr(modeling.AutoModel, "from_config", lambda config: Tower())
+    if rows == columns:
+        assert measure_grid(SimpleNamespace(), 32) == rows
+        return
+    with pytest.raises(ValueError, match=f"Tower at 32 px: got a grid of {rows} x {columns}, expected a square"):
+        measure_grid(SimpleNamespace(), 32)
 
 
 def test_picture_changes_the_answer(model_and_processor, picture, chat):
@@ -158,6 +187,20 @@ def test_build_from_two_pretrained_parts(parts, tmp_path):
     for name, tensor in tower.state_dict().items():
         assert torch.equal(model.vision_tower.state_dict()[name], tensor), name
     assert model.generation_config.eos_token_id == processor.end_of_turn_id
+
+
+def test_a_configuration_may_be_used_again(parts, tmp_path):
+    """The second model has no modifiers, and the first one still says that it has."""
+    text, vision, tokenizer = parts
+    before = text.to_dict(), vision.to_dict()
+    model, processor = build(text, vision, [phantrol.TrolConfig()], tokenizer)
+    plain, _ = build(text, vision, [], tokenizer)
+    assert (text.to_dict(), vision.to_dict()) == before
+    assert [modifier["name"] for modifier in model.config.modifiers] == ["trol"] and plain.config.modifiers == []
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, _ = load(tmp_path)
+    assert again.state_dict().keys() == model.state_dict().keys() > plain.state_dict().keys()
 
 
 @pytest.mark.parametrize(

@@ -74,13 +74,36 @@ def test_a_decoder_must_have_layers():
         graft(model, [TrolConfig()])
 
 
-def test_phantom_needs_an_attention_that_it_can_wrap():
-    config = AutoConfig.for_model(
-        "mamba", vocab_size=9, hidden_size=8, num_hidden_layers=1, state_size=4, time_step_rank=2, intermediate_size=16
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ValueError, match="Phantom cannot enlarge Mamba"):
-        graft(model, [PhantomConfig()])
+OTHER_DECODERS = {
+    "mamba": dict(hidden_size=8, state_size=4, time_step_rank=2, intermediate_size=16),
+    "gpt_neox": dict(hidden_size=8, num_attention_heads=2, intermediate_size=16),
+}
+REFUSALS = [
+    ("mamba", PhantomConfig(), "Phantom cannot enlarge MambaBlock: expected a layer whose self_attn"),
+    ("mamba", TrolConfig(), "TroL cannot run MambaBlock .*: got .*cache_params.*, expected .* past_key_values"),
+    ("gpt_neox", PhantomConfig(), "Phantom cannot enlarge GPTNeoXLayer: expected a layer whose self_attn"),
+    ("gpt_neox", PhantomConfig(layers=(1,)), "Phantom cannot enlarge GPTNeoXLayer: expected"),
+    ("gpt_neox", TrolConfig(), "TroL cannot run GPTNeoXLayer .*: got .*layer_past.*, expected .* past_key_values"),
+    ("gpt_neox", TrolConfig(layers=(1,)), "TroL cannot run GPTNeoXLayer .*: got .*layer_past.*; graft another"),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "config", "message"), REFUSALS, ids=[f"{case[0]} {case[1]}"[:30] for case in REFUSALS]
+)
+def test_a_decoder_that_a_modifier_does_not_fit_is_left_alone(family: str, config: Any, message: str):
+    sizes = dict(vocab_size=9, num_hidden_layers=2, **OTHER_DECODERS[family])
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).double().eval()
+    kinds, weights, ids = [type(module) for module in model.modules()], model.state_dict(), torch.arange(9)[None]
+    logits, attention = model(ids).logits, model.config._attn_implementation
+    with pytest.raises(ValueError, match=message) as caught:
+        graft(model, [config])
+    assert "\n" not in str(caught.value)
+    assert [type(module) for module in model.modules()] == kinds
+    assert model.state_dict().keys() == weights.keys()
+    assert not hasattr(model.config, "modifiers") and model.config._attn_implementation == attention
+    assert torch.equal(model(ids).logits, logits)
 
 
 @torch.no_grad()

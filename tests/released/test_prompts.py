@@ -20,6 +20,7 @@ RECORDED = json.loads((Path(__file__).parents[1] / "recorded" / "prompts.json").
 KINDS = [("trol", "internlm2"), ("trol", "phi3"), ("phantom", "qwen2"), ("phantom", "internlm2"), ("phantom", "phi3")]
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 SHORT = "\nAnswer the question using a single word or phrase."
+NO_LINE_END = ("hallusionbench", "mathverse")  # behind a picture
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'. " + SHORT.strip()
 CHOICES = ("sqa", "mmbench", "mmbench_dev", "seed", "qbench", "ai2d", "mmstar")
 SUFFIXES = {  # that the released evaluation adds to a question, by family and data set
@@ -86,7 +87,8 @@ def test_prompts(processors, monkeypatch, family, entry, task):
     """Consistent prompts are ours. Of the others, ours has all the same text, and one run for the picture."""
     kind = (family, entry["backbone"])
     processor, speech = processors[kind], dialect(*kind)
-    monkeypatch.setattr(processor, "image_suffix", speech.image_suffix_of(task))
+    suffix = speech.image_suffix.rstrip("\n") if task in NO_LINE_END else speech.image_suffix
+    monkeypatch.setattr(processor, "image_suffix", suffix)
     picture = [Image.new("RGB", (600, 300))] if entry["asked_with"] == "image" else []
     ours = prompt(processor, [*picture, question(family, entry, task)])
     if entry["consistent"]:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from phantrol.training.checkpoint import (
     checkpoints,
     keep,
     last_whole_checkpoint,
+    remove_after,
     where_to_resume,
     written_beside,
 )
@@ -56,6 +60,73 @@ def test_a_broken_folder_is_replaced(tmp_path):
     write(folder, "second")
     check_whole(folder)
     assert (folder / "part" / "a.bin").read_text() == "second"
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_two_writers_side_by_side(tmp_path, first):
+    """Whoever ends first, or fails, leaves the other's half alone."""
+    writers = {name: written_beside(tmp_path / name) for name in ("a", "b")}
+    folders = {name: writer.__enter__() for name, writer in writers.items()}
+    for name, folder in folders.items():
+        (folder / "x.bin").write_text(name)
+    with pytest.raises(KeyError), written_beside(tmp_path / "c") as third:
+        (third / "x.bin").write_text("c")
+        raise KeyError
+    for name in sorted(writers, reverse=first == "b"):
+        writers[name].__exit__(None, None, None)
+    for name in writers:
+        check_whole(tmp_path / name)
+        assert (tmp_path / name / "x.bin").read_text() == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_writer_whose_parent_another_one_removes(tmp_path, monkeypatch):
+    mkdir, calls = Path.mkdir, []
+
+    def removed_once(self, *args, **kwargs):
+        calls.append(self)
+        if len(calls) == 1:
+            raise FileNotFoundError(self)
+        mkdir(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", removed_once)
+    write(tmp_path / "checkpoint-1")
+    check_whole(tmp_path / "checkpoint-1")
+
+
+def interrupted(folder, how):
+    """Let the second of the two renames call `how` instead."""
+    replace = os.replace
+    return lambda source, target: how() if source == beside(folder) else replace(source, target)
+
+
+def test_a_rename_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint-1"
+    write(folder, "first")
+
+    def fail():
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(os, "replace", interrupted(folder, fail))
+    with pytest.raises(OSError, match="x"):
+        write(folder, "second")
+    check_whole(folder)
+    assert (folder / "part" / "a.bin").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_what_a_killed_writer_left_is_gone_with_the_next_one(tmp_path, monkeypatch, forked):
+    folder = tmp_path / "checkpoint-1"
+    write(folder, "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted(folder, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        assert forked(lambda: write(folder, "second")) == [-signal.SIGKILL]
+    assert beside(folder).is_dir() and not folder.exists()
+    with written_beside(folder) as writing:
+        assert list(writing.iterdir()) == []
+        assert (folder / "part" / "a.bin").read_text() == "first"  # until the new one is whole
+    assert list(json.loads((folder / MANIFEST).read_text())["files"]) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +189,22 @@ def test_the_best_is_kept_too(tmp_path):
         write(stage / f"checkpoint-{step}")
     keep(stage, 1, best=2)
     assert sorted(path.name for path in stage.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_what_comes_after_where_a_run_goes_on_is_removed(tmp_path, caplog):
+    stages = [tmp_path / "stages" / name for name in ("0-align", "1-tune")]
+    for step in (2, 9, 10):
+        write(stages[0] / f"checkpoint-{step}")
+    write(stages[1] / "checkpoint-1")
+    beside(stages[0] / "checkpoint-5").mkdir(parents=True)
+    remove_after(checkpoint_at(stages[1] / "checkpoint-1"), tmp_path)
+    assert len(checkpoints(tmp_path)) == 4 and caplog.text == ""
+    assert sorted(path.name for path in stages[0].iterdir()) == ["checkpoint-10", "checkpoint-2", "checkpoint-9"]
+    remove_after(checkpoint_at(stages[0] / "checkpoint-9"), tmp_path)
+    assert [(c.stage, c.step) for c in checkpoints(tmp_path)] == [(0, 2), (0, 9)]
+    assert "checkpoint-10 comes after where the run goes on: removed" in caplog.text
+    remove_after(None, tmp_path)
+    assert checkpoints(tmp_path) == []
 
 
 def test_sizes_alone_do_not_see_a_flipped_byte(tmp_path):

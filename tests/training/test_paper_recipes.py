@@ -163,3 +163,16 @@ def test_one_layer_more_takes_as_much_as_every_other(name, number):
     assert measure_by_layers(recipe, stage, config, row) == pytest.approx(whole, 0.01)
     deeper = estimating._cut(recipe_config(recipe), 4, 2)
     assert measure_by_layers(recipe, stage, deeper, row)[1] > 1.1 * whole[1]
+
+
+def test_a_convolutional_tower_is_measured_as_a_whole(tiny_recipe):
+    """It has no layers that are alike: its configuration names none."""
+    recipe, row = tiny_recipe(), RowShape(1, 16, 8)
+    tower = dict(model_type="efficientnet_lite", image_size=32)
+    few, many = (
+        replace(recipe, model=replace(recipe.model, vision={**tower, "num_stages": stages})) for stages in (3, 5)
+    )
+    (small, _), (align, tune) = estimate(few, row), estimate(many, row)
+    assert measure(many, many.stages[1], recipe_config(many), row) == (tune.activations, tune.row_flops)
+    assert align.weights == pytest.approx(4 * sum(p.numel() for p in many.model.build()[0].parameters()), rel=5e-3)
+    assert align.weights > small.weights and align.row_flops > small.row_flops

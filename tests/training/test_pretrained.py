@@ -16,6 +16,7 @@ import phantrol
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.inference.engine import Engine
 from phantrol.models.packaged import PackagedDecoder, PackagedTower, cache_folder
+from phantrol.training.estimating import RowShape, estimate
 from phantrol.training.new_model import Lora
 from phantrol.training.recipe import load_recipe
 from phantrol.training.run import run
@@ -88,6 +89,9 @@ def test_smollm2_behind_imagenet_s_eyes_for_two_steps(cache: Path, tmp_path: Pat
     model, processor = phantrol.load(final)
     came_with = load_file(PackagedTower(stages=5).folder() / "model.safetensors")
     assert all(torch.equal(tensor, came_with[name]) for name, tensor in model.vision_tower.state_dict().items())
+    stages = estimate(load_recipe("primer_smollm2_efficientnet"), RowShape(1, 16, 8))
+    held = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert [stage.weights for stage in stages] == pytest.approx([held] * len(stages), rel=0.05)  # without adapters
     assert model.config.image_px == 96 and model.config.image_grid == 6, "as many tokens as the scratch tower"
     black, white = (
         processor.image_processor([Image.new("RGB", (96, 96), (v, v, v))])["pixel_values"] for v in (0, 255)

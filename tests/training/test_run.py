@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import phantrol
 from phantrol.training import checkpoint
-from phantrol.training.checkpoint import checkpoints
+from phantrol.training.checkpoint import checkpoints, last_whole_checkpoint
 from phantrol.training.run import run
 from phantrol.training.trainer import StageTrainer
 
@@ -185,6 +185,24 @@ def test_killed_while_writing_a_checkpoint(whole, tiny_recipe, metrics, tmp_path
     assert f"{half} was never finished: skipped" in caplog.text
     assert metrics(out) == metrics(whole) and same_bits(out, whole)
     assert not half.exists()
+
+
+@pytest.mark.parametrize("num_whole, named", [(1, False), (0, False), (8, True)], ids=["broken", "all broken", "named"])
+def test_what_comes_later_pushes_out_nothing_new(whole, tiny_recipe, tmp_path, forked, num_whole, named):
+    """Broken checkpoints after the one that a run goes on from, or whole ones of another past."""
+    out, recipe = tmp_path / "run", tiny_recipe(*EVERY_STEP, "keep_checkpoints=2")
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "final")
+    first, *_ = found = checkpoints(out)
+    assert len(found) == 8
+    for broken in found[num_whole:]:
+        (broken.path / "optimizer.pt").write_bytes(b"")
+    resume = first.path if named else True
+    assert forked(lambda: killed_in(StageTrainer, "_save") or run(recipe, out, resume=resume)) == [-signal.SIGKILL]
+    assert [(c.stage, c.step) for c in checkpoints(out)] == [(0, 1), (0, 2)]
+    assert last_whole_checkpoint(out).step == 2
+    run(recipe, out, resume=True)
+    assert same_bits(out, whole)
 
 
 def signal_in(monkeypatch, number, stage, step, times=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,7 +182,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _configuration(part: Part) -> PretrainedConfig:
-    return part if isinstance(part, PretrainedConfig) else AutoConfig.from_pretrained(part)
+    """Return a configuration that the new model may write into: the caller's own stays as it was."""
+    return copy.deepcopy(part) if isinstance(part, PretrainedConfig) else AutoConfig.from_pretrained(part)
 
 
 def _tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:

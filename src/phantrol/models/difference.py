@@ -10,7 +10,6 @@ FOLDER/...                      all that a saved model has beside its weights
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from phantrol.models.packaged import PackagedDecoder, written_once
+from phantrol.models.packaged import PackagedDecoder, checksum, written_once
 
 DIFFERENCE, DECODER = "difference.safetensors", "decoder.json"
 PREFIX = "language_model."  # of the decoder's tensors in a phantrol model
@@ -50,7 +49,7 @@ def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = No
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(model, beside, ignore=shutil.ignore_patterns(*OF_WEIGHTS))
     save_file({name: part.bfloat16().contiguous() for name, part in found.items()}, beside / DIFFERENCE)
-    described = {**asdict(decoder), "sha256": _checksum(decoder.source())}
+    described = {**asdict(decoder), "sha256": checksum(decoder.source())}
     (beside / DECODER).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
     beside.rename(out)
     return out
@@ -66,7 +65,7 @@ def whole_model(folder: Path) -> Path:
     described = json.loads((folder / DECODER).read_text("utf-8"))
     expected = described.pop("sha256")
     decoder = PackagedDecoder(**described)
-    got = _checksum(decoder.source())
+    got = checksum(decoder.source())
     if got != expected:
         raise ValueError(
             f"{decoder.package} carries another {decoder.file} than {folder.name} was made from (sha256 {got[:12]}, "
@@ -78,7 +77,7 @@ def whole_model(folder: Path) -> Path:
         base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}
         save_file(_sum(base, load_file(folder / DIFFERENCE)), whole / "model.safetensors", {"format": "pt"})
 
-    return written_once(f"{folder.resolve().name}-{_checksum(folder / DIFFERENCE)[:12]}", put_together)
+    return written_once(f"{folder.resolve().name}-{checksum(folder / DIFFERENCE)[:12]}", put_together)
 
 
 def _difference(name: str, tensor: Tensor, base: Tensor | None) -> dict[str, Tensor]:
@@ -115,8 +114,3 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(path)
     return tensors
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

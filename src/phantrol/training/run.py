@@ -30,6 +30,7 @@ from phantrol.training.checkpoint import (
     checkpoint_at,
     checkpoints,
     last_whole_checkpoint,
+    remove_after,
     stage_dir,
     write_text,
     written_beside,
@@ -57,7 +58,8 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     """Train a recipe and return the folder of the final model.
 
     out_dir  the folder of the run: empty or new, unless the run is resumed
-    resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint
+    resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint. Those
+             after it are removed, and written anew
 
     Raises ValueError for a folder that is in use, a recipe that is not that of the run or that so many ranks cannot
     share, a checkpoint that is not whole, a source without what its stage needs, a loss that is not finite, a full
@@ -163,6 +165,7 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
     state = process_state()
     state.wait_for_everyone()  # until all have looked at the folder as it was
     if state.is_main_process:
+        remove_after(start, out_dir)
         write_text(out_dir / _RECIPE, recipe_to_json(recipe))
         names = [stage.name for stage in recipe.stages[: start.stage + 1]] if start else [""]
         for name in (_METRICS, SKIPPED):

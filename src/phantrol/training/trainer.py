@@ -103,7 +103,7 @@ class StageTrainer(ShardedTrainer):
         return self.state.global_step >= self.stage.max_steps and not self.stop_signal.received
 
     def frozen_weights_held(self) -> contextlib.AbstractContextManager:
-        """Return the block that holds frozen weights in bfloat16; checkpoints without adapters hold them as they are."""
+        """Return the block that holds frozen weights in bfloat16; a checkpoint without adapters would hold them so."""
         is_worth_it = self.stage.precision == "bfloat16" and is_peft(self.model) and self.sharding is None
         return held_in(self.model, torch.bfloat16) if is_worth_it else contextlib.nullcontext()
 

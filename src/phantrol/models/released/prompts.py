@@ -62,10 +62,6 @@ class Dialect:
     max_new_tokens: Mapping[str, int]
     image_options: Mapping[str, Any]
 
-    def image_suffix_of(self, task: str) -> str:
-        """Return what the released evaluation writes behind a picture: for two data sets not even a line end."""
-        return self.image_suffix.rstrip("\n") if task in ("hallusionbench", "mathverse") else self.image_suffix
-
 
 def dialect(family: str, backbone: str) -> Dialect:
     """Return the dialect of a family, "trol" or "phantom", on a backbone, "internlm2", "phi3" or "qwen2".
