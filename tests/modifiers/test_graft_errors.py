@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, Lfm2Config
 
 from phantrol.modifiers.base import config_from_dict
 from phantrol.modifiers.graft import graft
@@ -134,3 +134,33 @@ def test_where_all_tokens_traverse_a_conversation_goes_on(name: str, build_case:
     case = build_case("llama", name)
     fed = case.feed(case.ids, (5, 6, 7, 11))
     assert float((fed - case.full(case.ids)).abs().max()) < 1e-10
+
+
+@pytest.fixture
+def hybrid(request) -> Any:
+    """A convolution with a state in the cache, and a layer of attention; TroL in the layers that the test names."""
+    torch.manual_seed(0)
+    kinds = ["conv", "full_attention"]
+    config = Lfm2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, layer_types=kinds)
+    config.num_attention_heads, config.num_key_value_heads = 4, 2
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data *= 4
+    return graft(model, [TrolConfig(layers=request.param, gate_bias=0.0)])
+
+
+@pytest.mark.parametrize("hybrid", ["all"], indirect=True)
+@torch.no_grad()
+def test_a_layer_with_one_state_for_all_passes_is_refused(hybrid):
+    with pytest.raises(ValueError, match=r"a layer again that keeps a state in the cache.*TrolConfig\(layers="):
+        hybrid(input_ids=torch.arange(PROMPT)[None])
+
+
+@pytest.mark.parametrize("hybrid", [(1,)], indirect=True)
+@torch.no_grad()
+def test_the_attention_of_a_hybrid_decoder_traverses(hybrid):
+    tokens = torch.arange(PROMPT + 4)[None]
+    whole = hybrid(input_ids=tokens, use_cache=False).logits
+    cache = hybrid(input_ids=tokens[:, :PROMPT]).past_key_values
+    rest = hybrid(input_ids=tokens[:, PROMPT:], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole[:, PROMPT:], rtol=0, atol=1e-10)

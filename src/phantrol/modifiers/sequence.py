@@ -135,7 +135,10 @@ def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> Ima
 
 
 class PassCache:
-    """A view of a cache for a later pass of a layer: layer i means the slot of (pass, i)."""
+    """A view of a cache for a later pass of a layer: layer i means the slot of (pass, i).
+
+    Raises ValueError for a layer that keeps a state there in place of keys and values: it has one slot for all passes.
+    """
 
     def __init__(self, cache: Cache, step: SequenceStep):
         self._cache, self._step = cache, step
@@ -145,6 +148,12 @@ class PassCache:
         return self._cache.update(key_states, value_states, slot, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("update_conv_state", "update_recurrent_state"):
+            raise ValueError(
+                "TroL cannot run a layer again that keeps a state in the cache, as linear attention and convolutions "
+                "do: expected keys and values; name layers of attention, TrolConfig(layers=(...)), or graft another "
+                "decoder"
+            )
         return getattr(self._cache, name)
 
 
