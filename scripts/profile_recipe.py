@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     recipe = load_recipe(args.recipe, args.overrides)
     steps = args.steps + FIRST_STEPS
     stages = tuple(replace(stage, max_steps=steps, warmup_steps=0) for stage in recipe.stages)

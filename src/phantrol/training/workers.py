@@ -17,8 +17,9 @@ ROOM_BYTES = 1 << 30
 def workers_for(wanted: int | None, on_gpu: bool) -> int:
     """Return `wanted`, or if that is None what this machine has room for.
 
-    Beside a GPU these are the cores of a rank but one, at most 8. On a CPU none: there they would take the cores that
-    compute (docs/performance.md). None either, with a warning, where shared memory is too small to hand batches over.
+    Beside a GPU these are the cores of a rank but one, at most 8. On a CPU none: there they take time from what
+    computes, and pay only where a stage waits for data, which the log says (docs/performance.md). None either, with a
+    warning, where shared memory is too small to hand batches over.
     """
     if wanted is not None or not on_gpu:
         return wanted or 0
