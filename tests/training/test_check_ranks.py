@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture(scope="module")
-def script():
-    path = Path(__file__).parents[2] / "scripts" / "check_ranks.py"
-    spec = importlib.util.spec_from_file_location("check_ranks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("check_ranks")
 
 
 def lines(*losses: float, stage: str = "tune") -> list[dict]:

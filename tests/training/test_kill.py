@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import time
@@ -16,12 +15,8 @@ from phantrol.training.run_lock import FILE, held, holder
 
 
 @pytest.fixture(scope="module")
-def script():
-    path = Path(__file__).parents[2] / "scripts" / "kill_test.py"
-    spec = importlib.util.spec_from_file_location("kill_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("kill_test")
 
 
 def test_four_kills_and_the_same_bits(script, tiny_recipe, tmp_path, capsys):
