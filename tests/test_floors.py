@@ -33,7 +33,7 @@ FLOORS = {
     "recipes": 5,
 }
 TOP = 6  # any other file that stands beside cli.py
-GROUND = {"__init__", "find", "version", "auto"}  # they import no floor, and all may import them
+GROUND = {"__init__", "find", "version", "auto", "file_lock"}  # they import no floor, and all may import them
 NOBODYS = {"torchvision", "timm"}
 
 

@@ -10,7 +10,7 @@ import torch
 import phantrol
 from phantrol.inference import joining
 from phantrol.inference.engine import Engine
-from phantrol.inference.running import End, Piece, RunningBatch, Ticket
+from phantrol.inference.running import End, Failure, Piece, RunningBatch, Ticket
 from phantrol.inference.sampling import Sampling, choose_tokens
 from phantrol.inference.speaking import Speaker
 from phantrol.models.tokenizer import train_tokenizer
@@ -259,6 +259,35 @@ def test_a_temperature_next_to_0_is_0_and_nobody_s_fault(engine, chats, temperat
 
     assert told(temperature) == told(0.0)
     assert told(0.0) != told(1.5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("overflow", [float("nan"), float("inf"), -float("inf")])
+def test_a_request_whose_numbers_overflow_fails_alone(build, chats, monkeypatch, temperature, overflow):
+    engine = build([])
+
+    def told(ill: bool):
+        first, second, ill_one = (
+            Listener(engine, chat, max_new_tokens=8, temperature=temperature, seed=3, num_choices=2)
+            for chat in chats[:3]
+        )
+
+        def say(batch, rows, logits):
+            for i, row in enumerate(rows):
+                if ill and row.ticket is ill_one.ticket and row.choice == 1 and len(row.speaker.ids) == 3:
+                    logits[i, 1 if overflow > 0 else slice(None)] = overflow
+            return own_say(batch, rows, logits)
+
+        monkeypatch.setattr(RunningBatch, "_say", say)
+        play(engine, {0: [first, ill_one], 2: [second]})
+        return first, second, ill_one
+
+    own_say = RunningBatch._say
+    *well, other = told(ill=False)
+    *still_well, failed = told(ill=True)
+    assert [(w.texts, w.ends) for w in still_well] == [(w.texts, w.ends) for w in well]
+    assert [type(event) for event in failed.events].count(Failure) == 1 and type(failed.events[-1]) is Failure
+    assert other.ends and not failed.ends and "not finite" in str(failed.events[-1].error)
 
 
 def test_a_sampling_says_what_it_is():

@@ -103,7 +103,7 @@ def test_a_disk_without_locks_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse)
     with held(tmp_path):
         assert "two processes that write to it would not notice" in caplog.text
-    monkeypatch.setattr("phantrol.data.file_lock.fcntl", None)
+    monkeypatch.setattr("phantrol.file_lock.fcntl", None)
     with held(tmp_path):
         assert "this system has no locks of files" in caplog.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from types import SimpleNamespace
 
 import pytest
@@ -28,9 +29,19 @@ def test_beside_a_gpu_the_cores_that_are_left(machine, cores, ranks, expected):
     assert workers_for(None, on_gpu=True) == expected
 
 
-def test_on_a_cpu_none(machine):
-    machine(16)
-    assert workers_for(None, on_gpu=False) == 0
+@pytest.mark.parametrize("cores, ranks, expected", [(16, 1, 1), (2, 1, 1), (2, 2, 0), (4, 2, 1), (1, 1, 0)])
+def test_on_a_cpu_one_if_it_has_a_core(machine, monkeypatch, cores, ranks, expected):
+    machine(cores, ranks=ranks)
+    monkeypatch.setattr(workers, "_forks", lambda: True)
+    assert workers_for(None, on_gpu=False) == expected
+    monkeypatch.setattr(workers, "_forks", lambda: False)
+    assert workers_for(None, on_gpu=False) == 0, "one that imports torch anew takes seconds"
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_how_processes_begin_here(monkeypatch, method):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
+    assert workers._forks() is (method == "fork")
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phantrol.data.file_lock import lock_file
+from phantrol.file_lock import lock_file
 
 
 class Journal:

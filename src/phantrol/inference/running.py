@@ -165,11 +165,21 @@ class RunningBatch:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _say(self, rows: Sequence[_Row], logits: Tensor) -> list[bool]:
-        """Choose each row's token and tell its listener; return which rows go on."""
+        """Choose each row's token and tell its listener; return which rows go on.
+
+        A request fails, and it alone, if the logits of one of its rows are not finite.
+        """
+        broken = ~logits.amax(dim=-1).isfinite()
+        failed = {row.ticket for row, is_broken in zip(rows, broken.tolist(), strict=True) if is_broken}
+        for ticket in failed:
+            ticket.tell(Failure(ArithmeticError("the model's logits are not finite: its numbers have overflowed")))
+        if failed:  # no token can be drawn of such a row, nor of the others beside it
+            logits = logits.masked_fill(broken[:, None], 0)
         samplings = [row.ticket.sampling for row in rows]
         tokens = choose_tokens(logits, samplings, [row.generator for row in rows])
         told = token_logprobs(logits, tokens, samplings)
-        return [self._tell(*each) for each in zip(rows, tokens, told, strict=True)]
+        each_row = zip(rows, tokens, told, strict=True)
+        return [row.ticket not in failed and self._tell(row, *said) for row, *said in each_row]
 
     def _tell(self, row: _Row, token: int, told: TokenLogprob | None) -> bool:
         speaker, is_end = row.speaker, token in self.engine.end_ids

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from safetensors.torch import save_file
+
+from phantrol.file_lock import lock_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class PackagedDecoder:
         model = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
-        model.save_pretrained(folder)
+        write_model(model, folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -91,7 +99,7 @@ class PackagedTower:
             raise ValueError(f"no package {self.package} with {self.file}: {self.remedy}")
         model = EfficientNetLiteModel(config)
         load_checkpoint(model, torch.load(source, map_location="cpu", weights_only=True))
-        model.save_pretrained(folder)
+        write_model(model, folder)
 
 
 def cache_folder() -> Path:
@@ -112,18 +120,38 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config and weights into a new folder, as `save_pretrained` does, on whatever rank this is.
+
+    Of several ranks `save_pretrained` writes on the first alone, and each machine has a cache of its own.
+    """
+    folder.mkdir()
+    model.config.architectures, model.config.dtype = [type(model).__name__], model.dtype
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    tied = model.all_tied_weights_keys
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 def written_once(name: str, unpack: Callable[[Path], None]) -> Path:
-    """Return the folder called `name` in the cache; if it is not there, `unpack` writes it beside, then it is moved."""
+    """Return the folder called `name` in the cache; if it is not there, `unpack` writes it beside, then it is moved.
+
+    One process does so, and others that want it, such as the ranks of one machine, wait for that.
+    """
     folder = cache_folder() / name
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-        whole = Path(beside) / name
-        unpack(whole)
-        try:
-            os.replace(whole, folder)
-        except OSError:  # another process was faster
-            if not (folder / "config.json").is_file():
-                raise
+    lock = folder.with_name(f".{name}.lock")
+    with lock.open("w") as file:
+        lock_file(file, lock, patience_s=math.inf)
+        if not (folder / "config.json").is_file():  # nobody wrote it while we waited
+            with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+                whole = Path(beside) / name
+                unpack(whole)
+                if folder.exists():  # not whole, or it would have a config
+                    shutil.rmtree(folder)
+                os.replace(whole, folder)
     return folder

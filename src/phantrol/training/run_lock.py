@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from phantrol.data.file_lock import lock_file
+from phantrol.file_lock import lock_file
 
 FILE = ".lock"
 _PATIENCE_S = 1.0  # somebody may look, which takes a moment

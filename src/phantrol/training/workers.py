@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -17,13 +18,14 @@ ROOM_BYTES = 1 << 30
 def workers_for(wanted: int | None, on_gpu: bool) -> int:
     """Return `wanted`, or if that is None what this machine has room for.
 
-    Beside a GPU these are the cores of a rank but one, at most 8. On a CPU none: there they take time from what
-    computes, and pay only where a stage waits for data, which the log says (docs/performance.md). None either, with a
+    Beside a GPU these are the cores of a rank but one, at most 8. On a CPU one, which takes little time from what
+    computes (docs/performance.md), if the rank has a second core and a process is forked in no time. None, with a
     warning, where shared memory is too small to hand batches over.
     """
-    if wanted is not None or not on_gpu:
-        return wanted or 0
-    workers = max(0, min(MOST, _cores() // _ranks() - 1))
+    if wanted is not None:
+        return wanted
+    most = MOST if on_gpu else int(_forks())
+    workers = max(0, min(most, _cores() // _ranks() - 1))
     if workers and SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < ROOM_BYTES:
         log.warning(
             f"batches are prepared between steps: got {free >> 20} MiB of shared memory, expected at least "
@@ -36,6 +38,11 @@ def workers_for(wanted: int | None, on_gpu: bool) -> int:
 
 def _ranks() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this machine; every launcher says it
+
+
+def _forks() -> bool:
+    """Return whether a process begins as a copy of this one; one that imports torch anew takes seconds."""
+    return (multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from phantrol.data.file_lock import lock_file
+from phantrol.file_lock import lock_file
 
 Reply = dict[str, Any]  # row, role, model, prompt (its hash), text, tokens_in, tokens_out
 

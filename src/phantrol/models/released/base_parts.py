@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
-from phantrol.models.packaged import written_once
+from phantrol.models.packaged import write_model, written_once
 from phantrol.models.released.catalogue import INTERNLM2_1_8B, INTERNLM2_7B, INTERNVIT_300M, PHI3_MINI, QWEN2_0_5B
 from phantrol.models.released.convert import SHARD_BYTES, write_shards
 from phantrol.models.released.mapping import EMBEDDINGS, INTERNLM2, INTERNVIT, SPLITS, Rule, match
@@ -126,7 +126,7 @@ class BasePart:
         except OSError as error:
             raise ValueError(f"the hub gives no {self.hub_id}: {str(error).strip().splitlines()[0]}") from None
         stretch_positions(model, CLIP_PX)
-        model.save_pretrained(folder)
+        write_model(model, folder)
 
     def _write(
         self, source: Source, rules: tuple[Rule, ...], theirs: str, ours: str, config: PretrainedConfig, folder: Path
