@@ -141,7 +141,7 @@ def _check_rows(files: list[str], question: Any, fix: Path | None, as_json: bool
     from phantrol.data.fixing import BROKEN, check_room, write_fixed
 
     if fix is not None:
-        check_room(fix)
+        check_room(fix, files)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("rows", total=None)
         report = check(files, question, workers, lambda done, rows: progress.update(bar, completed=done, total=rows))

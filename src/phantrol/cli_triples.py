@@ -86,9 +86,10 @@ def _say(tally, kinds) -> None:
     console = Console()
     console.print(table)
     for role, used in tally.usage.items():
+        lacks = f"; {used.uncounted:,} answers came without usage, so the cost is a lower bound"
         console.print(
             f"{role}: {used.requests:,} requests, {used.tokens_in:,} tokens in, {used.tokens_out:,} out, "
-            f"cost {used.cost:.4f}",
+            f"cost {used.cost:.4f}" + (lacks if used.uncounted else ""),
             soft_wrap=True,
         )
     if tally.usage:

@@ -50,6 +50,24 @@ def test_every_row_is_measured_and_written(small: Any, tmp_path: Path, capsys: p
     assert not list((tmp_path / "new").glob("*.partial"))
 
 
+def test_what_was_measured_is_kept_when_the_rest_is_stopped(small: Any, tmp_path: Path, monkeypatch):
+    threads, measured = torch.get_num_threads(), []
+
+    def stopping(name: str, *rest: Any) -> timing.Row:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(timing.measure(name, *rest))
+        return measured[-1]
+
+    monkeypatch.setattr(run, "measure", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run.bench(["trol_all.decode", "kv.phantom", "phantom.prefill"], runs=1, json_path=tmp_path / "bench.json")
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert result["rows"] == [dataclasses.asdict(row) for row in measured] and result["machine"] and result["versions"]
+    assert [row.name for row in measured] == ["phantom.prefill", "kv.phantom"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"] and torch.get_num_threads() == threads
+
+
 def test_every_name_of_the_table_is_known():
     """Those of the project's table of speed, and nothing is measured under a name of its own."""
     prefill = ["phantom", "trol_prompt", "trol_half", "trol_budget", "both"]
@@ -72,7 +90,7 @@ def test_a_start_has_seconds_and_no_plain_side(monkeypatch: pytest.MonkeyPatch, 
 
 def test_bytes_of_the_cache_are_exact(small: Any):
     """TroL keeps the prompt's second pass no longer than the prompt; Phantom doubles, and keeps its anchors."""
-    ratios = {row.name: row for row in run.bench([name for name in CASES if name.startswith("kv.")], runs=1)}
+    ratios = {row.name: row for row in run.bench([name for name in CASES if name.startswith("kv.")], runs=3)}
     per_token = 2 * SMALL.num_hidden_layers * SMALL.hidden_size * 4
     plain, anchors = 25 * per_token, 2 * SMALL.num_hidden_layers * SMALL.hidden_size * 4
     expected = {
@@ -83,6 +101,7 @@ def test_bytes_of_the_cache_are_exact(small: Any):
     }
     assert {name: row.ours for name, row in ratios.items()} == expected
     assert all(row.plain == plain for row in ratios.values())
+    assert {row.runs for row in ratios.values()} == {1}, "bytes are the same each time: one sample is taken"
 
 
 def test_the_sides_take_turns(monkeypatch: pytest.MonkeyPatch):
@@ -100,7 +119,7 @@ def test_the_ratio_is_that_of_neighbours(monkeypatch: pytest.MonkeyPatch):
     values = [("plain", 1.0), ("ours", 2.0), ("ours", 20.0), ("plain", 10.0), ("plain", 30.0), ("ours", 60.0)]
     monkeypatch.setitem(timing.WORKS, "prefill", (lambda *_: iter(values), "s"))
     row = timing.measure("x", Case(SMALL, (), "prefill"), {"plain": None, "ours": None}, 3)
-    assert (row.ratio, row.ours, row.plain) == (2.0, 20.0, 10.0)
+    assert (row.ratio, row.ours, row.plain, row.runs) == (2.0, 20.0, 10.0, 3)
 
 
 def test_sides_have_one_shape_and_decode_goes_on_from_the_prompt():

@@ -33,11 +33,19 @@ def test_a_broken_row_is_named_and_the_exit_code_is_1(phantrol, folder):
 def test_fix_writes_the_good_rows_which_then_pass(phantrol, folder):
     done = phantrol("data", "check", "train.json", "--images", "pics", "--fix", "good")
     assert done.code == 1 and "good/broken.jsonl" in done.error.replace("\n", "")
-    again = phantrol("data", "check", "good/train.json", "--images", "pics")
+    again = phantrol("data", "check", "good", "--images", "pics")  # broken.jsonl in it is no data
     assert again.code == 0 and "3 rows, 0 of them broken" in again.out
     assert [row["id"] for row in json.loads((folder / "good" / "train.json").read_text("utf-8"))] == ["a", "c", "d"]
     taken = phantrol("data", "check", "train.json", "--images", "pics", "--fix", "good")
     assert taken.code == 2 and "good is in use" in taken.error
+
+
+def test_two_files_of_one_name_are_refused_before_they_are_read(phantrol, folder):
+    (folder / "other").mkdir()
+    (folder / "other" / "train.json").write_bytes((folder / "train.json").read_bytes())
+    done = phantrol("data", "check", "train.json", "other", "--images", "pics", "--fix", "good")
+    assert done.code == 2 and "several files are called train.json, and all go into good" in done.error
+    assert done.out == "" and not (folder / "good").exists()
 
 
 def test_json_is_for_programs(phantrol, folder):

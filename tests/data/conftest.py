@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import phantrol
 from phantrol.models.tokenizer import train_tokenizer
@@ -31,6 +31,32 @@ def pictures(tmp_path) -> Path:
     Image.new("RGB", (64, 20), "green").save(folder / "green.jpg")
     Image.new("RGB", (33, 77), "blue").save(folder / "deep" / "blue.webp")
     return folder
+
+
+class Breaking(ImageFile.ImageFile):
+    """A format whose reader raises what readers of broken files do, when it opens one or when it decodes."""
+
+    format = "BREAKING"
+
+    def _open(self) -> None:
+        if self.fp.read().endswith(b"open"):
+            raise RuntimeError("the head makes no sense")
+        self._mode, self._size = "RGB", (8, 6)
+
+    def load(self) -> None:
+        raise NotImplementedError("a tile of no known kind")
+
+
+@pytest.fixture
+def breaking(pictures, monkeypatch) -> dict[str, str]:
+    """open.brk and load.brk among the pictures; what is said of each."""
+    Image.init()  # all of the formats that there are, or some would come into the list that is put back
+    monkeypatch.setattr(Image, "ID", ["BREAKING", *Image.ID])
+    monkeypatch.setitem(Image.OPEN, "BREAKING", (Breaking, lambda head: head.startswith(b"BREAKING")))
+    faults = {"open.brk": "the head makes no sense", "load.brk": "a tile of no known kind"}
+    for name in faults:
+        (pictures / name).write_bytes(b"BREAKING at " + name.removesuffix(".brk").encode())
+    return {name: f"picture {pictures / name} is broken: {fault}" for name, fault in faults.items()}
 
 
 def llava(

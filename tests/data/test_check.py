@@ -16,7 +16,7 @@ from phantrol.data.broken import REASONS
 from phantrol.data.check import check
 from phantrol.data.checking import Question
 from phantrol.data.collate import Collator
-from phantrol.data.fixing import write_fixed
+from phantrol.data.fixing import BROKEN, write_fixed
 from phantrol.data.rows.opening import open_rows
 from phantrol.data.sources.file import FileSource, read_example
 from phantrol.data.token_counting import TokenCounter
@@ -229,3 +229,34 @@ def test_histograms_hold_every_value():
         assert bins[0][0] <= min(values) < bins[0][1] and bins[-1][0] <= max(values) < bins[-1][1]
         for low, high, count in bins:
             assert count == sum(low <= value < high for value in values)
+
+
+def test_whatever_pillow_raises_is_one_broken_row(breaking, write, llava, pictures, monkeypatch):
+    """As a broken AVIF makes it: RuntimeError, and others that are no ValueError and no OSError."""
+    rows = [llava(name, name) for name in ("red.png", *breaking, "green.jpg")]
+    rows.insert(2, llava("in the row", "data:;base64,QlJFQUtJTkcgYXQgb3Blbg=="))  # the bytes of open.brk
+    report = check([path := write("a.json", rows)], Question(images=pictures, decode=True))
+    in_row = "the picture in the row is broken: the head makes no sense"
+    told = [breaking["open.brk"], in_row, breaking["load.brk"]]
+    assert [fault.detail for fault in report.files[0].faults] == told
+    assert reasons(report) == dict.fromkeys((1, 2, 3), "image-unreadable") and report.num_rows == 5
+
+    def no_room(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_room)
+    with pytest.raises(MemoryError):  # that is no fault of a row
+        check([path], Question(images=pictures))
+
+
+@pytest.mark.parametrize("num_broken", [0, 1])
+def test_the_folder_of_the_good_rows_is_good(num_broken, write, llava, pictures, tmp_path):
+    rows = [llava("a", "red.png"), llava("b", "red.png"), llava("c", "red.png")]
+    rows[3 - num_broken :] = [llava("c", "nowhere.png")] * num_broken
+    question = Question(images=pictures)
+    report = check([write("a.json", rows), write("b.jsonl", rows)], question)
+    out = write_fixed(report, tmp_path / "out")
+    assert (out / BROKEN).read_text().count("\n") == 2 * num_broken == report.num_broken
+    again = check([out], question)
+    assert again.is_good and [file.path.name for file in again.files] == ["a.json", "b.jsonl"]
+    assert len(FileSource(out)) == len(FileSource(out / "*.json*")) == again.num_rows == 6 - 2 * num_broken

@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 
 from phantrol.data.broken import BrokenRow
+from phantrol.data.fixing import BROKEN
 from phantrol.data.mixture import Groups, Mixture
 from phantrol.data.rows import json_rows, parquet_rows
+from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
+from phantrol.data.triples.making import failed_path, journal_path
 from phantrol.find import find
 from phantrol.training.recipe_json import _read, _written
 
@@ -221,23 +224,39 @@ def test_a_mixture_shuffles_each_epoch_and_begins_anywhere(write, rows, pictures
     assert ids(Groups(mixture(), 6, 63), 0, 63) != whole
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    """To index and to read a file of 60 MB takes less than the file; read whole, it would take five times as much."""
-    import subprocess
-    import sys
+def test_what_only_tells_of_data_is_left_out_of_folders_and_patterns(write, rows, tmp_path):
+    out = write("out.jsonl", rows)
+    write("mine.failed.jsonl", rows), write("train.json", rows)
+    of_parquet = out.with_suffix(".parquet")
+    tell = [tmp_path / name for name in ("manifest.json", BROKEN)]
+    tell += [path(each) for path in (journal_path, failed_path) for each in (out, of_parquet)]
+    for path in tell:
+        path.write_text('{"reason": "not JSON"}\n')
+    for path in (tmp_path, tmp_path / "*", tmp_path / "*.json*"):
+        assert [file.name for file in find_files(path)] == ["mine.failed.jsonl", "out.jsonl", "train.json"]
+    for path in tell:
+        assert find_files(path) == [path]  # by its own name it is data like any other
+    with pytest.raises(ValueError, match=r"no file .*broken\*: expected"):
+        find_files(tmp_path / "broken*")
 
-    path = tmp_path / "big.json"
-    row = json.dumps({"conversations": [{"from": "human", "value": "a" * 500}, {"from": "gpt", "value": "b, [" * 25}]})
-    with path.open("w") as file:
-        file.write("[" + ",".join([row] * 90_000) + "]")
-    code = (
-        "import resource, torch, numpy, PIL.Image\n"
-        "from phantrol.data.sources.file import FileSource\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"source = FileSource({str(path)!r}); assert len(source) == 90_000\n"
-        "[source[i * 7919 % 90_000] for i in range(2000)]\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    grown_mb = int(done.stdout) / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    assert path.stat().st_size > 55e6 and grown_mb < 40
+
+def test_a_packed_file_is_not_left_out_of_a_folder_silently(write, rows, tmp_path):
+    whole = write("a.jsonl", rows)
+    for name in ("a.jsonl.gz", "photos.zip", "manifest.json.gz", "notes.txt.gz"):  # what is in them is here, or no data
+        write(name, b"packed")
+    assert find_files(tmp_path) == [whole]
+    write("b.jsonl.gz", b"packed")
+    with pytest.raises(ValueError, match=r"b\.jsonl\.gz is packed, and its rows cannot .*: unpack it first"):
+        find_files(tmp_path)
+
+
+def test_a_text_of_arrow_that_is_no_utf8_is_one_broken_row(tmp_path):
+    datasets, pyarrow = pytest.importorskip("datasets"), pytest.importorskip("pyarrow")
+    said = pyarrow.array([b"red", b"r\xe9d", b"blue"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"question": ["What?"] * 3, "answer": said})
+    datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(tmp_path / "d")
+    source = FileSource(tmp_path / "d")
+    assert [source[i][0].messages[-1].text for i in (0, 2)] == ["red", "blue"]
+    with pytest.raises(BrokenRow, match=r"^d\[1\]: it cannot be read: .*0xe9") as met:
+        source[1]
+    assert met.value.reason == "bad-utf8"

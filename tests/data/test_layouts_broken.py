@@ -42,6 +42,9 @@ BROKEN = {
         {"images": ["red.png"], "messages": [{"role": "user", "content": [{"type": "image", "image": "red.png"}]}, A]},
         "image-count",
     ),
+    "no image, but <image>": ({"images": [None], "question": "<image>?", "answer": "a"}, "image-count"),
+    "a null too few": ({"image": ["red.png", None], "question": "<image><image>", "answer": "a"}, "image-count"),
+    "an object of something else": ({"image": {"foo": 1}, "question": "<image>?", "answer": "a"}, "wrong-type"),
     "a web address": ({"image": "https://a.b/c.png", "question": "<image>?", "answer": "a"}, "image-remote"),
     "a number as an image": ({"image": 7, "question": "<image>?", "answer": "a"}, "wrong-type"),
     "bytes that are no picture": (
@@ -69,3 +72,14 @@ def test_broken_row(name, pictures):
     with pytest.raises(BrokenRow) as met:
         place(read_draft(row), pictures)
     assert met.value.reason == reason and reason in REASONS
+
+
+@pytest.mark.parametrize(
+    "images", [[None], [None, None], {"bytes": None, "path": None}, [{"bytes": None, "path": None}]]
+)
+def test_nulls_are_no_images(images, pictures):
+    """As columns of Arrow have them in rows of text alone."""
+    assert place(read_draft({"images": images, "question": "a", "answer": "b"}), pictures)[0].parts == ("a",)
+    beside = [*(images if isinstance(images, list) else [images]), "red.png"]
+    (question, _) = place(read_draft({"images": beside, "question": "<image>a", "answer": "b"}), pictures)
+    assert question.parts == (pictures / "red.png", "a")

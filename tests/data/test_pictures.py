@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from phantrol.data.broken import BrokenRow
 from phantrol.data.layouts import read_draft
 from phantrol.data.pictures import open_reference, picture_size, place
+from phantrol.models.image_processing import load_picture
 
 
 def test_numbered_pictures_go_where_their_number_is_first(pictures):
@@ -47,3 +48,20 @@ def test_a_picture_that_lies_on_its_side_has_the_size_that_is_shown(pictures):
     exif[0x0112] = 6
     Image.new("RGB", (60, 20)).save(pictures / "turned.jpg", exif=exif)
     assert picture_size(pictures / "turned.jpg") == (20, 60)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_a_picture_is_the_one_that_a_model_sees(pictures, kind, orientation, monkeypatch):
+    """Of all that `load_picture` turns, the several pictures in one file of a telephone among them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    several = {"save_all": True, "append_images": [Image.new("RGB", (60, 20), "red")]} if kind == "MPO" else {}
+    path = pictures / "turned"
+    Image.new("RGB", (60, 20)).save(path, kind, exif=exif, **several)
+    with Image.open(path) as opened:
+        assert opened.format == kind
+    seen = load_picture(path).size
+    assert seen == ((20, 60) if orientation >= 5 else (60, 20))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: pytest.fail("decoded"))
+    assert picture_size(path) == seen

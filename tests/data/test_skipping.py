@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from phantrol.data.broken import BrokenRow
+from phantrol.data.collate import Collator
 from phantrol.data.messages import Example, Message
 from phantrol.data.mixture import Groups, Mixture
 from phantrol.data.skipping import MOST_IN_A_ROW, SkippingCollator, read_groups
+from phantrol.data.sources.file import FileSource
 
 
 class Source:
@@ -118,3 +120,10 @@ def test_of_a_group_only_the_rows_are_left_out_that_are_broken():
     assert found["row-3"] == ["row-3", "row-5"] and found["row-0"] == ["row-0", "row-1", "row-2"]
     assert "row-9" not in found
     assert skipped == {f"a picture of row-{number} is cut off" for number in (4, 9, 10, 11)}
+
+
+def test_a_picture_at_which_pillow_breaks_is_left_out(breaking, model, write, llava, pictures):
+    path = write("a.jsonl", [llava(name, name, answer=name) for name in ("red.png", *breaking, "green.jpg")])
+    batch = SkippingCollator(groups(FileSource(path, images=pictures)), Collator(model[1]))(range(4))
+    told = {f"a.jsonl, line {line}: {said}" for line, said in enumerate(breaking.values(), start=2)}
+    assert set(batch["skipped"]) == told and batch["pixel_values"].shape[0] >= 4

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from transformers import DynamicCache
 
 import phantrol
 from phantrol.bench.timing import cache_bytes
 from phantrol.cli import main
 from phantrol.data.collate import Collator
+from phantrol.data.sources.file import FileSource
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.explain.traversal import trace_traversal
 from phantrol.inference.calibrating import calibrate, calibrate_folder, passes_within, record
@@ -160,14 +162,15 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
         "--examples",
         "3",
     ]
-    monkeypatch.setattr("sys.argv", ["phantrol", *words, "--out", str(out), "--json", str(tmp_path / "gates.json")])
+    gates = tmp_path / "new" / "folder" / "gates.json"
+    monkeypatch.setattr("sys.argv", ["phantrol", *words, "--out", str(out), "--json", str(gates)])
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code and "1 of 4 layers traverse, 1.25 times" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before, "the model itself stays as it was"
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "manifest.json"}
     assert {name for name in before if before[name] != after[name]} == {"config.json"} and set(after) == set(before)
-    assert json.loads((tmp_path / "gates.json").read_text())["skip"] == [0, 2, 3]
+    assert json.loads(gates.read_text())["skip"] == [0, 2, 3]
     loaded, _ = phantrol.load(out)
     assert list(traversing_gates(loaded.get_decoder())) == [1]
     calibrate_folder(
@@ -176,6 +179,39 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
     assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1, 3]
     listed = json.loads((out / "manifest.json").read_text())["files"]["config.json"]
     assert listed["size"] == (out / "config.json").stat().st_size and not list(out.glob(".*"))
+
+
+def test_a_file_and_its_pictures_from_the_command_line(built, tmp_path: Path, monkeypatch, capsys):
+    model, processor = built()
+    here, data, pictures, out = (tmp_path / name for name in ("model", "rows.jsonl", "pictures", "budget"))
+    model.save_pretrained(here)
+    processor.save_pretrained(here)
+    pictures.mkdir()
+    rows = []
+    for name, answer in (("red", "a red circle"), ("green", "two"), ("blue", "3"), ("white", "no, none at all")):
+        Image.new("RGB", (48, 48), name).save(pictures / f"{name}.png")
+        said = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": answer}]
+        rows.append({"image": f"{name}.png", "conversations": said})
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("PHANTROL_CACHE", str(tmp_path / "cache"))
+    gates = out / "notes" / "gates.json"  # in the new folder itself
+
+    def typed(*more: Path | str) -> int:
+        words = [here, data, "--examples", "2", "--out", out, "--json", gates, *more]
+        monkeypatch.setattr("sys.argv", ["phantrol", "calibrate", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code
+
+    assert typed() == 2 and "red.png: no such file" in capsys.readouterr().err and not out.exists()
+    assert not typed("--images", pictures)
+    found, source = json.loads(gates.read_text()), FileSource(data, images=pictures)
+    expected = calibrate(model, processor, [source[0], source[2]], 1.3)  # two of four, evenly spread
+    assert (found["tokens"], found["skip"]) == (expected.recording.ratios.shape[1], [0, 2, 3])
+    assert found["loss_all"] == pytest.approx(expected.recording.loss, rel=1e-5)
+    others = calibrate(model, processor, [source[1], source[3]], 1.3)
+    assert found["loss_all"] != pytest.approx(others.recording.loss, rel=1e-3)  # the control: other rows, another loss
+    assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1]
 
 
 def test_errors(built, tmp_path: Path, tiny_decoder):
@@ -197,3 +233,7 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
         skip_traversal(tiny_decoder("llama").get_decoder(), ())
     with pytest.raises(ValueError, match="exists: choose another folder"):
         calibrate_folder(tmp_path, "primer", out=tmp_path)
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path / "file" / "gates.json", "is no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(ValueError, match=words):  # before a model is looked for, let alone changed
+            calibrate_folder(tmp_path / "nowhere", "primer", json_path=path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import phantrol
+from phantrol.inference.calibrating import write_calibrated
 from phantrol.models.difference import DIFFERENCE, PREFIX, save_difference
 from phantrol.models.packaged import PackagedDecoder
+from phantrol.modifiers.trol import skip_traversal, traversing_gates
 
 
 @pytest.fixture
@@ -83,6 +86,31 @@ def test_it_is_put_together_once(model_folder, tmp_path):
     phantrol.load(small)
     assert [whole] == list((tmp_path / "cache").glob("[!.]*"))
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_changes_in_the_folder_is_seen(model_folder, tmp_path, chat):
+    small = save_difference(model_folder, tmp_path / "small")
+    model, processor = phantrol.load(small)
+    assert list(traversing_gates(model.get_decoder())) == [0, 1]
+    before = processor.apply_chat_template(chat("What?"))
+
+    skip_traversal(model.get_decoder(), (0,))
+    write_calibrated(small, None, model.get_decoder().config.modifiers)
+    assert list(traversing_gates(phantrol.load(small)[0].get_decoder())) == [1]
+    template = small / "chat_template.jinja"
+    text = template.read_text("utf-8")
+    template.write_text(f"Please. {text}", "utf-8")
+    assert phantrol.load(small)[1].apply_chat_template(chat("What?")) == f"Please. {before}"
+    template.write_text(text, "utf-8")
+    assert phantrol.load(small)[1].apply_chat_template(chat("What?")) == before
+
+
+def test_two_folders_of_one_name_stay_apart(model_folder, tmp_path):
+    here, there = save_difference(model_folder, tmp_path / "small"), tmp_path / "elsewhere" / "small"
+    shutil.copytree(here, there)
+    generation = there / "generation_config.json"
+    generation.write_text(json.dumps({**json.loads(generation.read_text()), "max_new_tokens": 77}))
+    assert [phantrol.load(folder)[0].generation_config.max_new_tokens for folder in (here, there)] == [None, 77]
 
 
 def test_another_decoder_is_refused(model_folder, tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from transformers import GenerationMixin, LogitsProcessor
+from torch._dynamo.testing import CompileCounter
+from transformers import GenerationMixin, LogitsProcessor, StaticCache
 
 import phantrol
 from phantrol.models.generation import PictureGeneration
@@ -157,3 +158,31 @@ def test_an_image_token_outside_of_the_vocabulary(model_and_processor, chats, op
     torch.manual_seed(0)
     new = model.generate(**moved, **options)
     assert torch.equal(new[:, ids.shape[1] :], expected[:, ids.shape[1] :])
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["image token inside", "image token outside"])
+def test_a_step_after_a_picture_is_one_graph_for_all_steps(model_and_processor, chats, beyond, monkeypatch):
+    """Of the whole model, with a static cache: no part of it is left to Python, and no step is compiled anew."""
+    model, processor = model_and_processor
+    inputs = encode(processor, chats[2:3])
+    ids, counter = inputs["input_ids"], CompileCounter()
+    if beyond:
+        is_image = ids == processor.image_token_id
+        monkeypatch.setattr(model.config, "image_token_id", model.config.text_config.vocab_size)
+        ids = ids.masked_fill(is_image, model.config.image_token_id)
+    length = ids.shape[1]
+
+    def decode(step):
+        cache = StaticCache(config=model.config, max_cache_len=length + 6)
+        options = {"pixel_values": inputs["pixel_values"], "prompt_length": length}
+        with torch.no_grad():
+            logits = [model(ids, past_key_values=cache, **options).logits[:, -1]]
+            for place, token in enumerate((4, 7, 9, 3), start=length):
+                where = {"past_key_values": cache, "position_ids": torch.tensor([[place]])}
+                logits.append(step(torch.tensor([[token]]), **where).logits[:, -1])
+        return torch.stack(logits)
+
+    torch._dynamo.reset()
+    compiled = decode(torch.compile(model, backend=counter, fullgraph=True, dynamic=False))
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, decode(model), atol=1e-9, rtol=0)

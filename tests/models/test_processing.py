@@ -140,6 +140,19 @@ def test_a_picture_is_turned_as_pillow_turns_it(orientation):
     assert found.size == ((20, 60) if 5 <= orientation <= 8 else (60, 20))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_was_loaded_is_not_turned_again(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(kind, exif)
+    once = load_picture(data)
+    again = load_picture(once)
+    assert (again.size, again.tobytes()) == (once.size, once.tobytes())
+    processor = PhantrolImageProcessor(32)
+    assert torch.equal(processor([once])["pixel_values"], processor([data])["pixel_values"])
+
+
 @pytest.mark.parametrize(
     ("kind", "exif", "options"),
     [("PNG", b"II*\0", {}), ("JPEG", b"Exif\0\0II*\0", {"dpi": (72, 72)}), ("WEBP", b"Exif\0\0II*\0", {})],

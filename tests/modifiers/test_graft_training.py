@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from modifier_sets import CASES, SETS
-from torch import Tensor
+from torch import Tensor, nn
 
-import phantrol.modifiers.phantom as phantom_module
-import phantrol.modifiers.trol as trol_module
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import IDENTITY_BIAS, TrolConfig
@@ -63,21 +61,33 @@ def test_gradients_are_equal_under_checkpointing(training_case: Any, use_reentra
 
 
 @pytest.mark.parametrize("training_case", [("llama", name) for name in SETS], ids="-".join, indirect=True)
-def test_a_state_on_the_module_spoils_checkpointing(training_case: Any, monkeypatch: pytest.MonkeyPatch):
-    """A count of calls, which the recomputation finds higher, stands for whatever a module might remember."""
-    mix, merge, calls = trol_module.mix_passes, phantom_module.merge_halves, []
+def test_a_state_on_the_module_spoils_checkpointing(training_case: Any):
+    """A count of calls in a forward pass, which the recomputation finds higher, is whatever a module might remember."""
+    calls = []
 
-    def mix_by_calls(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
+    def by_calls(module: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
         calls.append(1)
-        return mix(first, second, ratio * 0.99 ** len(calls))
+        return (inputs[0] * 0.99 ** len(calls),)
 
-    def merge_by_calls(first: Tensor, term: Tensor, *scores: Tensor) -> Tensor:
-        calls.append(1)
-        return merge(first, term * 0.99 ** len(calls), *scores)
-
-    monkeypatch.setattr(trol_module, "mix_passes", mix_by_calls)
-    monkeypatch.setattr(phantom_module, "merge_halves", merge_by_calls)
+    hooks = [layer.mlp.register_forward_pre_hook(by_calls) for layer in training_case.model.get_decoder().layers]
+    hooks.append(training_case.model.register_forward_pre_hook(lambda *_: calls.clear()))
     assert checkpointed(training_case) > BROKEN
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    "training_case", [("llama", name) for name in SETS if "trol" in name], ids="-".join, indirect=True
+)
+def test_each_pass_is_a_checkpoint_of_its_own(training_case: Any):
+    """In one for both passes the last map of each would be computed again; of a pass alone nobody needs its output."""
+    decoder, products = training_case.model.get_decoder(), []
+    layer = next(layer for layer in decoder.layers if getattr(layer, "traversal_passes", 1) > 1)
+    hook = layer.mlp.down_proj.register_forward_hook(lambda *_: products.append(1))
+    training_case.model.gradient_checkpointing_enable({"use_reentrant": False})
+    gradients(training_case)
+    hook.remove()
+    assert len(products) == layer.traversal_passes
 
 
 IDENTITIES = {

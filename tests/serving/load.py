@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -29,19 +30,16 @@ import httpx
 
 sys.path.append(str(Path(__file__).parent))
 
-from asking import CHATS
+from asking import CHATS, NAME, PATH
 
-PATH = "/v1/chat/completions"
+QUESTION = {"role": "user", "content": "a"}
+HERE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}]}
 MALFORMED = [
     (b"{", 400),
-    (b'{"model": "load", "messages": []}', 400),
-    (b'{"model": "load", "messages": [{"role": "user", "content": "a"}], "max_tokens": -1}', 400),
-    (b'{"model": "other", "messages": [{"role": "user", "content": "a"}]}', 404),
-    (
-        b'{"model": "load", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": '
-        b'{"url": "http://127.0.0.1/"}}]}]}',
-        400,
-    ),
+    (json.dumps({"model": NAME, "messages": []}).encode(), 400),
+    (json.dumps({"model": NAME, "messages": [QUESTION], "max_tokens": -1}).encode(), 400),
+    (json.dumps({"model": "other", "messages": [QUESTION]}).encode(), 404),
+    (json.dumps({"model": NAME, "messages": [HERE]}).encode(), 400),
 ]
 
 
@@ -65,7 +63,7 @@ def requests() -> list[dict]:
     for i, chat in enumerate(CHATS):
         for seeded in (False, True):
             sampling = {"temperature": 1.0, "seed": i} if seeded else {}
-            found.append({"model": "load", "messages": chat, "max_tokens": 12 + 6 * (i % 4), **sampling})
+            found.append({"model": NAME, "messages": chat, "max_tokens": 12 + 6 * (i % 4), **sampling})
     return found
 
 
@@ -93,8 +91,8 @@ def ask_whole(http: httpx.Client, body: dict) -> str:
 
 
 def ask_stream(http: httpx.Client, body: dict, cancel_after: int | None, tally: Tally) -> str | None:
-    """Return the text, or None if the client left, or was told to come again."""
-    began, pieces, first_s = time.monotonic(), [], None
+    """Return the text, or None if the client left, or was told to come again. Raises RuntimeError for half a stream."""
+    began, pieces, first_s, is_whole = time.monotonic(), [], None, False
     with http.stream("POST", PATH, json={**body, "stream": True}) as answer:
         if answer.status_code == 429:
             time.sleep(min(2.0, float(answer.headers["retry-after"])))
@@ -103,9 +101,13 @@ def ask_stream(http: httpx.Client, body: dict, cancel_after: int | None, tally: 
             return None
         answer.raise_for_status()
         for line in answer.iter_lines():
+            is_whole = line == "data: [DONE]" or is_whole
             if not line.startswith("data: {"):
                 continue
-            text = json.loads(line[6:])["choices"][0]["delta"].get("content")
+            chunk = json.loads(line[6:])
+            if "error" in chunk:
+                raise RuntimeError(f"a stream ended with {chunk['error']['message']!r}")
+            text = chunk["choices"][0]["delta"].get("content")
             if text:
                 pieces.append(text)
                 first_s = first_s or time.monotonic() - began
@@ -113,6 +115,8 @@ def ask_stream(http: httpx.Client, body: dict, cancel_after: int | None, tally: 
                 with tally.lock:
                     tally.cancelled += 1
                 return None
+    if not is_whole:
+        raise RuntimeError("a stream ended without [DONE]")
     with tally.lock:
         tally.tokens += len(pieces)
         if first_s is not None:
@@ -125,26 +129,30 @@ def be_client(url: str, seed: int, ends: float, expected: list[tuple[dict, str]]
     chance = random.Random(seed)
     with httpx.Client(base_url=url, timeout=120) as http:
         while time.monotonic() < ends:
-            if chance.random() < bad:
-                body, status = chance.choice(MALFORMED)
-                got = http.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code
-                with tally.lock:
-                    tally.refused += got == status
-                    if got not in (status, 429):
-                        tally.wrong.append(f"{body!r} got {got}, expected {status}")
-                continue
-            body, text = chance.choice(expected)
             try:
-                said = ask_stream(http, body, 2 if chance.random() < bad else None, tally)
-            except httpx.HTTPError as error:
+                ask_once(http, chance, expected, tally, bad)
+            except Exception as error:  # whatever it was: a client that ends early would hide it
                 with tally.lock:
                     tally.wrong.append(repr(error))
-                continue
-            with tally.lock:
-                if said == text:
-                    tally.right += 1
-                elif said is not None:
-                    tally.wrong.append(f"said {said!r}, alone {text!r}")
+
+
+def ask_once(http: httpx.Client, chance: random.Random, expected: list, tally: Tally, bad: float) -> None:
+    """Make one request, and count what came of it."""
+    if chance.random() < bad:
+        body, status = chance.choice(MALFORMED)
+        got = http.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code
+        with tally.lock:
+            tally.refused += got == status
+            if got not in (status, 429):
+                tally.wrong.append(f"{body!r} got {got}, expected {status}")
+        return
+    body, text = chance.choice(expected)
+    said = ask_stream(http, body, 2 if chance.random() < bad else None, tally)
+    with tally.lock:
+        if said == text:
+            tally.right += 1
+        elif said is not None:
+            tally.wrong.append(f"said {said!r}, alone {text!r}")
 
 
 def play(url: str, clients: int, seconds: float, expected: list, bad: float, watch=lambda: None) -> tuple[Tally, float]:
@@ -160,6 +168,12 @@ def play(url: str, clients: int, seconds: float, expected: list, bad: float, wat
         watch()
         time.sleep(0.25)
     return tally, time.monotonic() - began
+
+
+def faults_of(tally: Tally, bad: float) -> list[str]:
+    """Return what is wrong with what the clients saw, and what they should have seen but did not."""
+    missing = not tally.right or (bad and not (tally.refused and tally.cancelled))
+    return [*tally.wrong[:5], *["not every kind of request was made: give it more --seconds"] * bool(missing)]
 
 
 def memory_mb(pid: int) -> float:
@@ -195,16 +209,20 @@ def measure(url: str, pid: int, clients: int, seconds: float) -> list[str]:
         expected = [(body, ask_whole(http, body)) for body in requests()]
     print(f"{len(expected)} questions, {len({text for _, text in expected})} different answers alone")
     part_s = max(3.0, seconds / 8)
-    rates = {}
+    rates, faults = {}, []
     for count in (1, 16):
         tally, took = play(url, count, part_s, expected, bad=0.0)
         rates[count] = tally.right / took
         print(f"{count:3} clients: {rates[count]:7.1f} requests/s, {len(tally.wrong)} wrong")
+        faults += faults_of(tally, 0.0)
+    if faults:
+        return faults
     print(f"batching: {rates[16] / rates[1]:.2f} times one at a time")
-    play(url, clients, part_s, expected, bad=0.1)  # memory is measured once every pool is filled
+    tally, _ = play(url, clients, part_s, expected, bad=0.1)  # memory is measured once every pool is filled
+    faults += tally.wrong[:5]
     samples = []
     tally, took = play(url, clients, seconds, expected, 0.1, lambda: samples.append(memory_mb(pid)))
-    waits = sorted(tally.first_token_s)
+    waits = sorted(tally.first_token_s) or [math.nan]
     share = max(1, len(samples) // 5)
     before, after = max(samples[:share]), max(samples[-share:])
     print(
@@ -214,15 +232,13 @@ def measure(url: str, pid: int, clients: int, seconds: float) -> list[str]:
         f"{waits[len(waits) // 2]:.3f} s, p95 {waits[int(0.95 * len(waits))]:.3f} s\n"
         f"memory: {before:.0f} MB in the first fifth, {after:.0f} MB in the last ({after / before - 1:+.1%})"
     )
-    faults = [*tally.wrong[:5]]
+    faults += faults_of(tally, 0.1)
     if not wait_until(lambda: is_idle(url), 10):
         faults.append(f"rows stay taken: {httpx.get(f'{url}/health').text}")
     if after > 1.05 * before:
         faults.append("memory grows")
     if rates[16] < 3 * rates[1]:
         faults.append("batching gives less than three times one at a time")
-    if not (tally.right and tally.refused and tally.cancelled):
-        faults.append("not every kind of request was made: give it more --seconds")
     return faults
 
 
@@ -239,7 +255,7 @@ def main() -> int:
             save_tiny_model(Path(folder))
         port = free.getsockname()[1]
         free.close()
-        command = [sys.executable, "-m", "phantrol.cli", "serve", model, "--name", "load", "--port", str(port)]
+        command = [sys.executable, "-m", "phantrol.cli", "serve", model, "--name", NAME, "--port", str(port)]
         command += ["--rows", str(options.rows), "--queue", str(max(64, options.clients))]
         url, process = f"http://127.0.0.1:{port}", subprocess.Popen(command)
         try:

@@ -182,6 +182,64 @@ const steps = {
     await done(page);
   },
 
+  async "no question, picture or focus is lost"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    const chat = "**/v1/chat/completions";
+    await page.evaluate(() => {
+      const read = createImageBitmap;
+      window.createImageBitmap = async (file) => {
+        await new Promise((resolve) => { window.goOn = resolve; });
+        return read(file);
+      };
+    });
+    await page.route(chat, () => {}); // no answer ever comes
+    await page.setInputFiles("#file", picture);
+    await page.waitForFunction(() => window.goOn);
+    const sent = page.waitForRequest(chat);
+    await page.fill("#question", "What?");
+    await page.press("#question", "Enter"); // the picture is still being read
+    await page.evaluate(() => window.goOn());
+    const kinds = (await sent).postDataJSON().messages[0].content.map((part) => part.type);
+    assert.deepEqual(kinds, ["image_url", "text"]);
+    await page.locator("#stop").waitFor();
+    await page.fill("#question", "And?"); // the next one is typed already
+    await page.keyboard.press("Escape");
+    await page.locator("#send").waitFor();
+    assert.equal(await page.inputValue("#question"), "What?\nAnd?");
+    assert.equal(await page.locator("#waiting li").count(), 1);
+    assert.equal(await page.locator(".turn").count(), 0);
+    assert.equal(await page.locator("#problem").isVisible(), false);
+    await page.unroute(chat);
+    const empty = 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n';
+    await page.route(chat, (route) => route.fulfill({ contentType: "text/event-stream", body: empty }));
+    await page.press("#question", "Enter");
+    await page.waitForSelector(".look");
+    assert.equal(await page.locator(".said .text").textContent(), "(it said nothing)");
+    await page.unroute(chat);
+    await setLength(page, "5");
+    await ask(page, "a star?");
+    const { messages } = page.bodies.at(-1);
+    assert.equal(messages.length, 3);
+    assert.deepEqual(messages[0].content.map((part) => part.type), ["image_url", "text"]);
+    assert.deepEqual(messages[1], { role: "assistant", content: "" });
+    let answer;
+    await page.route("**/v1/phantrol/explain", async (route) => {
+      await new Promise((resolve) => { answer = resolve; });
+      await route.continue();
+    });
+    await page.locator(".look").first().click();
+    await page.focus("#question");
+    while (!answer) await page.waitForTimeout(10);
+    answer();
+    await page.waitForSelector(".views");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "question");
+    await page.unroute("**/v1/phantrol/explain");
+    await page.locator(".look").last().click();
+    await page.waitForFunction(() => document.querySelectorAll(".views").length === 2);
+    assert.equal(await page.evaluate(() => document.activeElement.className), "look"); // nobody took it
+    await done(page);
+  },
+
   async "telephone: nothing sticks out, light and dark differ"() {
     const shades = [];
     for (const colorScheme of ["light", "dark"]) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from asking import CHATS, NAME, ask, patient, png, to_engine_chat
+from asking import CHATS, NAME, PATH, ask, data_uri, patient, png, to_engine_chat
+from PIL import Image
+
+from phantrol.data.messages import Message
+from phantrol.models.image_processing import load_picture
+from phantrol.serving.limits import Limits
+
+EXPLAIN = "/v1/phantrol/explain"
 
 
 def create(client, messages, **options):
@@ -81,6 +89,18 @@ def test_tokens_of_pictures_are_counted(running):
     assert create(running.client(), CHATS[1], max_tokens=2).usage.prompt_tokens_details.image_tokens == 0
 
 
+def test_a_photo_that_lies_on_its_side_is_turned_once(running, engine, tmp_path):
+    exif, photo, asked = Image.Exif(), tmp_path / "photo.jpg", "What color is the circle?"
+    exif[0x0112] = 6
+    Image.open(io.BytesIO(png())).save(photo, exif=exif)
+    chat = [ask((data_uri(photo.read_bytes(), "jpeg"),), asked)]
+    expected = engine.answer(to_engine_chat(chat), max_new_tokens=20).text
+    assert create(running.client(), chat, max_tokens=20).choices[0].message.content == expected
+    assert engine.answer([Message("user", (photo, asked)).as_chat()], max_new_tokens=20).text == expected
+    twice = load_picture(photo).transpose(Image.Transpose.ROTATE_270)  # the control: a turn more changes the answer
+    assert engine.answer([Message("user", (twice, asked)).as_chat()], max_new_tokens=20).text != expected
+
+
 def test_seeds_choices_and_chance(running):
     client = running.client()
     options = dict(max_tokens=12, temperature=1.5, top_p=0.95, n=3)
@@ -131,6 +151,18 @@ def test_typed_placeholders_are_text(running):
         assert usage.prompt_tokens_details.image_tokens == 16
         plain = create(client, [ask("What is ?", png())], max_tokens=2).usage
         assert usage.prompt_tokens > plain.prompt_tokens + 3  # spelled out
+
+
+def test_a_prompt_beyond_the_context_of_the_model_says_so_in_a_code(serve, engine):
+    context, messages = engine.model.config.get_text_config().max_position_embeddings, [ask("What circle? " * 2000)]
+    count = len(engine.processor.encode(to_engine_chat(messages), True).input_ids)
+    assert count > context
+    with serve(Limits(prompt_tokens=10**6)) as running:
+        for route, more in ((PATH, {"model": NAME}), (PATH, {"model": NAME, "max_tokens": 5}), (EXPLAIN, {})):
+            answer = patient.post(running.url + route, json={"messages": messages, **more})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
+            assert f"the prompt has {count} tokens" in error["message"] and error["message"].endswith(f"most {context}")
 
 
 def test_models(running):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
+import json
 import socket
 import time
 
@@ -15,6 +17,7 @@ from phantrol.serving.limits import Limits
 from phantrol.serving.server import check_api_key, check_image_hosts, served_name
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+GET = "GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def send_slowly(port, head, pieces, seconds):
@@ -32,6 +35,24 @@ def send_slowly(port, head, pieces, seconds):
         return answer.status, answer.read().decode()
 
 
+def open_for(port: int, first: bytes, then: bytes) -> tuple[float, bytes]:
+    """Return for how many seconds a client that goes on sending finds the connection open, and what it hears."""
+    began, heard = time.monotonic(), b""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        connection.sendall(first)
+        connection.settimeout(0.05)
+        while time.monotonic() - began < 60:
+            with contextlib.suppress(TimeoutError):
+                if not (got := connection.recv(65536)):
+                    break
+                heard += got
+            connection.sendall(then)
+    return time.monotonic() - began, heard
+
+
 def test_slow_and_endless_bodies(serve):
     with serve(Limits(body_s=0.3)) as running:
         status, text = send_slowly(running.port, f"{HEAD}Content-Length: 5000\r\n\r\n".encode(), [b" "] * 6, 0.1)
@@ -47,30 +68,62 @@ def test_slow_and_endless_bodies(serve):
 def test_slow_heads_and_silent_connections(serve, monkeypatch):
     monkeypatch.setattr("phantrol.serving.heads.SECONDS", 0.4)
     with serve() as running:
-
-        def open_for(first: bytes, then: bytes) -> float:
-            """Return for how many seconds a client that goes on sending finds the connection open."""
-            began = time.monotonic()
-            with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
-                connection.sendall(first)
-                connection.settimeout(0.05)
-                while time.monotonic() - began < 60:
-                    try:
-                        if not connection.recv(65536):
-                            break
-                    except TimeoutError:
-                        connection.sendall(then)
-                    except OSError:
-                        break
-            return time.monotonic() - began
-
-        assert 0.3 < open_for(b"", b"") < 60  # silent
-        assert 0.3 < open_for(HEAD.encode(), b"X: ") < 60  # dribbling
-        assert 0.3 < open_for(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G") < 60  # dribbling a second one
+        assert 0.3 < open_for(running.port, b"", b"")[0] < 60  # silent
+        assert 0.3 < open_for(running.port, HEAD.encode(), b"X: ")[0] < 60  # dribbling
+        # dribbling a second one
+        assert 0.3 < open_for(running.port, f"{GET}\r\n".encode(), b"G")[0] < 60
         monkeypatch.setattr("phantrol.serving.heads.SECONDS", 1.5)
         whole = f"{HEAD}Content-Length: 2\r\n\r\n".encode()
         # a whole head is in time, whatever its body does
         assert send_slowly(running.port, whole, [b" "] * 2, 1.0)[0] == 400
+
+
+CHUNK = b"fa0\r\n" + b" " * 4000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "status"),
+    [
+        (f"{HEAD}Content-Length: 5000\r\n\r\n".encode(), b" ", 408),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode(), b"1\r\n \r\n", 408),
+        (f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode() + 3 * CHUNK, CHUNK, 413),
+        (f"{GET}Content-Length: 1000000000\r\n\r\n".encode(), b" " * 1000, 200),
+        (f"{GET}Transfer-Encoding: chunked\r\n\r\n".encode(), CHUNK, 200),
+    ],
+)
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection(serve, monkeypatch, first, then, status):
+    monkeypatch.setattr("phantrol.serving.heads.REST_S", 0.4)
+    with serve(Limits(body_s=0.5, body_bytes=10_000)) as running:
+        seconds, heard = open_for(running.port, first, then)
+        assert seconds < 30
+        head, _, said = heard.partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status and json.loads(said)  # the whole answer, and only one
+        running.until(lambda: not running.server.server_state.connections)
+
+
+def test_a_body_that_ends_after_its_answer_keeps_the_connection(serve, monkeypatch):
+    monkeypatch.setattr("phantrol.serving.heads.REST_S", 3600.0)
+    asked = f"{HEAD}Content-Length: 2\r\n\r\n".encode()
+    with serve() as running, socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
+
+        def hear() -> int:
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            answer.read()
+            return answer.status
+
+        connection.sendall(f"{GET}Content-Length: 2\r\n\r\n".encode())
+        assert hear() == 200
+        (server_side,) = running.server.server_state.connections
+        running.until(lambda: server_side._timer is not None)
+        for late in (b"ab", b""):  # the second time, two requests come at once
+            connection.sendall(late + (b"" if late else f"{GET}\r\n".encode()) + asked)
+            assert late or hear() == 200
+            running.until(lambda: running.service.guard.in_flight == 1)
+            assert server_side._timer is None  # its body is waited for, for as long as any other's
+            connection.sendall(b"{}")
+            assert hear() == 400
+            assert server_side._timer is None
 
 
 def test_a_key_covers_every_route(serve):

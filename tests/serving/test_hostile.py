@@ -13,15 +13,16 @@ import warnings
 import httpx
 import pytest
 from asking import CHATS, NAME, PATIENCE_S, png
-from hostile import HOSTILE, PATH, WIRE, body, chat, png_of_size
-from PIL import Image
+from hostile import HOSTILE, PATH, WIRE, body, chat, file, png_of_size
+from PIL import Image, PngImagePlugin
+from pydantic import ValidationError
 
 from phantrol.data.pictures import picture_size
 from phantrol.models.image_processing import load_picture
 from phantrol.serving.errors import Refusal
 from phantrol.serving.limits import Limits
 from phantrol.serving.pictures import decode_picture
-from phantrol.serving.protocol import ChatRequest, parse
+from phantrol.serving.protocol import ChatRequest, ConversationRequest, parse
 
 TYPES = {"invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"}
 TELLING = re.compile(r"0x[0-9a-f]{4,}|/usr|/tmp|/home|/root|/etc/|site-packages|Traceback|\.py\b|<_io")
@@ -86,6 +87,41 @@ def test_a_refusal_names_the_field_that_is_wrong(sent, field, words):
         parse(ChatRequest, body(sent))
     assert caught.value.param == field
     assert caught.value.message.startswith(f"{field}: ") and len(caught.value.message) < 200
+
+
+MANY = [
+    (ChatRequest, of(*[{"type": "text"}] * 20_000)),
+    (ChatRequest, of(*[{"type": "audio"}] * 20_000)),
+    (ChatRequest, chat(*[{"role": "root"}] * 20_000)),
+    (ChatRequest, chat(stop=[1] * 20_000)),
+    (ChatRequest, chat(modalities=["audio"] * 20_000)),
+    (ConversationRequest, {"messages": [{"role": "root"}] * 20_000}),
+]
+
+
+@pytest.mark.parametrize(("kind", "sent"), MANY)
+def test_of_many_faults_in_a_list_the_first_is_looked_for(kind, sent):
+    with pytest.raises(ValidationError) as found:
+        kind.model_validate_json(body(sent))
+    assert found.value.error_count() <= 2  # what is no list is no text either, and a message has several fields
+    with pytest.raises(Refusal) as told:
+        parse(kind, body(sent))
+    assert "0" in told.value.param.split(".")
+
+
+@pytest.mark.parametrize(("reads", "words"), [("_open", "cannot be read"), ("load", "broken")])
+def test_whatever_pillow_raises_is_a_refusal(http, monkeypatch, reads, words):
+    """As a broken AVIF makes it: RuntimeError, which is neither ValueError nor OSError."""
+
+    def fail(*_):
+        raise RuntimeError("the head makes no sense")
+
+    assert http.post(PATH, json=file(png())).status_code == 200
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, reads, fail)
+    answer = http.post(PATH, json=file(png()))
+    assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+    with pytest.raises(ValueError, match="the picture is broken: the head makes no sense"):
+        load_picture(png())
 
 
 def test_opening_a_picture_does_not_touch_the_warnings_of_the_process(monkeypatch, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -19,10 +21,10 @@ from phantrol.inference.scheduler import Scheduler
 from phantrol.serving.limits import Limits
 
 
-def ask_and_leave(running, request, when):
+def ask_and_leave(running, request, when, route=PATH):
     """Send a request, and hang up once `when` holds, without having read a byte."""
     data = json.dumps(request).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         running.until(when)
@@ -121,6 +123,26 @@ def test_a_full_server_says_come_again(serve, engine):
             running.client().chat.completions.create(**body(1), n=2)
 
 
+def test_the_queue_itself_is_full_where_the_door_lets_everyone_in(serve, engine):
+    limits = Limits(rows=1, queue=1, answer_tokens=256)
+    with serve(limits) as running, ThreadPoolExecutor(2) as pool, held(engine, 3) as (passes, go):
+        running.service.guard.limits = dataclasses.replace(limits, queue=64)
+        scheduler, request = running.service.scheduler, body(max_tokens=20)
+        told = [pool.submit(patient.post, running.url + PATH, json=request)]
+        running.until(lambda: len(passes) == 3)  # the row is taken
+        told.append(pool.submit(patient.post, running.url + PATH, json=request))
+        running.until(lambda: scheduler.num_waiting == 1)
+        refused = [patient.post(running.url + PATH, json=request | {"stream": stream}) for stream in (False, True)]
+        assert [answer.status_code for answer in refused] == [429, 429] and scheduler.num_waiting == 1
+        for answer in refused:
+            error = answer.json()["error"]
+            said = answer.headers["retry-after"], error["type"], error["code"]
+            assert said == ("2", "rate_limit_error", "queue_full")
+        go.set()
+        texts = [future.result().json()["choices"][0]["message"]["content"] for future in told]
+        assert texts == [engine.answer(to_engine_chat(CHATS[0]), max_new_tokens=20).text] * 2
+
+
 def test_what_takes_too_long_is_ended(serve, engine):
     with serve(Limits(request_s=0.4, answer_tokens=256)) as running, slow(engine, 0.02):
         answer = patient.post(running.url + PATH, json=body())
@@ -203,6 +225,23 @@ def test_looks_inside_the_model_take_turns_with_the_batch(engine):
         scheduler.turn()
         assert [look.done() for look in looks] == [True] * count + [False] * (3 - count)
     assert [look.result() for look in looks] == [0, 2, 3]  # a turn that reads a prompt says two tokens
+
+
+def test_a_look_whose_client_has_left_is_not_taken(serve, engine, monkeypatch):
+    looks, route = [], "/v1/phantrol/explain"
+    monkeypatch.setattr("phantrol.serving.page.maps_as_json", lambda *args: looks.append(args) or {})
+    with serve() as running, held(engine) as (passes, go):
+        calls = running.service.scheduler._calls
+        stream = running.client().chat.completions.create(**body(), stream=True)
+        running.until(lambda: len(passes) == 20)
+        ask_and_leave(running, {"messages": CHATS[0]}, lambda: calls, route)
+        running.until(lambda: calls[0][1].cancelled())
+        go.set()
+        running.until(lambda: not calls)
+        assert patient.post(running.url + route, json={"messages": CHATS[1]}).json() == {}
+        assert len(looks) == 1 and looks[0][1] == CHATS[1]  # who stays gets a look
+        stream.close()
+        running.until(lambda: f'phantrol_requests_total{{route="{route}",status="499"}} 1.0' in metrics(running))
 
 
 def test_a_model_that_cannot_batch_answers_one_at_a_time_and_says_so(tiny_model, engine, serve_engine):

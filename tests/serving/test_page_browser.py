@@ -44,7 +44,7 @@ def test_what_a_person_does(engine, serve, folder):
     with serve(Limits(answer_tokens=1000, rows=4), api_key=OLD) as running:
         command = ["node", Path(__file__).with_name("page.mjs"), MODULES, running.url, OLD, folder]
         driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        watchdog = threading.Timer(150, driver.kill)
+        watchdog = threading.Timer(240, driver.kill)
         watchdog.start()
         lines = []
         try:
@@ -61,4 +61,4 @@ def test_what_a_person_does(engine, serve, folder):
             slow.remove()
     report = "".join(lines)
     assert code == 0, report
-    assert report.count("ok: ") == 6 and "FAILED" not in report, report
+    assert report.count("ok: ") == 7 and "FAILED" not in report, report

@@ -11,8 +11,11 @@ import time
 
 import httpx
 import openai
+import pytest
 from asking import CHATS, PATH, PATIENCE_S, body, patient, to_engine_chat
 from pacing import held
+
+from phantrol.serving.limits import Limits
 
 
 def drained(url, stop, stream, go):
@@ -41,6 +44,16 @@ def test_a_server_that_stops_finishes_what_it_began(serve, engine):
         assert text == expected
         running.thread.join(PATIENCE_S)
         assert not running.thread.is_alive()
+
+
+def test_running_answers_get_the_time_of_a_request(serve):
+    assert Limits().drain_s == Limits().request_s
+    assert Limits(request_s=7.0, drain_s=2.0).drain_s == 2.0
+    with pytest.raises(ValueError, match="drain_s"):
+        Limits(drain_s=0.0)
+    with serve(Limits(request_s=3600.0)) as running:
+        running.server.drain()
+        assert 3000 < running.server._drain_ends - time.monotonic() <= 3600
 
 
 HELD = """

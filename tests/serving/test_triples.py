@@ -16,6 +16,7 @@ import torch
 from transformers import LlamaConfig, SiglipVisionConfig
 
 import phantrol
+from phantrol import cli_triples
 from phantrol.data.sources.file import FileSource
 from phantrol.data.triples import endpoint as endpoints
 from phantrol.data.triples.endpoint import Asker, Endpoint, RefusedRequest
@@ -246,3 +247,28 @@ def test_so_many_requests_a_minute(monkeypatch):
     assert slept == [0.0, 2.0, 4.0, 0.0]
     askers_of(here, there)[1].pace.wait()
     assert slept[-1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("usage", "is_counted"),
+    [
+        ({"usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}}, True),
+        ({}, False),
+        ({"usage": None}, False),
+        ({"usage": {}}, False),
+        ({"usage": {"prompt_tokens": 10, "completion_tokens": None}}, False),
+    ],
+)
+def test_answers_without_usage_are_counted_and_their_cost_is_a_lower_bound(usage, is_counted, replying, data, capsys):
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}
+    body = {"id": "a", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [choice], **usage}
+    here = Endpoint(
+        replying(200, json.dumps(body).encode(), {"Content-Type": "application/json"}), "tiny", price_in=1e5
+    )
+    tally = make_by_asking(OwnRows([data]), data.with_name("triples.jsonl"), here, here, ("incorrect",))
+    assert tally.accepted["incorrect"] == 5
+    assert [used.uncounted for used in tally.usage.values()] == [0 if is_counted else 5] * 2
+    cli_triples._say(tally, ("incorrect",))
+    shown = capsys.readouterr().out
+    assert ("cost 5.0000\n" in shown) == is_counted
+    assert shown.count("; 5 answers came without usage, so the cost is a lower bound\n") == (0 if is_counted else 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,26 @@ def test_the_run_stops_and_what_was_written_is_whole(whole, tiny_recipe, tmp_pat
     size = int(folder_bytes(checkpoints(whole)[0].path) * checkpoints_that_fit) + 2**14
     assert forked(lambda: filled(tiny_recipe("stages.tune.max_steps=1"), tmp_path, size, whole)) == [0]
     assert list(tmp_path.iterdir()) == []  # it was somewhere else
+
+
+def cached(recipe, out: Path, features: Path, whole: Path) -> None:
+    """Train with a feature cache on a disk that holds two of its files; then on a larger one to the end."""
+    assert own_disks() and mount(features, 2**13)
+    with pytest.raises(ValueError, match=rf"the disk is full: {features}/.*\.safetensors .*--resume") as caught:
+        run(recipe, out)
+    assert "\n" not in str(caught.value)
+    files = list(features.glob("*/*/*"))
+    assert files and all(load_file(path)["features"].isfinite().all() for path in files)
+    assert mount(features, 2**20, REMOUNT)
+    run(recipe, out, resume=True)
+    assert len(list(features.glob("*/*/*"))) == 5 > len(files)  # as many colors
+    one, other = (load_file(folder / "final" / "model.safetensors") for folder in (out, whole))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_full_disk_under_the_feature_cache_is_said(whole, tiny_recipe, tmp_path, forked):
+    recipe, features = tiny_recipe("stages.tune.max_steps=1"), tmp_path / "features"
+    features.mkdir()
+    first = replace(recipe.stages[0], feature_cache=str(features))
+    recipe = replace(recipe, stages=(first, recipe.stages[1]))
+    assert forked(lambda: cached(recipe, tmp_path / "run", features, whole)) == [0]

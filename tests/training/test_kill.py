@@ -12,6 +12,7 @@ import pytest
 from phantrol.training.checkpoint import checkpoints, last_whole_checkpoint, written_beside
 from phantrol.training.run import run
 from phantrol.training.run_lock import FILE, held, holder
+from phantrol.training.stopping import leave_process_group
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,12 @@ def test_a_kill_while_old_checkpoints_are_removed(tmp_path):
             (writing / "a.bin").write_text("a")
     checkpoints(tmp_path)[0].path.joinpath("a.bin").unlink()
     assert last_whole_checkpoint(tmp_path).step == 2
+
+
+def test_a_system_without_forks_and_process_groups(tmp_path, monkeypatch):
+    """As Windows is: nothing has to be kept from a process that is forked, and a worker stays where it is."""
+    monkeypatch.delattr("os.register_at_fork")
+    monkeypatch.delattr("os.setpgid")
+    with held(tmp_path):
+        assert holder(tmp_path).pid == os.getpid()
+    leave_process_group(0)

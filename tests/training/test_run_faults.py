@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from phantrol.data.messages import Example, Message
+from phantrol.data.mixture import Mixture
 from phantrol.losses.sft import Sft
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.run import run
+from phantrol.training.skipped import read_skipped
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,45 @@ def test_a_source_without_pairs_is_found_before_anything_is_built(tiny_recipe, t
     monkeypatch.setattr(kind, "__getitem__", lambda self, i, get=kind.__getitem__: get(self, i)[1:])
     with pytest.raises(ValueError, match=r"stage 'align': got no rejected answer in the first 4 groups"):
         run(recipe, tmp_path)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Three rows, each longer than the one before."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[Example, ...]:
+        said = (Message("user", ("Which? " * 10 * (index + 1),)), Message("assistant", ("red",)))
+        return (Example(f"row-{index}", said),)
+
+
+@dataclass(frozen=True)
+class Listed(Sft):
+    """Writes down which examples it is asked about."""
+
+    path: str = ""
+
+    def __call__(self, model, batch, totals):
+        with Path(self.path).open("a") as file:
+            file.writelines(f"{name}\n" for name in batch["example_ids"])
+        return super().__call__(model, batch, totals)
+
+
+@pytest.mark.parametrize("longest", [1, 2])
+def test_a_row_that_is_longer_than_the_decoder_can_read_is_left_out(tiny_recipe, tmp_path, longest):
+    """And one that is just as long is trained."""
+    recipe = tiny_recipe()
+    processor = recipe.model.build()[1]
+    chats = [[message.as_chat() for message in Lengths()[index][0].messages] for index in range(3)]
+    tokens = [len(processor.encode(chat).input_ids) for chat in chats]
+    text = {**recipe.model.text, "max_position_embeddings": tokens[longest]}
+    data, seen = Mixture(((1.0, Lengths()),)), tmp_path / "seen"
+    stage = replace(recipe.stages[0], data=data, loss=Listed(str(seen)), train=("language_model.*",), max_steps=3)
+    recipe = replace(recipe, model=replace(recipe.model, text=text), stages=(stage,), save_every_steps=100)
+    run(recipe, tmp_path / "run")
+    assert set(seen.read_text().split()) == {f"row-{index}" for index in range(longest + 1)}
+    told = read_skipped(tmp_path / "run" / "skipped.jsonl")
+    begins = [f"example row-{n}: got {tokens[n]} tokens, expected at most {tokens[longest]}, " for n in range(3)]
+    assert len(told) == 2 - longest and all(row.startswith(begins[2]) for row in told)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 
 from phantrol.ablation.changing import new_model, num_layers
 from phantrol.losses.word_alignment import WordAlignment
-from phantrol.models.packaged import PackagedDecoder, cache_folder
+from phantrol.models.packaged import PackagedDecoder, write_model, written_once
 from phantrol.training.recipe import Recipe
 
 
@@ -29,10 +27,9 @@ class DeeperDecoder(PackagedDecoder):
 
     def folder(self) -> Path:
         source = super().folder()
-        folder = cache_folder() / f"{source.name}-{self.layers}-layers"
-        if not (folder / "config.json").is_file():
-            _write_deeper(source, folder, self.layers)
-        return folder
+        return written_once(
+            f"{source.name}-{self.layers}-layers", lambda folder: _write_deeper(source, folder, self.layers)
+        )
 
 
 def match_compute(recipe: Recipe, flops: float, count: Callable[[Recipe], float]) -> Recipe:
@@ -94,13 +91,5 @@ def _write_deeper(source: Path, folder: Path, layers: int) -> None:
             layer.load_state_dict(plain.get_decoder().layers[copied].state_dict())
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-        whole = Path(beside) / folder.name
-        deeper.save_pretrained(whole)
-        AutoTokenizer.from_pretrained(source).save_pretrained(whole)
-        try:
-            os.replace(whole, folder)
-        except OSError:  # another process was faster
-            if not (folder / "config.json").is_file():
-                raise
+    write_model(deeper, folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)

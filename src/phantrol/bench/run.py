@@ -31,7 +31,7 @@ PACKAGES = ("phantrol", "torch", "transformers", "safetensors", "tokenizers")
 
 
 def bench(names: Sequence[str] = (), runs: int = 5, threads: int = 1, json_path: Path | None = None) -> list[Row]:
-    """Measure, print, and write the rows. Without names, all of them.
+    """Measure, print, and write the rows, each as soon as it is there. Without names, all of them.
 
     Raises ValueError for an unknown name, and for fewer than 1 run.
     """
@@ -44,16 +44,22 @@ def bench(names: Sequence[str] = (), runs: int = 5, threads: int = 1, json_path:
         Console(highlight=False, stderr=True),
         [name for name in (*CASES, *STARTS) if name in names or not names],
     )
+    done: list[Row] = []
+
+    def report(row: Row) -> None:
+        done.append(row)
+        console.print(f"{row.name}: {row.ratio:.3f}")
+        if json_path is not None:  # now: all rows take half an hour, and not every run sees its end
+            lines = [dataclasses.asdict(row) for row in sorted(done, key=lambda row: wanted.index(row.name))]
+            _write(json_path, {"machine": machine(threads), "versions": versions(), "rows": lines})
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        rows = _measure_all(wanted, runs, lambda row: console.print(f"{row.name}: {row.ratio:.3f}"))
+        rows = _measure_all(wanted, runs, report)
     finally:
         torch.set_num_threads(before)
     Console(highlight=False).print(_table(rows))
-    if json_path is not None:
-        lines = [dataclasses.asdict(row) for row in rows]
-        _write(json_path, {"machine": machine(threads), "versions": versions(), "rows": lines})
     return rows
 
 

@@ -39,14 +39,14 @@ class Row:
 
 
 def measure(name: str, case: Case, sides: Sides, runs: int) -> Row:
-    """Return the medians of `runs` runs of a case."""
+    """Return the medians of `runs` runs of a case, or of one where each would say the same."""
     samples: dict[str, list[float]] = {side: [] for side in sides}
     work, unit = WORKS[case.work]
     for side, value in work(sides, case.tokens, runs):
         samples[side].append(value)
     ratios = [ours / plain for ours, plain in zip(samples["ours"], samples["plain"], strict=True)]
     medians = (statistics.median(values) for values in (ratios, samples["ours"], samples["plain"]))
-    return Row(name, *medians, unit, runs)
+    return Row(name, *medians, unit, min(runs, len(ratios)))
 
 
 def prefill(sides: Sides, tokens: int, runs: int) -> Iterator[tuple[str, float]]:

@@ -35,6 +35,7 @@ class Collator:
     window_tokens  the sliding window of the decoder, if it has one. An additive mask switches the window off, so a
                    batch with a sequence longer than that is not packed
     padding_free   make one row of the whole batch: rows become blocks that do not see each other
+    max_tokens     of a sequence, if the decoder was made for so many
     """
 
     processor: Any
@@ -43,6 +44,7 @@ class Collator:
     dtype: torch.dtype = torch.float32
     window_tokens: int | None = None
     padding_free: bool = False
+    max_tokens: int | None = None
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
         """Return the batch:
@@ -58,7 +60,7 @@ class Collator:
 
         In an example with pairs only the last answer is compared. Earlier answers of the chosen side are to be
         imitated still: they are a sequence of their own. Raises ValueError, with the example's id, where nothing is to
-        be learnt.
+        be learnt, or where it is too long.
         """
         numbers, pairs = count(), []
         encoders = [_GroupEncoder(self.processor) for _ in groups]
@@ -101,6 +103,12 @@ class Collator:
             pairs.append((last, number, _KINDS[answer.kind]))
             swapped = (*example.messages[:-1], Message("assistant", (answer.text,)))
             lines.append(_line(replace(example, messages=swapped), encoder(swapped), number, NOT_PREDICTED))
+        longest = max(len(line.input_ids) for line in lines)
+        if self.max_tokens is not None and longest > self.max_tokens:
+            raise ValueError(
+                f"example {example.id}: got {longest} tokens, expected at most {self.max_tokens}, "
+                "as the decoder has no more positions: shorten it, or cut its pictures into fewer tiles"
+            )
         return lines
 
     def _tensors(self, rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from phantrol.data.check import FileReport, Report
 from phantrol.data.rows.arrow_rows import ArrowRows
 from phantrol.data.rows.json_rows import JsonRows
-from phantrol.data.rows.opening import open_rows
+from phantrol.data.rows.opening import find_files, open_rows
 from phantrol.data.rows.parquet_rows import open_parquet
 
 BROKEN = "broken.jsonl"
@@ -31,11 +31,7 @@ def write_fixed(report: Report, out: Path) -> Path:
 
     Raises ValueError if the folder is in use, or two of the files have the same name.
     """
-    check_room(out)
-    names = [file.path.name for file in report.files]
-    twice = next((name for name in names if names.count(name) > 1 or name == BROKEN), None)
-    if twice is not None:
-        raise ValueError(f"several files are called {twice}, and all go into {out}: fix them one after the other")
+    check_room(out, [file.path for file in report.files])
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
     try:
@@ -50,10 +46,17 @@ def write_fixed(report: Report, out: Path) -> Path:
     return out
 
 
-def check_room(out: Path) -> None:
-    """Raise ValueError if something is where the folder is to be."""
+def check_room(out: Path, paths: Sequence[str | Path]) -> None:
+    """Raise ValueError if something is where the folder is to be, or two files would have the same name there.
+
+    paths  files, folders and patterns, as for `check`
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is in use: choose another folder, or remove it")
+    names = [file.name for file in dict.fromkeys(file for path in paths for file in find_files(path))]
+    twice = next((name for name in names if names.count(name) > 1 or name == BROKEN), None)
+    if twice is not None:
+        raise ValueError(f"several files are called {twice}, and all go into {out}: fix them one after the other")
 
 
 def broken_lines(report: Report) -> Iterator[dict[str, Any]]:

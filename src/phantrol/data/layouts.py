@@ -199,12 +199,16 @@ def _check_turns(turns: list[Turn]) -> None:
 
 
 def _references(value: Any) -> tuple[Any, ...]:
-    """Return the images of a row as a tuple: a path, bytes, {"bytes", "path"}, or a list of such."""
-    if value is None or value == "" or value == []:
+    """Return the images of a row as a tuple: a path, bytes, {"bytes", "path"}, or a list of such. Nulls are none."""
+    if value is None or value == "":
         return ()
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return tuple(value)
-    return (value,)
+    several = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
+    return tuple(each for each in several if not _is_nothing(each))
+
+
+def _is_nothing(image: Any) -> bool:
+    """Whether it is a null, or an object of nulls, as columns of Arrow have where a row has no image."""
+    return image is None or (isinstance(image, Mapping) and all(part is None for part in image.values()))
 
 
 def _text(value: Any, what: str) -> str:

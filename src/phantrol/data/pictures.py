@@ -163,7 +163,9 @@ def _identify(file: Any, name: str) -> Image.Image:
         file.seek(0)
         what = "is no picture that Pillow reads" if file.read(1) else "is empty: 0 bytes"
         raise BrokenRow("image-unreadable", f"{name} {what}") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise BrokenRow("image-unreadable", f"{name} is broken: {error}") from None
 
 
@@ -172,8 +174,9 @@ def _shown_size(picture: Image.Image, name: str) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
         expected = f"expected 1 to {MAX_PIXELS:,} pixels"
         raise BrokenRow("image-unreadable", f"{name} is {width} x {height}, {expected}")
-    try:
-        turned = picture.format in ("JPEG", "TIFF", "WEBP") and picture.getexif().get(_ORIENTATION) in _TURNED
+    try:  # not a PNG's own `getexif`, which decodes it: EXIF data behind its pixels, which is rare, goes unseen
+        orientation = Image.Image.getexif(picture).get(_ORIENTATION)
     except Exception:  # broken EXIF data: the picture is shown as it lies
-        turned = False
+        orientation = None
+    turned = orientation in _TURNED and picture.format != "TIFF"  # of which Pillow gives the size that is shown
     return (height, width) if turned else (width, height)

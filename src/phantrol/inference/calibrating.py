@@ -97,15 +97,18 @@ def calibrate_folder(
 ) -> Calibration:
     """Do what `phantrol calibrate` does: choose, print, write into `out` or in place, and what was found as JSON.
 
-    Raises ValueError as `calibrate`, `open_groups` and `write_calibrated` do.
+    Raises ValueError as `calibrate`, `open_groups` and `write_calibrated` do, and if `json_path` cannot be written.
     """
     if out is not None and out.exists():
         raise ValueError(f"{out} exists: choose another folder, or remove it")
+    if json_path is not None and (out is None or out.absolute() not in json_path.absolute().parents):
+        _make_room(json_path)
     model, processor = load(folder)
     groups = open_groups(data, options, images, examples)
     found = calibrate(model, processor, groups, budget, batch_size)
     written = write_calibrated(folder, out, model.get_decoder().config.modifiers)
     if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)  # in the new folder, perhaps
         write_text(json_path, json.dumps(found.as_dict(), indent=1) + "\n")
     console = Console(highlight=False)
     console.print(_table(found))
@@ -219,6 +222,16 @@ def write_calibrated(folder: Path, out: Path | None, modifiers: Sequence[dict[st
         shutil.copytree(folder, writing, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, CONFIG))
         (writing / CONFIG).write_text(text, "utf-8")
     return out
+
+
+def _make_room(path: Path) -> None:
+    """Make the folder of a file that is written at the end, before a model is changed that it tells of."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{path}: {path.parent} is no folder; choose another file") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file")
 
 
 def _table(found: Calibration) -> Table:

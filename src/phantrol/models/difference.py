@@ -5,11 +5,13 @@ FOLDER/difference.safetensors   what the decoder does not have, as it is, and wh
 FOLDER/decoder.json             the decoder's package and file, and the file's checksum
 FOLDER/...                      all that a saved model has beside its weights
 
-`phantrol.load` opens such a folder: the whole model is put together in the cache at the first call.
+`phantrol.load` opens such a folder: the whole model is put together in the cache at the first call, and anew where a
+file of the folder has changed since.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -56,7 +58,7 @@ def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = No
 
 
 def whole_model(folder: Path) -> Path:
-    """Return the folder of the whole model: `folder` itself, or one in the cache, put together at the first call.
+    """Return the folder of the whole model: `folder` itself, or one in the cache, put together once for what it holds.
 
     Raises ValueError if the decoder's package is not installed, or carries another file.
     """
@@ -77,7 +79,13 @@ def whole_model(folder: Path) -> Path:
         base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}
         save_file(_sum(base, load_file(folder / DIFFERENCE)), whole / "model.safetensors", {"format": "pt"})
 
-    return written_once(f"{folder.resolve().name}-{checksum(folder / DIFFERENCE)[:12]}", put_together)
+    return written_once(f"{folder.resolve().name}-{_fingerprint(folder)[:12]}", put_together)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return a checksum of the names and contents of all files: each of them has its part in the whole model."""
+    files = {path.relative_to(folder).as_posix(): checksum(path) for path in folder.rglob("*") if path.is_file()}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(name: str, tensor: Tensor, base: Tensor | None) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ _TURNS = {
 
 
 def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return a picture in RGB, turned as its EXIF data says.
+    """Return a picture in RGB, turned as its EXIF data says, and without that data.
 
     source  a file, the bytes of one, or a picture that Pillow has opened
     Raises ValueError, naming the file: missing, empty, truncated, not a picture, or more than `max_pixels` pixels,
@@ -60,7 +60,9 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
         ) from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large: {error}; at most {max_pixels:,} pixels are decoded") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise ValueError(f"{name} is broken: {error}") from None
     return _decode(picture, name, max_pixels)
 
@@ -76,8 +78,12 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{name} has no pixels: {width} x {height}")
     try:
         picture.load()  # Pillow decodes here: truncated or corrupt data shows now
-        return _upright(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+        rgb = _upright(picture).convert("RGB")
+        rgb.info = {}  # the turn is done: whoever loads this picture again must not turn it once more
+        return rgb
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise ValueError(f"{name} is broken: {error}") from None
 
 

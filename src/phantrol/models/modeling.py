@@ -162,24 +162,24 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         if blocks is not None:
             use_block_attention(self.get_decoder())
             kwargs["blocks"], attention_mask = blocks, no_mask(inputs_embeds)
-        outputs = self.get_decoder()(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        head, hidden = output_head(self.language_model), outputs.last_hidden_state
+        kwargs |= {
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+        }
         loss = logits = logprobs = None
-        if labels is not None:
+        if labels is None:
+            outputs = self.language_model(logits_to_keep=logits_to_keep, **kwargs)
+            logits = outputs.logits
+        else:
+            outputs = self.get_decoder()(**kwargs)
+            head, hidden = output_head(self.language_model), outputs.last_hidden_state
             labelled = labels[:, 1:] != -100
             rows = chunk_rows(self.config.text_config.vocab_size)
             logprobs = token_logprobs(hidden[:, :-1][labelled], head, labels[:, 1:][labelled], rows)
             loss = -logprobs.mean()
-        else:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = head(hidden[:, kept])
         return PhantrolOutput(
             loss=loss,
             logits=logits,

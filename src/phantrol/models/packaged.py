@@ -151,7 +151,7 @@ def written_once(name: str, unpack: Callable[[Path], None]) -> Path:
             with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
                 whole = Path(beside) / name
                 unpack(whole)
-                if folder.exists():  # not whole, or it would have a config
-                    shutil.rmtree(folder)
-                os.replace(whole, folder)
+                if not (folder / "config.json").is_file():  # on a disk without locks another process may be faster
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.replace(whole, folder)
     return folder

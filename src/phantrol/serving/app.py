@@ -105,8 +105,11 @@ class Service:
             self.check_model(asked.model)
         return await self.reader.chat(asked.messages)
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Do a piece of work with the engine between two steps of the batch; its ValueErrors are refused (400)."""
+    async def run(self, request: Request, work: Callable[[], Result]) -> Result:
+        """Do a piece of work with the engine between two steps of the batch; its ValueErrors are refused (400).
+
+        Work that has not begun when its client leaves is not done.
+        """
 
         def guarded(engine: Engine) -> tuple[Result | None, Exception | None]:
             try:
@@ -116,7 +119,8 @@ class Service:
                 return None, error
 
         try:
-            result, error = await asyncio.wrap_future(self.scheduler.between_steps(guarded))
+            future = asyncio.wrap_future(self.scheduler.between_steps(guarded))
+            result, error = await unless_gone(request, future)
         except QueueFull:
             raise Refusal(503, "the server is stopping", code="draining", retry_after_s=5) from None
         if isinstance(error, ValueError):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, but the head of a request must come in time."""
+"""HTTP/1.1 as uvicorn speaks it, but a request must come in time: its head, and what its answer did not wait for."""
 
 from __future__ import annotations
 
@@ -8,34 +8,46 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SECONDS = 10.0
+REST_S = 1.0  # for the rest of a body: closed at once upon unread bytes, a connection loses the answer with them
 
 
 class TimelyHeads(H11Protocol):
-    """A connection that says nothing, or dribbles the head of a request, is closed after `SECONDS`.
+    """A connection that says nothing, or dribbles the head of a request, is closed after `SECONDS`; one whose request
+    was answered before its body had come, after `REST_S`.
 
-    uvicorn bounds how long a connection rests after an answer, and its guard counts from a whole head on: a client
-    that sends a byte now and then would keep its connection, and one of the process's files, for ever.
+    uvicorn bounds how long a connection rests after an answer, and its guard counts from a whole head to the answer: a
+    client that sends a byte now and then would keep its connection, and one of the process's files, for ever.
     """
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._start()
+        self._start(SECONDS)
 
     def data_received(self, data: bytes) -> None:
         if self.conn.their_state is h11.IDLE:
-            self._start()
+            self._start(SECONDS)
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if self.conn.their_state is not h11.IDLE and not self._is_answered:
             self._stop()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_answered:
+            self._start(REST_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         super().connection_lost(exc)
 
-    def _start(self) -> None:
-        self._timer = self._timer or self.loop.call_later(SECONDS, self.transport.close)
+    @property
+    def _is_answered(self) -> bool:
+        """Whether a request has its answer, but its body no end yet; not so one that was pipelined behind it."""
+        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+
+    def _start(self, seconds: float) -> None:
+        self._timer = self._timer or self.loop.call_later(seconds, self.transport.close)
 
     def _stop(self) -> None:
         if self._timer:

@@ -18,7 +18,7 @@ class Limits:
     image_bytes        of one remote picture
     images, messages, text_characters, prompt_tokens   of one request
     answer_tokens, choices   of one request; answer_tokens is also what a request gets that does not say
-    drain_s            that running answers get after SIGTERM
+    drain_s            that running answers get after SIGTERM; by default request_s, in which each of them is over
     """
 
     rows: int = 16
@@ -35,9 +35,11 @@ class Limits:
     prompt_tokens: int = 16_384
     answer_tokens: int = 1024
     choices: int = 8
-    drain_s: float = 60.0
+    drain_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.drain_s is None:
+            object.__setattr__(self, "drain_s", self.request_s)
         for field in dataclasses.fields(self):
             value, smallest = getattr(self, field.name), 0 if field.name in ("queue", "images") else 1e-3
             if value < smallest:

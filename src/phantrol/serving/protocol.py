@@ -45,7 +45,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[Part], Field(min_length=1)]
+    content: str | Annotated[list[Part], Field(min_length=1, fail_fast=True)]
     name: str | None = None
     refusal: None = None  # what clients send back of an earlier answer
     annotations: list[Any] | None = Field(default=None, max_length=0)
@@ -74,13 +74,13 @@ class ChatRequest(_Strict):
     """The body of POST /v1/chat/completions."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1)
@@ -93,7 +93,7 @@ class ChatRequest(_Strict):
     tools: list[Any] | None = Field(default=None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = None
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     store: Literal[False] | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -134,7 +134,7 @@ class ConversationRequest(_Strict):
     """Whatever else is asked about a conversation: its messages, and the name of the model if one likes."""
 
     model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
 
 
 def parse(kind: type[Request], body: bytes) -> Request:

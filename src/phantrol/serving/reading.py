@@ -122,7 +122,7 @@ class Reader:
     def _encode(self, chat: Chat) -> Encoding:
         try:
             with self.text_lock:
-                return self.engine.encode(chat, max_new_tokens=1)
+                return self.engine.processor.encode(chat, add_generation_prompt=True)  # its length is looked at later
         except TemplateError:
             raise Refusal(400, "this model does not take these roles in this order", "messages") from None
         except StopIteration:  # `Seal` looks for a private character that no text holds

@@ -34,6 +34,7 @@ class HeldOutLoss(TrainerCallback):
         measured = {line["step"] for line in state.log_history if "eval_loss" in line}
         if state.global_step and self._is_due(state.global_step) and state.global_step not in measured:
             self.trainer.evaluate()
+            control.should_training_stop = False  # Trainer would stop between two micro-batches; a step is taken
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_evaluate = self._is_due(state.global_step)
@@ -43,7 +44,8 @@ class HeldOutLoss(TrainerCallback):
         self.trainer.control.should_evaluate = False  # Trainer asks once more when its data end
         with self.trainer.speed.paused():
             loss = self.measure()
-            if loss is None:
+            if loss is None:  # a checkpoint is written now, and not after one more step
+                self.trainer.control.should_save = self.trainer.control.should_training_stop = True
                 return {}
             self.trainer.example_ids = ["the held-out ones"]
             self.trainer.check_finite("held-out loss", loss)
@@ -55,17 +57,18 @@ class HeldOutLoss(TrainerCallback):
         trainer = self.trainer
         model = trainer.model if trainer.sharding is None else trainer.model_wrapped
         trainer.accelerator.wait_for_everyone()
-        self.totals = self.totals or self._count()
+        totals = self.totals or self._count()
         loss = torch.zeros((), dtype=torch.float64, device="cpu")
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(_devices()):
             for batch in self._batches():
-                if trainer.stop_signal.received:
-                    return None
                 batch = trainer._prepare_inputs(batch)
                 trainer.add_reference(model, batch)
                 model.eval()  # a reference leaves it in training mode
-                loss += trainer.stage.loss(model, batch, self.totals).loss.double().cpu()
+                loss += trainer.stage.loss(model, batch, totals).loss.double().cpu()
+        if trainer.stop_signal.received:
+            return None
+        self.totals = totals
         total = trainer.accelerator.reduce(loss.float().to(trainer.args.device))
         return float(total)
 
@@ -73,12 +76,18 @@ class HeldOutLoss(TrainerCallback):
         return step % self.trainer.recipe.save_every_steps == 0 or step == self.trainer.stage.max_steps
 
     def _batches(self) -> Any:
-        """Yield this rank's micro-batches, as many on each: ranks may wait for each other in a forward pass."""
+        """Yield this rank's micro-batches until a signal comes to any rank.
+
+        They are as many on each: ranks may wait for each other in a forward pass.
+        """
         trainer, held_out = self.trainer, self.trainer.stage.held_out
         size, ranks = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
         rounds = math.ceil(held_out.groups / (size * ranks))
         collate = SkippingCollator(Groups(held_out.data, 0, rounds * size * ranks), trainer.data_collator)
         for number in range(rounds):
+            trainer.stop_signal.agree(trainer.args.device)
+            if trainer.stop_signal.received:
+                return
             first = (number * ranks + trainer.accelerator.process_index) * size
             batch = collate(range(first, first + size))
             trainer.skipped.add(batch.pop("skipped"), trainer.state.global_step)

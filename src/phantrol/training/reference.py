@@ -30,7 +30,7 @@ class Reference:
         if self.copy is not None:
             return token_logprobs(self.copy, batch)
         model.eval()
-        with model.disable_adapter():
+        with getattr(model, "module", model).disable_adapter():  # a distributed wrapper has no adapters to switch off
             logprobs = token_logprobs(model, batch)
         model.train()
         return logprobs

@@ -41,7 +41,8 @@ def held(run_dir: Path) -> Iterator[None]:
                 "stop it, or choose another folder"
             )
         # a process that is forked from this one, as loaders of data are, must not hold on to it
-        os.register_at_fork(after_in_child=file.close)
+        if hasattr(os, "register_at_fork"):  # not on Windows, where no process is forked
+            os.register_at_fork(after_in_child=file.close)
         file.truncate(0)
         json.dump(asdict(Holder(os.getpid(), socket.gethostname(), datetime.now().isoformat(" ", "seconds"))), file)
         file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from phantrol.training.weights import saved_names
 class ShardedTrainer(Trainer):
     """A Trainer that a `Sharding` may cut the model of; with `sharding = None` it is Trainer itself.
 
-    Subclasses set `sharding` before they call `__init__`, and `patterns` and `reference` after it.
+    Subclasses set `sharding` before they call `__init__`, and `patterns` and `reference` after it; and where DDP wraps
+    the model, `behind_pictures`: the trained parameters that text alone never reaches.
     """
 
     sharding: Sharding | None = None
     patterns: tuple[str, ...] = ()
+    behind_pictures: Sequence[nn.Parameter] = ()
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if self.sharding is None:  # or else the whole model would have to fit
@@ -40,7 +43,8 @@ class ShardedTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
-        return inputs if self.sharding is None else with_idle_picture(inputs, self.model)
+        needs_picture = self.sharding is not None or self.behind_pictures
+        return with_idle_picture(inputs, self.model) if needs_picture else inputs
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.sharding is None:

@@ -136,8 +136,9 @@ def borrowed(unit: nn.Module) -> Iterator[nn.Module]:
 def with_idle_picture(batch: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """Return the batch with a picture that no token shows, if it has none.
 
-    Ranks that share the vision tower must all run it, or those with pictures wait forever for those without. The
-    gradients that come back through the picture are exactly 0.
+    Ranks that share the vision tower must all run it, or those with pictures wait forever for those without; and under
+    DDP a backward pass that reaches nothing of what is trained leaves the others waiting. The gradients that come back
+    through the picture are exactly 0.
     Differs: where no rank has a picture in a whole step, AdamW counts a step with gradient 0 for tower and projector,
     which it leaves alone without shards.
     """

@@ -1,4 +1,4 @@
-"""OUT/skipped.jsonl: the rows that could not be read while a model trained, each of them once."""
+"""OUT/skipped.jsonl: the rows that could not be read while a model trained."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ _log = logging.getLogger("phantrol")
 
 
 class SkippedRows:
-    """Writes {"stage", "step", "row"} for each row that is new, and says it on the terminal.
+    """Writes {"stage", "step", "row"} for each row that is new to this process, and says it on the terminal.
 
     path  the file, which is made at the first row;  stage  the name of the stage
+    Several ranks may write the same row, each once.
     """
 
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
+        self.known: set[str] | None = None  # the file is read once, before the first row is added to it
 
     def add(self, rows: Iterable[str], step: int) -> None:
         """Note rows that were left out in a step, unless they were noted before."""
-        rows = dict.fromkeys(rows)
-        known = read_skipped(self.path) if rows else []
         for row in rows:
-            if row not in known:
+            if self.known is None:
+                self.known = set(read_skipped(self.path))
+            if row not in self.known:
+                self.known.add(row)
                 _log.warning("row left out: %s", row)
                 with naming_a_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
                     line = {"stage": self.stage, "step": step, "row": row}
@@ -35,13 +38,13 @@ class SkippedRows:
 
 
 def read_skipped(path: Path) -> list[str]:
-    """Return the rows that were noted so far."""
+    """Return the rows that were noted so far, each once."""
     if not path.is_file():
         return []
-    rows = []
+    rows: dict[str, None] = {}
     for text in path.read_text("utf-8").splitlines():
         try:
-            rows.append(json.loads(text)["row"])
+            rows[json.loads(text)["row"]] = None
         except json.JSONDecodeError:  # a line that was being written when the run was killed
             continue
-    return rows
+    return list(rows)

@@ -11,7 +11,8 @@ from phantrol.training.recipe import Stage
 
 
 def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:
-    """Return the collator of a stage, which packs as far as the decoder's attention allows.
+    """Return the collator of a stage: it packs as far as the decoder's attention allows, and refuses longer rows than
+    the decoder was made for.
 
     Raises ValueError if the stage is to be packed and the attention takes no additive mask.
     """
@@ -23,4 +24,7 @@ def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:
             f"mask of packed rows; set stages.{stage.name}.pack=false"
         )
     window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
-    return Collator(processor, stage.loss.needs_pairs, stage.pack, model.dtype, window, stage.padding_free)
+    longest = getattr(text_config, "max_position_embeddings", None)
+    return Collator(
+        processor, stage.loss.needs_pairs, stage.pack, model.dtype, window, stage.padding_free, max_tokens=longest
+    )

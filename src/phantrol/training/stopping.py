@@ -64,4 +64,5 @@ class StopSignal(TrainerCallback):
 
 def leave_process_group(worker: int) -> None:
     """Keep a signal to the whole process group away from a worker: training still needs it to finish its step."""
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)

@@ -14,6 +14,8 @@ from phantrol.models.quantised import is_quantised
 _WRAPPERS = ("module.", "base_model.model.")  # of a distributed model, of a PEFT model
 
 _ADDED = ("*traversal_gate*", "*.phantom.*", "*lora_*")
+# what text alone never reaches; the last two are a partial LoRA's: PEFT's have an adapter's name in between
+_BEHIND_PICTURES = ("vision_tower.*", "projector.*", "positions.*", "*.lora_A.weight", "*.lora_B.weight")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Return whether a bare parameter name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def trained_behind_pictures(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that gradients reach, and only from rows with pictures."""
+    return [p for name, p in named_parameters(model) if p.requires_grad and matches(name, _BEHIND_PICTURES)]
 
 
 def vision_towers(model: nn.Module) -> list[nn.Module]:

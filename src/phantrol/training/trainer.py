@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,29 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
-from phantrol.models.feature_cache import FeatureCache, remember_features
 from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
 from phantrol.training.frozen_weights import held_in
 from phantrol.training.gate_statistics import GateStatistics
 from phantrol.training.held_out import HeldOutLoss, best_step
 from phantrol.training.meters import Meters
 from phantrol.training.optimiser import build_optimiser, lr_factor
-from phantrol.training.recipe import Recipe, Stage
+from phantrol.training.recipe import Recipe
 from phantrol.training.reference import Reference
 from phantrol.training.sharded_trainer import ShardedTrainer
 from phantrol.training.sharding import sharding_of
 from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.speed import Speed
 from phantrol.training.stage_collator import collator
+from phantrol.training.stage_features import give_feature_cache
 from phantrol.training.stopping import StopSignal, leave_process_group
-from phantrol.training.trainable import frozen_towers, train_only, vision_towers
+from phantrol.training.trainable import frozen_towers, train_only, trained_behind_pictures
 from phantrol.training.weights import is_peft, load_weights, save_weights
 from phantrol.training.workers import workers_for
 
 _METERS = "meters.json"
+_SHOWN = "micro-batches with pictures"
+# so long ranks wait for one that merges, checks checkpoints or downloads; torch gives them 10 minutes under NCCL
+RANKS_WAIT = timedelta(hours=4)
 
 
 class StageTrainer(ShardedTrainer):
@@ -61,6 +65,7 @@ class StageTrainer(ShardedTrainer):
         self.patterns = tuple(pattern for earlier in recipe.stages[: number + 1] for pattern in earlier.train)
         self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
+        self.behind_pictures = trained_behind_pictures(model) if is_in_group() and self.sharding is None else []
         if self.sharding is not None:
             self.sharding.check(model, stage)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
@@ -81,7 +86,7 @@ class StageTrainer(ShardedTrainer):
         self.reference = Reference(model) if stage.loss.needs_reference else None
         self.meters, self.speed = Meters(), Speed(getattr(torch, stage.precision))
         self.gates = GateStatistics(model, recipe.log_every_steps, stage.max_steps)
-        self.share, self.example_ids = 1.0, []
+        self.share, self.example_ids, self.has_pictures = 1.0, [], True
         self.writing_to: Path | None = None
 
     def train(self, resume_from_checkpoint: Path | None = None) -> bool:
@@ -129,17 +134,22 @@ class StageTrainer(ShardedTrainer):
         totals: Counter[str] = Counter()
         for batch in batches:
             self.skipped.add(batch.pop("skipped"), self.state.global_step + 1)
-            totals.update(self.stage.loss.count(batch))
+            totals.update(self.stage.loss.count(batch) | {_SHOWN: int("pixel_values" in batch)})
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(torch.tensor([totals[name] for name in sorted(totals)], device=device))
             totals = Counter(dict(zip(sorted(totals), counts.tolist(), strict=True)))
+        self.has_pictures = bool(totals.pop(_SHOWN))
         self.share, self.example_ids = 1 / (len(batches) * self.accelerator.num_processes), []
         self.speed.steps += 1
         return batches, dict(totals)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         with self.speed.training_on(inputs):
-            return super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        if not self.has_pictures:  # idle ones alone: what stands behind them stays where it is, as with one rank
+            for parameter in self.behind_pictures:
+                parameter.grad = None
+        return loss
 
     def compute_loss(
         self,
@@ -161,7 +171,7 @@ class StageTrainer(ShardedTrainer):
             self.meters.add(name, values)
         loss = output.loss * self.accelerator.num_processes  # gradients of ranks are averaged, shares are to be added
         if not loss.requires_grad:  # nothing that is trained took part, as in text alone for the projector
-            loss = loss + 0 * next(p for p in model.parameters() if p.requires_grad).sum()
+            loss = loss.detach().requires_grad_()  # touched here, a parameter would be reduced behind DDP's back
         return loss
 
     def add_reference(self, model: nn.Module, batch: dict[str, Any]) -> None:
@@ -235,7 +245,12 @@ class StageTrainer(ShardedTrainer):
 
 def process_state() -> PartialState:
     """Return which rank this process is; without an accelerator several ranks are found only if told so."""
-    return PartialState(cpu=torch.accelerator.current_accelerator() is None)
+    return PartialState(cpu=torch.accelerator.current_accelerator() is None, timeout=RANKS_WAIT)
+
+
+def is_in_group() -> bool:
+    """Return whether Trainer wraps models for DDP: torchrun makes a group of one rank too."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:
@@ -261,8 +276,7 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cache=getattr(model.config, "use_cache", True),  # Trainer writes it into the configuration that is saved
-        # a rank whose batch has no picture uses no projector; torchrun makes a group of one rank too
-        ddp_find_unused_parameters=torch.distributed.is_available() and torch.distributed.is_initialized(),
+        ddp_find_unused_parameters=is_in_group(),  # as an output head that word alignment never calls
     )
     if args.n_gpu > 1:
         args._n_gpu = 1  # without torchrun Trainer would split batches by torch's DataParallel, which cannot split ours
@@ -276,13 +290,3 @@ def set_gradient_checkpointing(model: nn.Module, wanted: bool) -> None:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         elif model.is_gradient_checkpointing:
             model.gradient_checkpointing_disable()
-
-
-def give_feature_cache(model: nn.Module, stage: Stage) -> None:
-    """Give the vision tower the stage's cache, or take away that of the stage before.
-
-    Raises ValueError if the tower is trained.
-    """
-    for tower in vision_towers(model):
-        cache = FeatureCache(stage.feature_cache, stage.feature_cache_gb * 1e9) if stage.feature_cache else None
-        remember_features(tower, cache)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from phantrol.data.broken import BrokenRow
+
 SINGLE, SEVERAL = "state.json", "dataset_dict.json"  # what lies in a folder of one data set, and of one with splits
 
 
@@ -30,7 +32,12 @@ class ArrowRows:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index : index + 1].to_pylist()[0]
+        """Return row `index` as a dict. Raises BrokenRow if it cannot be read."""
+        try:
+            return self._rows[index : index + 1].to_pylist()[0]
+        except (OSError, ValueError) as error:
+            reason = "bad-utf8" if isinstance(error, UnicodeDecodeError) else "wrong-type"
+            raise BrokenRow(reason, f"it cannot be read: {error}", self.where(index)) from None
 
     def line(self, index: int) -> None:
         return None

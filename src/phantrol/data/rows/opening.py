@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -14,7 +15,8 @@ from phantrol.data.rows.json_rows import JsonRows
 from phantrol.data.rows.parquet_rows import ParquetRows
 
 READERS = {".json": JsonRows, ".jsonl": JsonRows, ".ndjson": JsonRows, ".parquet": ParquetRows, ".pq": ParquetRows}
-NOT_ROWS = ("manifest.json", "dataset_info.json", "dataset_infos.json")  # what lies beside data and tells of it
+# what lies beside data and tells of it: manifests, and what `data check --fix` and `data triples` write beside theirs
+NOT_ROWS = re.compile(r"manifest\.json|dataset_infos?\.json|broken\.jsonl|.+\.(parquet|jsonl)\.(journal|failed)\.jsonl")
 _PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".tgz")
 
 
@@ -38,9 +40,9 @@ class RowsInTurn:
 
 def find_files(path: str | Path) -> list[Path]:
     """Return the files, and folders of `datasets`, that a path stands for: itself, what a pattern matches in order of
-    names, or all data files of a folder.
+    names, or all data files of a folder. Folders and patterns leave out what only tells of data (NOT_ROWS).
 
-    Raises ValueError if there is none, and for packed files.
+    Raises ValueError if there is none, and for packed files; those of a folder whose rows lie beside are left out.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -48,7 +50,8 @@ def find_files(path: str | Path) -> list[Path]:
     if path.is_file():
         _reader(path)
         return [path]
-    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if glob.has_magic(str(path)) else []
+    names = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    matches = [match for match in map(Path, names) if match.is_dir() or not NOT_ROWS.fullmatch(match.name)]
     if not matches:
         raise ValueError(f"no file {path}: expected {', '.join(READERS)}, a folder of such, or one of save_to_disk")
     return [file for match in matches for file in (_inside(match) if match.is_dir() else find_files(match))]
@@ -77,11 +80,17 @@ def _inside(folder: Path) -> list[Path]:
     if (folder / SEVERAL).is_file():
         splits = sorted(file.parent.name for file in folder.glob(f"*/{SINGLE}"))
         raise ValueError(f"{folder} holds the splits {', '.join(splits)}: name one, such as {folder / splits[0]}")
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in READERS and file.name not in NOT_ROWS and file.is_file()
-    )
+    files = sorted(file for file in folder.iterdir() if _is_data(file))
     if not files:
         raise ValueError(f"{folder} has no data in it: expected {', '.join(READERS)}, or what save_to_disk wrote")
     return files
+
+
+def _is_data(file: Path) -> bool:
+    is_packed = file.suffix.lower() in _PACKED
+    unpacked = file.with_suffix("") if is_packed else file
+    if unpacked.suffix.lower() not in READERS or NOT_ROWS.fullmatch(unpacked.name) or not file.is_file():
+        return False
+    if is_packed and not unpacked.exists():
+        _reader(file)  # says so: it would be left out silently
+    return not is_packed

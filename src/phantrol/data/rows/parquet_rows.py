@@ -7,19 +7,24 @@ random order, and each would cost a whole group.
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
 import tempfile
 from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from phantrol.data.broken import BrokenRow
+from phantrol.file_lock import lock_file
 
 GROUP_BYTES, GROUP_ROWS = 16 << 20, 1000  # of a row group: larger ones are written again as smaller ones
 ROWS_AT_ONCE = 64  # at most, of a row group that is written here
 KEPT_GROUPS = 2
+_log = logging.getLogger("phantrol")
 
 
 class ParquetRows:
@@ -86,7 +91,11 @@ def _group_ends(path: Path) -> np.ndarray:
 
 
 def _in_small_groups(path: Path) -> Path:
-    """Return the file, or what it was written to again because its row groups are too large."""
+    """Return the file, or what it was written to again because its row groups are too large.
+
+    One process writes it, and others that want it, such as the ranks of one machine, wait for that. Where it cannot be
+    written, the file is read as it is.
+    """
     metadata = open_parquet(path).metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if all(group.total_byte_size <= GROUP_BYTES and group.num_rows <= GROUP_ROWS for group in groups):
@@ -95,23 +104,36 @@ def _in_small_groups(path: Path) -> Path:
 
     state, folder = path.stat(), cache_folder() / "rows"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    again = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.parquet"
-    if not again.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        stale = list(folder.glob(f"{name}-*.parquet"))
-        _write_again(path, again)
-        for old in stale:
-            old.unlink(missing_ok=True)
+    again, lock = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.parquet", folder / f".{name}.lock"
+    try:
+        if not again.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with lock.open("w") as file:
+                lock_file(file, lock, patience_s=math.inf)
+                if not again.is_file():  # nobody wrote it while we waited
+                    _write_again(path, again, name)
+    except (OSError, ValueError) as error:  # no room, or a row group that cannot be read: its rows alone are broken
+        _warn_once(path, folder, str(error))
+        return path
     return again
 
 
-def _write_again(path: Path, again: Path) -> None:
+@lru_cache
+def _warn_once(path: Path, folder: Path, error: str) -> None:
+    slow = "its row groups are large, and reading rows of it is slow"
+    _log.warning("%s is not written again in small row groups in %s (%s): %s", path, folder, error, slow)
+
+
+def _write_again(path: Path, again: Path, name: str) -> None:
+    """Write it, and remove what was written of the file as it was before, or not to its end."""
     from pyarrow import parquet
 
+    for cut_off in again.parent.glob(f"{name}-*.writing"):
+        cut_off.unlink(missing_ok=True)
     source = open_parquet(path)
     total_bytes = sum(source.metadata.row_group(i).total_byte_size for i in range(source.metadata.num_row_groups))
     rows_at_once = max(1, min(ROWS_AT_ONCE, GROUP_BYTES * source.metadata.num_rows // max(1, total_bytes)))
-    descriptor, beside = tempfile.mkstemp(suffix=".writing", dir=again.parent)
+    descriptor, beside = tempfile.mkstemp(prefix=f"{name}-", suffix=".writing", dir=again.parent)
     os.close(descriptor)
     try:
         with parquet.ParquetWriter(beside, source.schema_arrow, compression="lz4", use_dictionary=False) as writer:
@@ -120,3 +142,6 @@ def _write_again(path: Path, again: Path) -> None:
         os.replace(beside, again)
     finally:
         Path(beside).unlink(missing_ok=True)
+    for old in again.parent.glob(f"{name}-*.parquet"):
+        if old != again:
+            old.unlink(missing_ok=True)

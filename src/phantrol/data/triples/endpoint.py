@@ -103,7 +103,7 @@ class Asker:
         self._client = openai.OpenAI(api_key=key or "none", **options)
 
     def ask(self, chat: Sequence[Mapping[str, Any]], temperature: float | None = None) -> dict[str, Any]:
-        """Return {text, tokens_in, tokens_out}.
+        """Return {text, tokens_in, tokens_out}; both are 0 if the endpoint does not count them.
 
         Raises RefusedRequest if this request fails for good, and ValueError if every other one would too.
         """
@@ -140,12 +140,9 @@ class Asker:
 def _read(done: Any) -> dict[str, Any]:
     if not getattr(done, "choices", None):  # a reply that does not say it is JSON, and is none, comes as its text
         raise RefusedRequest("a reply without an answer")
-    text, usage = done.choices[0].message.content or "", done.usage
-    return {
-        "text": text,
-        "tokens_in": usage.prompt_tokens if usage else 0,
-        "tokens_out": usage.completion_tokens if usage else 0,
-    }
+    counts = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens"}  # of servers, some send none, or nulls
+    counted = {name: getattr(done.usage, theirs, None) or 0 for name, theirs in counts.items()}
+    return {"text": done.choices[0].message.content or "", **counted}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -22,12 +22,16 @@ Tell = Callable[[int, int], None]
 
 @dataclass
 class Usage:
-    """What one role used, over all runs that share a journal: requests, tokens, and what they cost."""
+    """What one role used, over all runs that share a journal: requests, tokens, and what they cost.
+
+    uncounted  requests that the endpoint told no tokens of: tokens and cost are then lower bounds
+    """
 
     requests: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = 0.0
+    uncounted: int = 0
 
 
 @dataclass
@@ -152,6 +156,8 @@ def _count(journal: Journal, endpoints: dict[str, Endpoint]) -> dict[str, Usage]
         used.requests += 1
         used.tokens_in += reply["tokens_in"]
         used.tokens_out += reply["tokens_out"]
+        is_counted = reply["tokens_in"] and (reply["tokens_out"] or not reply["text"])  # no prompt has no tokens
+        used.uncounted += not is_counted
     for role, endpoint in endpoints.items():
         usage[role].cost = endpoint.cost(usage[role].tokens_in, usage[role].tokens_out)
     return usage

@@ -11,10 +11,12 @@ const client = new Client();
 let turns = []; // {role, content} as the server takes them
 let waiting = []; // pictures for the next question
 let running = null; // the AbortController of the answer that is being written
+let reading = null; // while chosen pictures are read: a promise of whether all of them could be
 
 // --- asking -----------------------------------------------------------------------------------------------------
 
 async function ask() {
+  while (reading) if (!(await reading)) return; // the question waits for its pictures
   const text = question.value.trim();
   if (running || !text) return;
   const pictures = waiting;
@@ -46,9 +48,10 @@ async function ask() {
       keepAtEnd();
     }
   } catch (error) {
-    if (error.name !== "AbortError") {
-      takeBack(error, text, pictures, said ? [] : [shown, answer.box]);
-      if (!said) return;
+    if (error.name !== "AbortError") showProblem(error);
+    if (!said) {
+      takeBack(text, pictures, [shown, answer.box]);
+      return;
     }
     stopped = true;
   } finally {
@@ -56,7 +59,7 @@ async function ask() {
     setBusy(false);
     answer.box.removeAttribute("aria-busy");
   }
-  if (said) turns = [...prompt, { role: "assistant", content: said }];
+  turns = [...prompt, { role: "assistant", content: said }];
   finish(answer, prompt, remark(usage, cut, stopped));
 }
 
@@ -66,14 +69,13 @@ function options() {
 }
 
 // A question that came to nothing goes back where it was typed, pictures and all.
-function takeBack(error, text, pictures, boxes) {
-  showProblem(error);
-  if (!boxes.length) return;
+function takeBack(text, pictures, boxes) {
   for (const box of boxes) box.remove();
-  if (!question.value) question.value = text;
+  question.value = [text, question.value].filter(Boolean).join("\n");
   waiting = [...pictures, ...waiting];
   showWaiting();
   fitQuestion();
+  find("status").textContent = "The question is back in its field.";
   find("welcome").hidden = log.childElementCount > 0;
 }
 
@@ -134,7 +136,7 @@ async function lookInside(box, look, prompt) {
   } finally {
     look.disabled = false;
     look.textContent = "Look inside";
-    look.focus();
+    if (document.activeElement === document.body) look.focus(); // where it was, unless it was taken elsewhere
   }
 }
 
@@ -198,17 +200,29 @@ function fitQuestion() {
 
 // --- what a person does -----------------------------------------------------------------------------------------
 
-async function addPictures(files) {
+function addPictures(files) {
+  const read = Promise.all([reading, readPictures(files)]).then((all) => !all.includes(false));
+  reading = read;
+  read.then(() => {
+    if (reading === read) reading = null;
+  });
+}
+
+// Returns whether all of them could be read.
+async function readPictures(files) {
+  let all = true;
   for (const file of files) {
     try {
       waiting.push(await readPicture(file));
       find("problem").hidden = true;
     } catch (error) {
+      all = false;
       showProblem(error);
     }
   }
   showWaiting();
   question.focus();
+  return all;
 }
 
 find("composer").addEventListener("submit", (event) => {
