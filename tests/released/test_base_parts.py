@@ -67,7 +67,7 @@ def test_what_is_another_model_is_refused_and_leaves_nothing(internlm2, change, 
     save_file(tensors, internlm2 / "model.safetensors")
     with pytest.raises(ValueError, match=said):
         BasePart(str(internlm2), "internlm2").folder()
-    assert not any((tmp_path / "cache").glob("*stock*"))
+    assert not any((tmp_path / "cache").glob("[!.]*stock*"))
 
 
 def test_internvit_becomes_the_stock_class(tmp_path):
