@@ -1,6 +1,8 @@
 """What the methods cost on an accelerator, and how near to its limits they come: one command, no download.
 
     python scripts/bench_gpu.py --json runs/gpu.json
+    python scripts/bench_gpu.py --json runs/compiled.json --shapes 0.5B --layers 4 --dtype float32 --batches 1 \
+        --works decode,decode_compiled --prompt 512
 
 Random weights in bfloat16 of InternLM2-1.8B's and 7B's shapes, batches of 1 and 32, prompts of 2,048 tokens; each
 method in turn with the plain backbone, medians. Rows are as of `phantrol bench`, named SHAPE.bBATCH.METHOD.WORK, with
@@ -9,10 +11,13 @@ share        decode: bytes of weights (once for each pass) and of the cache, ove
              prefill, train_step: products, without those that checkpointing repeats, over the time, as a share of the
              matrix throughput
 plain_share  the same of the plain backbone
+off          decode_compiled: how far the logits of a compiled step are from those of the whole text read at once, not
+             compiled, as a share of the largest logit; {"plain", "ours"}
 
 The limits are given, or measured: by a copy of 1 GiB, and by the name of a GPU or else a large product. `decode` is
-eager, `decode_compiled` has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs. A row that
-does not fit says so.
+eager, `decode_compiled` has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs on a GPU and
+C++ on a CPU, where there must be a compiler. Without an accelerator: one thread, CPU seconds. A row that does not fit
+says so.
 """
 
 from __future__ import annotations
@@ -39,6 +44,14 @@ from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.flops import FlopCounter, peak_flops
 
 SHAPES = {
+    "0.5B": dict(
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        vocab_size=8192,  # as `phantrol bench` has it
+    ),
     "1.8B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=16),
     "7B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32),
     "tiny": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=16, vocab_size=256),
@@ -54,6 +67,7 @@ def methods(layers: int) -> dict[str, tuple[Any, ...]]:
         "trol_all": (TrolConfig(gate_bias=0.0),),
         "trol_budget": (dataclasses.replace(trol, skip=skip),),
         "phantom": (phantom,),
+        "phantom_drop": (dataclasses.replace(phantom, logits="drop"),),
         "both": (trol, phantom),
     }
 
@@ -66,10 +80,25 @@ class Limits:
     flop_s: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """run  returns the seconds of one run;  amount  bytes or products that it needs;  limit  how many fit a second
+
+    off  see `off` of a row
+    """
+
+    run: Callable[[], float]
+    amount: float
+    limit: float
+    off: float | None = None
+
+
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--shapes", default="1.8B,7B")
+    parser.add_argument("--layers", type=int, help="fewer of them; by default all of the shape")
+    parser.add_argument("--methods", default=",".join(methods(1)))
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--prompt", type=int, default=2048, help="tokens")
@@ -81,14 +110,20 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--tflop-s", type=float, help="matrix throughput; by default measured")
     chosen = parser.parse_args(arguments)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     dtype = getattr(torch, chosen.dtype)
     measured = measure_limits(device, dtype) if not (chosen.gb_s and chosen.tflop_s) else Limits(0, 0)
     limits = Limits((chosen.gb_s or 0) * 1e9 or measured.bytes_s, (chosen.tflop_s or 0) * 1e12 or measured.flop_s)
     rows: list[dict[str, Any]] = []
     where = machine(torch.get_num_threads()) | {"device": device_name(device), "dtype": chosen.dtype}
     for shape in chosen.shapes.split(","):
-        for method, configs in methods(SHAPES[shape]["num_hidden_layers"]).items():
-            sides = {"plain": build(shape, (), dtype, device), "ours": build(shape, configs, dtype, device)}
+        layers = chosen.layers or SHAPES[shape]["num_hidden_layers"]
+        for method in chosen.methods.split(","):
+            configs = methods(layers)[method]
+            sides = {
+                name: build(shape, grafts, dtype, device, layers) for name, grafts in (("plain", ()), ("ours", configs))
+            }
             for batch in map(int, chosen.batches.split(",")):
                 for work in chosen.works.split(","):
                     rows_of = min(batch, chosen.train_batch) if work == "train_step" else batch
@@ -103,8 +138,11 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def build(shape: str, configs: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def build(
+    shape: str, configs: tuple[Any, ...], dtype: torch.dtype, device: torch.device, layers: int | None = None
+) -> PreTrainedModel:
     sizes = dict(vocab_size=92544, num_key_value_heads=8, max_position_embeddings=8192) | SHAPES[shape]
+    sizes["num_hidden_layers"] = layers or sizes["num_hidden_layers"]
     torch.manual_seed(0)
     with torch.device(device):
         return graft(AutoModelForCausalLM.from_config(LlamaConfig(**sizes), dtype=dtype), configs).eval()
@@ -114,15 +152,17 @@ def measure(sides: dict[str, PreTrainedModel], work: str, batch: int, chosen: An
     """Return ratio, medians and shares of one work; {"error"} where it does not fit."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     shares: dict[str, float] = {}
-    ready: dict[str, Callable[[], float]] = {}
+    off: dict[str, float] = {}
+    ready: dict[str, Ready] = {}
     try:
         for side, model in sides.items():
-            ready[side], amount, limit = prepare(model, work, batch, chosen, limits)
-            shares[side] = amount / limit
-            ready[side]()
+            ready[side] = prepare(model, work, batch, chosen, limits)
+            shares[side] = ready[side].amount / ready[side].limit
+            off |= {} if ready[side].off is None else {side: ready[side].off}
+            ready[side].run()
         for run in range(chosen.runs):
             for side in sides if run % 2 else reversed(sides):
-                seconds[side].append(ready[side]())
+                seconds[side].append(ready[side].run())
     except torch.OutOfMemoryError as error:
         return {"error": str(error).splitlines()[0]}
     finally:
@@ -138,13 +178,11 @@ def measure(sides: dict[str, PreTrainedModel], work: str, batch: int, chosen: An
         "ratio": statistics.median(ratios), "ours": ours, "plain": plain,
         "unit": "s/token" if work.startswith("decode") else "s", "runs": chosen.runs,
         "share": shares["ours"] / ours, "plain_share": shares["plain"] / plain,
-    }  # fmt: skip
+    } | ({"off": off} if off else {})  # fmt: skip
 
 
-def prepare(
-    model: PreTrainedModel, work: str, batch: int, chosen: Any, limits: Limits
-) -> tuple[Callable[[], float], float, float]:
-    """Return what gives the seconds of a run, the bytes or products that it needs, and how many a second there are."""
+def prepare(model: PreTrainedModel, work: str, batch: int, chosen: Any, limits: Limits) -> Ready:
+    """Return a work of one side, which has not run yet but for what must be done before."""
     device = model.device
     prompt = torch.arange(chosen.prompt, device=device).expand(batch, -1) % (model.config.vocab_size - 16) + 16
     known = {"prompt_length": chosen.prompt} if grafted_modifiers(model) else {}
@@ -155,14 +193,14 @@ def prepare(
             model(prompt, labels=prompt, use_cache=False).loss.backward()
             model.zero_grad(set_to_none=True)
 
-        return lambda: timed(step, device), count_flops(step), limits.flop_s
+        return Ready(lambda: timed(step, device), count_flops(step), limits.flop_s)
     if work == "prefill":
 
         @torch.no_grad()
         def read() -> None:
             model(prompt, past_key_values=DynamicCache(config=model.config), logits_to_keep=1, **known)
 
-        return lambda: timed(read, device), count_flops(read), limits.flop_s
+        return Ready(lambda: timed(read, device), count_flops(read), limits.flop_s)
     compiled = work == "decode_compiled"
     length = chosen.prompt + chosen.tokens * (chosen.runs + 2)
     cache = StaticCache(model.config, max_cache_len=length) if compiled else DynamicCache(config=model.config)
@@ -177,8 +215,15 @@ def prepare(
             forward(token, past_key_values=cache, position_ids=place)
             place.add_(1)
 
+    off = None
+    if compiled:
+        with torch.no_grad():
+            step = forward(token, past_key_values=cache, position_ids=place).logits
+            whole = model(torch.cat([prompt, token], dim=1), use_cache=False, logits_to_keep=1, **known).logits
+        off = float((step - whole).abs().max() / whole.abs().max())
+        place.add_(1)
     bytes_a_token = weight_bytes(model) + cache_bytes(cache)
-    return lambda: timed(answer, device) / chosen.tokens, bytes_a_token, limits.bytes_s
+    return Ready(lambda: timed(answer, device) / chosen.tokens, bytes_a_token, limits.bytes_s, off)
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
@@ -209,12 +254,14 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    if device.type == "cpu":  # which others may be using too
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    torch.accelerator.synchronize()
     start = time.perf_counter()
     work()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    torch.accelerator.synchronize()
     return time.perf_counter() - start
 
 

@@ -2,9 +2,11 @@
 
     phantrol train scripts/budget_recipe.py --out runs/budget
     python scripts/measure_budget.py runs/budget/final --out runs/budget/curve
+    python scripts/measure_budget.py models/smollm2 --out runs/smollm2 --limit 50 --scenes shapes,sprites \
+        --tasks count,left_right,objects,colour_several
 
 Each point is the mean score over the tasks of the same held-out questions. Cost is passes of all layers, the plain
-decoder being 1. What is left out:
+decoder being 1; where tokens are chosen, as many as were kept when the questions were answered. What is left out:
 
 layers         those that move tokens least, as `phantrol calibrate` chooses; `by w` takes the least mean w instead
 random layers  as many, drawn at random, the mean of several draws: the control of the choice of layers
@@ -19,8 +21,9 @@ import argparse
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
@@ -46,22 +49,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.png")
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--scenes", default="shapes", help="kinds of pictures: sprites for tasks about things")
     parser.add_argument("--limit", type=int, default=100, help="questions a task")
     parser.add_argument("--draws", type=int, default=3, help="of the controls")
     parser.add_argument("--examples", type=int, default=100, help="pictures to calibrate on")
     chosen = parser.parse_args()
-    engine = Engine.open(chosen.model)
-    found = measure(engine, chosen.limit, chosen.draws, chosen.examples)
+    tasks, scenes = (tuple(names.split(",")) for names in (chosen.tasks, chosen.scenes))
+    benchmark = PrimerBenchmark(tasks=tasks, scenes=scenes, sprites=64)
+    found = measure(Engine.open(chosen.model), benchmark, chosen.limit, chosen.draws, chosen.examples)
     write(chosen.out.with_suffix(".json"), json.dumps({"model": chosen.model, **found}, indent=1) + "\n")
     draw(found["points"], chosen.out.with_suffix(".png"))
 
 
-def measure(engine: Engine, limit: int, draws: int, examples: int) -> dict[str, Any]:
-    """Return {"questions", "points": {curve: [{"cost", "score"}, ...]}, "layers": what the gates said}."""
-    decoder, benchmark = engine.model.get_decoder(), PrimerBenchmark(tasks=TASKS, scenes=("shapes",), sprites=64)
-    groups = open_groups("primer", [f"tasks={','.join(TASKS)}", "scenes=shapes", "sprites=64"], None, examples)
-    said = calibrate(engine.model, engine.processor, groups, budget=2).recording
-    rows = benchmark.rows("val", limit, seed=1)
+def measure(engine: Engine, benchmark: PrimerBenchmark, limit: int, draws: int, examples: int) -> dict[str, Any]:
+    """Return {"tasks", "questions", "points": {curve: [{"cost", "score"}, ...]}, "layers": what the gates said}."""
+    decoder, rows = engine.model.get_decoder(), benchmark.rows("val", limit, seed=1)
+    options = [f"tasks={','.join(benchmark.tasks)}", f"sprites={benchmark.sprites}"]
+    options += [f"scenes={','.join(benchmark.scenes)}", f"size_px={benchmark.size_px}"]
+    groups = open_groups("primer", options, None, examples)
+    found = calibrate(engine.model, engine.processor, groups, budget=1e9)
+    said = found.recording
+    step = (found.cost - 1) / len(said.layers)  # what each layer adds
 
     def score(note: str) -> float:
         answers = engine.answer_batch([row.chat for row in rows], benchmark.max_new_tokens, batch_size=100)
@@ -69,53 +78,54 @@ def measure(engine: Engine, limit: int, draws: int, examples: int) -> dict[str, 
         print(f"{note}: {value:.4f}", flush=True)
         return value
 
-    size = len(decoder.layers)
+    @cache  # the curves share what lies at their ends, and more
+    def keeping(kept: frozenset[int]) -> float:
+        skip_traversal(decoder, set(said.layers) - kept)
+        return score(f"layers {sorted(kept)}")
+
     points: dict[str, list[dict[str, float]]] = {curve: [] for curve in COLOURS}
     orders = {"layers": _ranked(said.layers, said.moved), "by w": _ranked(said.layers, said.ratios)}
     largest = said.ratios.flatten().sort(descending=True).values
     for kept in range(len(said.layers) + 1):
-        cost, scores = 1 + kept / size, {}
-        for curve, order in orders.items():
-            skip_traversal(decoder, order[kept:])
-            scores[curve] = score(f"{curve} {sorted(order[:kept])}")
-        subsets = [random.Random(draw).sample(said.layers, kept) for draw in range(draws)]
-        scores["random layers"] = mean(_score_of(decoder, said.layers, subset, score) for subset in subsets)
+        chosen = {curve: [order[:kept]] for curve, order in orders.items()}
+        chosen["random layers"] = [random.Random(draw).sample(said.layers, kept) for draw in range(draws)]
+        for curve, subsets in chosen.items():
+            value = mean(keeping(frozenset(subset)) for subset in subsets)
+            points[curve].append({"cost": 1 + kept * step, "score": value})
         skip_traversal(decoder, ())
-        least = largest[kept * said.ratios.shape[1] - 1] if kept else torch.inf
-        with only(traversing_gates(decoder).values(), float(least), shuffle=False):
-            scores["tokens"] = score(f"tokens with w > {least:.3g}")
-        with only(traversing_gates(decoder).values(), float(least), shuffle=True):
-            scores["shuffled"] = score("shuffled")
-        for curve, value in scores.items():
-            points[curve].append({"cost": cost, "score": value})
+        least = float(largest[kept * said.ratios.shape[1] - 1]) if kept else torch.inf
+        for curve, shuffle in (("tokens", False), ("shuffled", True)):
+            with only(traversing_gates(decoder).values(), least, shuffle) as counted:
+                value = score(f"{curve}, w >= {least:.3g}")
+            share = counted["kept"] / counted["all"]
+            points[curve].append({"cost": 1 + share * len(said.layers) * step, "score": value})
     layers = [
         {"layer": layer, "moved": float(moved.mean()), "ratio": float(ratio.mean())}
         for layer, moved, ratio in zip(said.layers, said.moved, said.ratios, strict=True)
     ]
-    return {"questions": len(rows), "points": points, "layers": layers}
+    return {"tasks": list(benchmark.tasks), "questions": len(rows), "points": points, "layers": layers}
 
 
 def _ranked(layers: Sequence[int], said: Tensor) -> list[int]:
     return [layers[i] for i in said.mean(dim=1).argsort(descending=True, stable=True).tolist()]
 
 
-def _score_of(decoder: Any, layers: Sequence[int], kept: Sequence[int], score: Callable[[str], float]) -> float:
-    skip_traversal(decoder, set(layers) - set(kept))
-    return score(f"random {sorted(kept)}")
-
-
 @contextmanager
-def only(gates: Any, least: float, shuffle: bool) -> Iterator[None]:
-    """Close the gates for tokens whose w is below `least`, or for as many other tokens of the same pass."""
-    generator = torch.Generator().manual_seed(0)
+def only(gates: Any, least: float, shuffle: bool) -> Iterator[dict[str, int]]:
+    """Close the gates for tokens whose w is below `least`, or for as many other tokens of the same pass.
+
+    Yields {"kept", "all"}, how many tokens the gates were asked about, those before a row of a batch included.
+    """
+    generator, counted = torch.Generator().manual_seed(0), {"kept": 0, "all": 0}
 
     def close(gate: Any, args: Any, ratio: Tensor) -> Tensor:
         kept = ratio >= least
+        counted["kept"], counted["all"] = counted["kept"] + int(kept.sum()), counted["all"] + kept.numel()
         return ratio * (kept[:, torch.randperm(kept.shape[1], generator=generator)] if shuffle else kept)
 
     hooks = [gate.register_forward_hook(close) for gate in dict.fromkeys(gates)]
     try:
-        yield
+        yield counted
     finally:
         for hook in hooks:
             hook.remove()
@@ -127,17 +137,19 @@ def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
     canvas = Canvas(left + width + 130, top + height + 50)
     values = [point["score"] for curve in points.values() for point in curve]
     low, high = min(values), max(max(values), min(values) + 0.01)
+    whole = max(point["cost"] for curve in points.values() for point in curve) - 1
 
     def place(point: dict[str, float]) -> tuple[float, float]:
-        return left + (point["cost"] - 1) * width, top + height - (point["score"] - low) / (high - low) * height
+        x, y = (point["cost"] - 1) / whole, (point["score"] - low) / (high - low)
+        return left + x * width, top + height - y * height
 
     canvas.text(left, 12, "Primer, mean of the tasks, over passes of all layers", INK, 16)
     for step in range(5):
-        value, cost = low + step * (high - low) / 4, 1 + step / 4
+        value, cost = low + step * (high - low) / 4, 1 + step * whole / 4
         (x, y) = place({"cost": cost, "score": value})
         canvas.line(left, y, left + width, y, LINE)
         canvas.text(left - 6, y - 7, f"{100 * value:.1f}", MUTED, 12, "right")
-        canvas.text(x, top + height + 6, f"{cost:g}", MUTED, 12, "middle")
+        canvas.text(x, top + height + 6, f"{cost:.3g}", MUTED, 12, "middle")
     for row, (name, curve) in enumerate(points.items()):
         for one, other in pairwise(curve):
             canvas.line(*place(one), *place(other), COLOURS[name], 2)

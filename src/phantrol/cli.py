@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -233,18 +234,24 @@ def main() -> None:
         _complain("stopped", 130)
     except BrokenPipeError:
         code = 0
-    except OSError as error:
-        reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
-        if error.errno not in reasons:
-            raise
-        _complain(f"{reasons[error.errno]}: {error.filename or error}; nothing half-written was kept")
     except ValueError as error:
         _complain(str(error))
     except Exception as error:
+        if reason := _reason_of_the_disk(error):
+            name = getattr(error, "filename", None) or error
+            _complain(f"{reason}: {name}; nothing half-written was kept")
         if not hasattr(error, "format_message"):  # click's own complaints: an unknown verb, flag or value
             raise
         _complain(f"{error.format_message()} Try: phantrol --help")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reason_of_the_disk(error: Exception) -> str | None:
+    """Why a file could not be written, if that is why; safetensors says the number of the fault in words alone."""
+    reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
+    reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is expected")
+    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return reasons.get(int(told[1]) if told else getattr(error, "errno", None))
 
 
 def _complain(message: str, code: int = 2) -> None:

@@ -47,7 +47,7 @@ def test_every_row_is_measured_and_written(small: Any, tmp_path: Path, capsys: p
     shown = capsys.readouterr().out
     assert all(name in shown for name in CASES)
     assert torch.get_num_threads() == threads, "the caller's threads are given back"
-    assert not list((tmp_path / "new").glob("*.partial"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["bench.json"]
 
 
 def test_what_was_measured_is_kept_when_the_rest_is_stopped(small: Any, tmp_path: Path, monkeypatch):
@@ -143,6 +143,15 @@ def test_cache_bytes_counts_every_layer():
     past = DynamicCache()
     past.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 8), 0)
     assert timing.cache_bytes(past) == 4 * (24 + 48)
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "measure", None)
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path / "file" / "bench.json", "is no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(ValueError, match=words):
+            run.bench(["phantom.prefill"], runs=1, json_path=path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_unknown_row_and_no_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

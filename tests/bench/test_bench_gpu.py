@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,30 +13,46 @@ import torch
 from phantrol.find import import_file
 
 script = import_file(Path(__file__).parents[2] / "scripts" / "bench_gpu.py")
+BUILD = script.build
 SMALL = ["--shapes", "tiny", "--batches", "1,2", "--prompt", "12", "--tokens", "2", "--runs", "1", "--dtype", "float32"]
 
 
 def test_all_methods_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    compiling = torch.compile
+    compiling, built = torch.compile, []
     monkeypatch.setattr(torch, "compile", lambda model, mode, **options: compiling(model, backend="eager", **options))
-    monkeypatch.setattr(
-        script, "methods", lambda layers: {k: v for k, v in METHODS(layers).items() if k in ("trol_prompt", "both")}
-    )
-    rows = script.main([*SMALL, "--train-batch", "1", "--json", str(tmp_path / "new" / "gpu.json")])
+    monkeypatch.setattr(script, "build", lambda *given: (built.append(BUILD(*given)), built[-1])[1])
+    words = [*SMALL, "--layers", "2", "--methods", "trol_prompt,both", "--train-batch", "1"]
+    rows = script.main([*words, "--json", str(tmp_path / "new" / "gpu.json")])
     found = json.loads((tmp_path / "new" / "gpu.json").read_text())
     assert found["rows"] == rows and found["machine"]["device"] == "cpu" and found["machine"]["dtype"] == "float32"
+    assert [len(model.get_decoder().layers) for model in built] == [2] * 4
     works = [f"b{batch}.{{}}.{work}" for batch in (1, 2) for work in script.WORKS[:3]] + ["b1.{}.train_step"]
     expected = {f"tiny.{work.format(method)}" for method in ("trol_prompt", "both") for work in works}
     assert {row["name"] for row in rows} == expected and len(rows) == len(expected)
     assert all(min(row[key] for key in ("ratio", "ours", "plain", "share", "plain_share")) > 0 for row in rows)
+    off = {row["name"]: row["off"] for row in rows if "off" in row}
+    assert set(off) == {name for name in expected if name.endswith("decode_compiled")}
+    assert all(set(sides) == {"plain", "ours"} and max(sides.values()) < 1e-5 for sides in off.values())
 
 
-METHODS = script.methods
+def test_a_compiled_step_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch):
+    """Such as one that takes its token for a later one."""
+    chosen = SimpleNamespace(prompt=12, tokens=2, runs=1)
+    model = script.build("tiny", script.methods(4)["both"], torch.float32, torch.device("cpu"))
+
+    def off(shift: int) -> float:
+        def compiled(model: Any, **_: Any) -> Any:
+            return lambda token, position_ids, **rest: model(token, position_ids=position_ids + shift, **rest)
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        return script.prepare(model, "decode_compiled", 1, chosen, script.Limits(1, 1)).off
+
+    assert off(0) < 1e-5 < 1e-4 < off(3)
 
 
 def test_what_a_token_reads():
     """A layer's weights once for each pass over an answer; of a prompt's traversal nothing is left but its gate."""
-    configs = METHODS(4)
+    configs = script.methods(4)
     assert configs["trol_budget"][0].skip == (1, 2, 3)
     device, sizes = torch.device("cpu"), {}
     for name in ("trol_prompt", "trol_all"):

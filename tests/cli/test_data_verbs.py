@@ -64,6 +64,18 @@ def test_mistakes_are_one_line_and_leave_nothing(empty, phantrol, args, words):
     assert list(empty.iterdir()) == []
 
 
+def test_a_file_where_a_folder_is_expected(empty, phantrol):
+    (empty / "file.txt").write_text("mine")
+    for args in (
+        ["preview", "--out", "file.txt/a.png", "--family", "count"],
+        ["export", "file.txt/out", "--task", "count"],
+    ):
+        done = phantrol("data", *args, "--count", 1, "--size", 64)
+        assert done.code == 2 and "a folder is expected: file.txt" in done.error, (done.out, done.error)
+        assert len(done.error.splitlines()) == 1
+    assert (empty / "file.txt").read_text() == "mine" and len(list(empty.iterdir())) == 1
+
+
 def test_a_manifest_of_another_version(empty, phantrol):
     assert phantrol("data", "export", "out", "--task", "shape", "--count", 2, "--size", 64).code == 0
     path = empty / "out" / "manifest.json"

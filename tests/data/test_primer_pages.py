@@ -196,6 +196,24 @@ def test_the_checkers_see_a_lie(drawn):
     assert lies > 0.8 * total > 80
 
 
+def test_all_ways_are_as_long_as_the_answer_says():
+    """Where a short cut leads past a node, "how many steps" has two answers."""
+    short_cuts, asked = 0, Counter()
+    for i in range(300):
+        one = sample("train", "diagrams", i, PX, Curriculum({"diagram_steps": 1}, questions=1, captions=False))
+        (turn,), diagram = one.turns, one.scene
+        start, end = (diagram.names.index(word) for word in re.findall("|".join(diagram.names), turn.question))
+        ways, lengths = [(start,)], set()
+        while ways:
+            way = ways.pop()
+            lengths |= {len(way) - 1} if way[-1] == end else set()
+            ways += [(*way, b) for a, b in diagram.edges if a == way[-1] and b not in way and a != end]
+        assert lengths == {int(turn.answer)}, (turn, diagram)
+        short_cuts += diagram.form == "flow" and len(diagram.edges) == len(diagram.names)
+        asked[turn.answer] += 1
+    assert short_cuts > 5 and min(asked.values()) > 70
+
+
 def test_each_form_of_picture_is_drawn(drawn):
     forms = Counter((one.scene.kind, getattr(one.scene, "form", "")) for one in drawn["train"])
     expected = {

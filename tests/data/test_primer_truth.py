@@ -20,6 +20,8 @@ COLOUR, SHAPE = "|".join(COLOURS), "|".join(SHAPES)
 NOUN = rf"\b(?:(?:{COLOUR}) (?:{SHAPE})|{'|'.join(SPRITES)})\b"
 OBJECTS = ("shapes", "sprites")
 CURRICULUM = Curriculum(scenes=OBJECTS)
+BESIDE = Curriculum({"beside": 1}, questions=1, captions=False, scenes=OBJECTS)
+SIDES = {"left": ("x", -1), "right": ("x", 1), "above": ("y", -1), "below": ("y", 1)}
 FREE = ("captions", "false_premise", "explain_relation", "explain_size", "explain_count")
 PLURAL = {"circles": "circle", "squares": "square", "triangles": "triangle", "stars": "star", "crosses": "cross",
           "hearts": "heart"}  # fmt: skip
@@ -264,6 +266,16 @@ def test_objects_lie_in_the_picture_and_do_not_overlap(drawn, split):
                 apart = max(abs(thing.x - other.x), abs(thing.y - other.y))
                 assert apart > thing.radius + other.radius
         assert list(things) == sorted(things, key=lambda thing: thing.x)
+
+
+def test_what_is_asked_for_beside_a_thing_is_clearly_there_and_nothing_else_nearly():
+    for split, apart in (("train", 0.14), ("test_hard", 0.098)):
+        for i in range(100):
+            (turn,), things = (one := sample(split, "spatial", i, curriculum=BESIDE)).turns, one.scene.things
+            (place,) = (thing for thing in things if re.findall(NOUN, turn.question)[-1] == thing.noun)
+            axis, sign = SIDES[re.search("left|right|above|below", turn.question)[0]]
+            far = {t.noun: sign * (getattr(t, axis) - getattr(place, axis)) for t in things if t is not place}
+            assert far.pop(turn.answer) >= apart - 1e-9 and all(other <= -0.06 for other in far.values()), turn
 
 
 @pytest.mark.parametrize("style", ["plain", "sketch"])

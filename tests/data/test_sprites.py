@@ -15,7 +15,16 @@ from phantrol.data.primer import fonts as font_module
 from phantrol.data.primer import sample
 from phantrol.data.primer.curriculum import Curriculum, work_out
 from phantrol.data.primer.fonts import CHARACTERS, fonts, load_font
-from phantrol.data.primer.sprite_names import CODE_POINT, CORE, COUNTED_BY, KIND_OF, SPRITES, SPRITES_BY_KIND, UNCOUNTED
+from phantrol.data.primer.sprite_names import (
+    ALSO_CALLED,
+    CODE_POINT,
+    CORE,
+    COUNTED_BY,
+    KIND_OF,
+    SPRITES,
+    SPRITES_BY_KIND,
+    UNCOUNTED,
+)
 from phantrol.data.primer.sprite_packs import BUNDLED, find_pack
 from phantrol.data.primer.sprites import CELL_PX, COLUMNS, SHEETS, sheet_path, sprite
 from phantrol.data.primer.vocabulary import COLOURS, SHAPES, SIZES, with_article
@@ -245,3 +254,26 @@ def test_the_extra_is_refused_where_it_is_missing_and_used_where_it_is_there(mon
     assert {source.draw(i)[1].scene.font for i in range(60)} == {"tinos", *font_module.EXTRA}
     for cache in (font_module._installed, load_font, work_out):
         cache.cache_clear()
+
+
+def test_what_could_be_said_of_a_drawing_is_neither_asked_for_nor_a_wrong_answer():
+    """A shark is a fish: "Is there a fish?" would have no sure answer."""
+    assert all(name in ALSO_CALLED[other] for name, others in ALSO_CALLED.items() for other in others)
+    assert set(ALSO_CALLED) <= set(SPRITES)
+    core = set(SPRITES[:64])  # no pair of it, so that samples of the core are what they were in version 2
+    assert not any(core & set(others) for name, others in ALSO_CALLED.items() if name in core)
+    said, shown = 0, Counter()
+    for family in ("objects", "existence", "captions", "multiple_choice", "diagrams"):
+        for i in range(600):
+            drawn = sample("train", family, i, 192, Curriculum(scenes=("sprites", "diagrams"), questions=3))
+            names = getattr(drawn.scene, "names", None) or [thing.name for thing in drawn.scene.things]
+            drawings = names if set(names) <= set(SPRITES) else ()  # not the words of a diagram
+            also = {other for name in drawings for other in ALSO_CALLED.get(name, ())}
+            assert not also & set(names), names
+            shown.update(also)
+            for turn in drawn.turns:
+                texts = [turn.question, *(wrong.text for wrong in turn.rejected)]
+                words = set(" ".join(texts).lower().replace("?", " ").replace(".", " ").replace(",", " ").split())
+                assert turn.task == "multiple_choice" or not also & words, (turn, names)
+                said += 1
+    assert said > 3000 and len(shown) > 15

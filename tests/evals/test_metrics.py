@@ -24,6 +24,7 @@ NOUNS, ADJECTIVES = {"circle", "star", "dog", "ice cream", "cream"}, {"red", "bl
 def test_normalise():
     assert normalise("  The Red,  circle. ") == "red circle"
     assert normalise('"An owl"!') == "owl"
+    assert normalise("**Yes**, a `red` *star*") == "yes red star"
     assert normalise("A.") == normalise("a") == ""  # articles go, which is why letters have a metric of their own
 
 
@@ -79,6 +80,8 @@ def test_yes_no(text, answer, score):
         ("-1", "1", 0),
         ("some", "0", 0),
         ("someone", "1", 0),
+        (".5", "5", 0),  # a half
+        ("No.5", "5", 1),
     ],
 )
 def test_number(text, answer, score):
@@ -111,6 +114,10 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
         ("0", "0", 1),
         ("0.001", "0", 0),  # 5 % of nothing is nothing
         ("1,150", "1200", 1),
+        (".5", "0.5", 1),
+        ("-.5 m", "-0.5", 1),
+        ("0.51", ".5", 1),
+        (".5", "5", 0),
         ("$1,200", "1200", 1),
         ("about 12 %", "12%", 1),
         ("twelve", "12", 1),
@@ -213,6 +220,18 @@ def test_groups_count_only_if_all_of_them_is_right():
         ("red", None),
         ("", None),
         ("It is I", "I"),
+        ("the answer is b", "B"),
+        ("Answer: b.", "B"),
+        ("The answer: B because it is red", "B"),
+        ("**B**", "B"),
+        ('"B"', "B"),
+        ("[B]", "B"),
+        ("B red", "B"),
+        ("The answer is not A but B", "B"),
+        ("not B", None),
+        ("B\nC", None),
+        ("Bananas", None),
+        ("the answer is blue", None),
     ],
 )
 def test_chosen_letter(text, letter):

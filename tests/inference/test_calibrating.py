@@ -19,7 +19,7 @@ from phantrol.data.collate import Collator
 from phantrol.data.sources.file import FileSource
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.explain.traversal import trace_traversal
-from phantrol.inference.calibrating import calibrate, calibrate_folder, passes_within, record
+from phantrol.inference.calibrating import calibrate, calibrate_folder, open_groups, passes_within, record
 from phantrol.models.tokenizer import train_tokenizer
 from phantrol.modifiers.graft import load_grafted
 from phantrol.modifiers.phantom import PhantomConfig
@@ -233,7 +233,15 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
         skip_traversal(tiny_decoder("llama").get_decoder(), ())
     with pytest.raises(ValueError, match="exists: choose another folder"):
         calibrate_folder(tmp_path, "primer", out=tmp_path)
+    with pytest.raises(ValueError, match=r"inside lies in .*, and would be a copy of it"):
+        calibrate_folder(tmp_path, "primer", out=tmp_path / "deep" / "inside")
+    with pytest.raises(ValueError, match="no model folder some/hub-id"):
+        calibrate_folder(Path("some/hub-id"), "primer")
+    with pytest.raises(ValueError, match=r"file: .*'path'; name a file, or a source whose options all have a default"):
+        open_groups("file", (), None, 1)
     (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is no folder"):
+        calibrate_folder(tmp_path / "nowhere", "primer", out=tmp_path / "file" / "budget")
     for path, words in ((tmp_path / "file" / "gates.json", "is no folder"), (tmp_path, "is a folder")):
         with pytest.raises(ValueError, match=words):  # before a model is looked for, let alone changed
             calibrate_folder(tmp_path / "nowhere", "primer", json_path=path)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache, PreTrainedModel, StaticCache
+from transformers import CompileConfig, DynamicCache, PreTrainedModel, StaticCache
 
 from phantrol.modifiers import growing_cache
 from phantrol.modifiers.graft import graft
@@ -54,6 +54,40 @@ def test_a_step_is_one_graph_for_all_steps(name: str, tiny_decoder: Callable[...
     compiled = decode(model, torch.compile(model, backend=counter, fullgraph=True, dynamic=False))
     assert counter.frame_count == 1, "compiled once, and no part of it left to Python"
     torch.testing.assert_close(compiled, decode(model, model), atol=1e-5, rtol=0)
+
+
+def test_what_writes_into_the_cache_is_kept(tiny_decoder: Callable[..., Any]):
+    """A compiler gets a graph in which nothing is written in place; what was written comes back into the cache."""
+    torch.manual_seed(0)
+    model = graft(tiny_decoder("llama", num_hidden_layers=1), SETS["both_all"])
+    counter = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    compiled = decode(model, torch.compile(model, backend=counter, fullgraph=True, dynamic=False))
+    assert counter.frame_count == 1
+    torch.testing.assert_close(compiled, decode(model, model), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["trol_prompt", "both_all"])
+def test_generate_compiles_one_graph(name: str, tiny_decoder: Callable[..., Any]):
+    """With a static cache, of rows of which one is padded: as `generate` does by itself where there is a GPU."""
+    torch.manual_seed(0)
+    model, graphs = graft(tiny_decoder("llama", num_hidden_layers=2), SETS[name]), []
+
+    def note(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiling = CompileConfig(fullgraph=True, dynamic=False, mode=None, backend=note)
+    compiling._compile_all_devices = True
+    ids = torch.tensor([[0, 0, 1, 5, 9, 33], [1, 44, 17, 23, 5, 7]])
+    options = dict(attention_mask=ids.ne(0).long(), max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    options |= dict(output_logits=True, return_dict_in_generate=True, pad_token_id=0)
+    torch._dynamo.reset()
+    compiled = model.generate(ids, cache_implementation="static", compile_config=compiling, **options)
+    assert len(graphs) == 1
+    eager = model.generate(ids, **options)
+    torch.testing.assert_close(torch.stack(compiled.logits), torch.stack(eager.logits), atol=1e-5, rtol=0)
+    assert len(compiled.logits) == 6 and len(graphs) == 1, "and the control was not compiled"
 
 
 def test_a_step_that_asks_the_device_is_refused(tiny_decoder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):

@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parent))  # reference.py, recordings.py and i
 from io_tensors import write_folder
 from sources import whole_source
 
+from phantrol import cli
+
 RECORDED = Path(__file__).parents[1] / "recorded"
 
 
@@ -63,3 +65,16 @@ def copy_of(sources: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]
 def no_grad() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """Run `phantrol WORDS`; return exit code, standard output, standard error."""
+
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["phantrol", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run

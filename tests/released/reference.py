@@ -144,7 +144,8 @@ class Reference:
         """
         N, T, scale = queries.shape[1], keys.shape[1], 1 / math.sqrt(self.head_size)
         keys, values = (x.repeat_interleave(self.heads // x.shape[2], dim=2) for x in (keys, values))
-        past = torch.arange(T)[None] <= torch.arange(T - N, T)[:, None]
+        distance = torch.arange(T - N, T)[:, None] - torch.arange(T)[None]
+        past = (distance >= 0) & (distance <= (self.llm.get("sliding_window") or T))
         if self.attention == "rows":  # as flash attention: row by row, without padding
             output = torch.zeros_like(queries)
             for row in range(len(queries)):

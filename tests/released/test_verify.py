@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from verifying import INPUTS, RECORDED, changed, found, missed
 
-from phantrol.models.released.verify import passed
+from phantrol.models.released.verify import passed, verify
 
 Folder = Callable[..., Path]
 SU = dict(type="su", short_factor=[1.0] * 4 + [2.0] * 4, long_factor=[1.0, 1.1, 1.2, 1.3, 2.0, 3.0, 4.0, 5.0])
@@ -34,6 +34,10 @@ OTHERS = [
     ("phantom", "internlm2", dict(llm=dict(rope_scaling={"type": "linear", "factor": 2.0}))),
     ("phantom", "phi3", dict(llm=dict(rope_scaling=SU, original_max_position_embeddings=16))),
     ("trol", "phi3", dict(llm=dict(rope_scaling=SU, original_max_position_embeddings=26))),  # the answer turns longer
+    ("trol", "internlm2", dict(feature_size=48)),
+    ("trol", "internlm2", dict(feature_size=224)),
+    ("trol", "qwen2", dict(tie_word_embeddings=True)),  # nobody released it, and nothing is in its way
+    ("phantom", "phi3", dict(llm=dict(sliding_window=10))),  # shorter than the prompt: the anchor is out of sight
     ("phantom", "qwen2", dict(tie_word_embeddings=True, num_attention_heads=4, num_key_value_heads=1, eta=0.01)),
     ("phantom", "qwen2", dict(hidden_size=96, num_attention_heads=6, num_key_value_heads=3, tokens=18, pads=1)),
 ]
@@ -63,6 +67,16 @@ def test_each_combination(drawn_folder: Folder, family: str, backbone: str):
 @pytest.mark.parametrize(("family", "backbone", "options"), OTHERS)
 def test_other_sizes(drawn_folder: Folder, family: str, backbone: str, options: dict[str, Any]):
     check(drawn_folder(family, backbone, **options))
+
+
+@pytest.mark.parametrize(("family", "backbone"), COMBINATIONS)
+def test_float64_is_so_throughout(drawn_folder: Folder, family: str, backbone: str):
+    """A recording made in float64 is met to the last digit of the float32 that it was written in."""
+    folder = drawn_folder(family, backbone, dtype=torch.float64)
+    logits = [each for each in verify(folder, torch.float64) if "logits" in each.name]
+    assert len(logits) >= 5
+    for comparison in logits:
+        assert comparison.difference < 1e-6, str(comparison)
 
 
 # --- wrong weights

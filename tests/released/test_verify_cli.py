@@ -55,6 +55,10 @@ def change_config(folder: Path, **fields: Any) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
 
 
+def change_decoder(folder: Path, **fields: Any) -> None:
+    change_config(folder, llm_config=json.loads((folder / "config.json").read_text())["llm_config"] | fields)
+
+
 @pytest.mark.parametrize("folder", [QWEN2, INTERNLM2])
 @pytest.mark.parametrize("options", [(), ("--dtype", "float64")])
 def test_one_line_per_tensor(run: Any, folder: Path, options: tuple[str, ...]):
@@ -105,6 +109,14 @@ FAULTS = {
         lambda folder: change_io(folder, attention_mask=torch.ones(2, 23, dtype=torch.long)),
         ["attention_mask", "[2, 23]", "[2, 24]"],
     ),
+    "no pictures": (
+        lambda folder: change_io(folder, pixel_values=None),
+        ["neither pixel_values nor image_features", "8 image tokens"],
+    ),
+    "an answer of no steps": (
+        lambda folder: change_io(folder, decode_tokens=torch.zeros(2, 0, dtype=torch.long)),
+        ["decode_tokens", "[2, 0]", "[2, 1]"],
+    ),
     "padding alone": (
         lambda folder: change_io(folder, attention_mask=torch.zeros(2, 24, dtype=torch.long)),
         ["attention_mask", "padding"],
@@ -143,7 +155,15 @@ FAULTS = {
         ["vision_proj.3.weight", "65"],
     ),
     "another family": (lambda folder: change_config(folder, family="trol"), ["family", "trol", "phantom"]),
-    "another backbone": (lambda folder: change_config(folder, backbone="phi3"), ["qwen2"]),
+    "another backbone": (lambda folder: change_config(folder, backbone="phi3"), ["qwen2", "'phi3'"]),
+    "an unknown backbone": (lambda folder: change_config(folder, backbone="gemma"), ["qwen2", "'gemma'"]),
+    "eta that is no number": (lambda folder: change_config(folder, eta="x"), ["eta 'x'", "expected a number"]),
+    "an image token that is no number": (
+        lambda folder: change_config(folder, image_token_index="500"),
+        ["image_token_index '500'", "expected a number"],
+    ),
+    "no heads": (lambda folder: change_decoder(folder, num_attention_heads=0), ["num_attention_heads 0", "1 or more"]),
+    "angles by name": (lambda folder: change_decoder(folder, rope_scaling="dynamic"), ["rope_scaling 'dynamic'"]),
 }
 
 
@@ -162,6 +182,13 @@ def test_what_is_no_recording(run: Any, tmp_path: Path, fault: str):
 def test_an_unknown_dtype(run: Any):
     code, _, error = run(QWEN2, "--dtype", "float16")
     assert code == 2 and "float16" in error and "float64" in error
+
+
+def test_an_image_token_beyond_the_vocabulary_is_no_answer(run: Any, tmp_path: Path):
+    folder = shutil.copytree(INTERNLM2, tmp_path / "copy")
+    change_io(folder, decode_tokens=torch.full((2, 4), 512))
+    code, lines, error = run(folder)
+    assert code == 2 and lines == [] and "decode_tokens" in error and "512 words" in error
 
 
 def test_recorded_features_of_another_size(run: Any, tmp_path: Path):

@@ -61,7 +61,7 @@ def test_inputs_that_the_model_finds_by_itself(tmp_path: Path, recording: str, n
 def test_a_tensor_that_nobody_knows_is_named(tmp_path: Path):
     def add(io: dict[str, Tensor]) -> None:
         io["attention_of_layer7"] = io["prefill_logits_eta1e4"] = io["layer0_sos_key"] = torch.zeros(2)
-        io["cache_key_layer99"] = io["prefill_logits_backwards"] = torch.zeros(2)
+        io["cache_key_layer99"] = io["prefill_logits_backwards"] = io["prefill_logits_eta1.2.3"] = torch.zeros(2)
 
     comparisons = found(changed(tmp_path, RECORDED / "trol_internlm2", "io", add))
     unknown = {name: each.note for name, each in comparisons.items() if each.verdict == "not compared"}
@@ -71,8 +71,17 @@ def test_a_tensor_that_nobody_knows_is_named(tmp_path: Path):
         "layer0_sos_key": "this model has no phantom",
         "cache_key_layer99": "there is no layer 99",
         "prefill_logits_backwards": "no variant is known as backwards",
+        "prefill_logits_eta1.2.3": "no variant is known as eta1.2.3",
     }
-    assert summary(list(comparisons.values())) == "15 of 15 tensors agree within 2e-05; 5 not compared"
+    assert summary(list(comparisons.values())) == "15 of 15 tensors agree within 2e-05; 6 not compared"
+
+
+def test_without_an_answer_the_prompt_is_compared(tmp_path: Path):
+    comparisons = found(changed(tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: io.pop("decode_tokens")))
+    unknown = {name for name, each in comparisons.items() if each.verdict == "not compared"}
+    assert unknown == {name for name in comparisons if name.startswith("cache_") or "decode" in name}
+    assert all(comparisons[name].note == "there are no decode_tokens to feed" for name in unknown)
+    assert passed(list(comparisons.values())) and comparisons["hidden_states"].verdict == "ok"
 
 
 def test_comparing_nothing_is_no_success(tmp_path: Path):

@@ -22,6 +22,8 @@ from rich.table import Table
 
 from phantrol.bench.cases import CASES, build_sides
 from phantrol.bench.timing import Row, measure
+from phantrol.freed_memory import keep_freed_memory
+from phantrol.training.checkpoint import make_room, write_text
 
 STARTS: dict[str, list[str]] = {  # what a fresh interpreter runs, in seconds; there is no plain side
     "import_s": ["-c", "import phantrol"],
@@ -33,17 +35,17 @@ PACKAGES = ("phantrol", "torch", "transformers", "safetensors", "tokenizers")
 def bench(names: Sequence[str] = (), runs: int = 5, threads: int = 1, json_path: Path | None = None) -> list[Row]:
     """Measure, print, and write the rows, each as soon as it is there. Without names, all of them.
 
-    Raises ValueError for an unknown name, and for fewer than 1 run.
+    Raises ValueError for an unknown name, for fewer than 1 run, and if `json_path` cannot be written.
     """
     unknown = sorted(set(names) - {*CASES, *STARTS})
     if unknown:
         raise ValueError(f"no row {', '.join(unknown)}: known are {', '.join([*CASES, *STARTS])}")
     if runs < 1:
         raise ValueError(f"{runs} runs: expected 1 or more; a median deserves at least 5")
-    console, wanted = (
-        Console(highlight=False, stderr=True),
-        [name for name in (*CASES, *STARTS) if name in names or not names],
-    )
+    if json_path is not None:
+        make_room(json_path)
+    console = Console(highlight=False, stderr=True)
+    wanted = [name for name in (*CASES, *STARTS) if name in names or not names]
     done: list[Row] = []
 
     def report(row: Row) -> None:
@@ -51,10 +53,12 @@ def bench(names: Sequence[str] = (), runs: int = 5, threads: int = 1, json_path:
         console.print(f"{row.name}: {row.ratio:.3f}")
         if json_path is not None:  # now: all rows take half an hour, and not every run sees its end
             lines = [dataclasses.asdict(row) for row in sorted(done, key=lambda row: wanted.index(row.name))]
-            _write(json_path, {"machine": machine(threads), "versions": versions(), "rows": lines})
+            found = {"machine": machine(threads), "versions": versions(), "rows": lines}
+            write_text(json_path, json.dumps(found, indent=1) + "\n")
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as training and answering do; of both sides
     try:
         rows = _measure_all(wanted, runs, report)
     finally:
@@ -120,10 +124,3 @@ def _table(rows: Sequence[Row]) -> Table:
         plain = "" if row.plain is None else f"{row.plain:.4g}"
         table.add_row(row.name, ratio, f"{row.ours:.4g}", plain, row.unit, str(row.runs))
     return table
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(beside, path)

@@ -54,7 +54,8 @@ def describe(source: PrimerSource, form: str, count: int, digest: Digest, file: 
 def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
     """Return a manifest, given its file or the folder of the export, and the source that it was drawn from.
 
-    Raises ValueError if there is none, if it is broken, or if another version of the generator drew it.
+    Raises ValueError if there is none, if it is broken, if another version of the generator drew it, or if it asks for
+    what cannot be drawn.
     """
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
@@ -75,7 +76,15 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
     unknown = sorted(set(manifest["source"]) - known)
     if unknown:
         raise ValueError(f"{path} asks for {', '.join(unknown)}, which this phantrol does not know: export again")
-    return manifest, PrimerSource(**{key: _tuples(value) for key, value in manifest["source"].items()})
+    try:
+        source = PrimerSource(**{key: _tuples(value) for key, value in manifest["source"].items()})
+        source.draw(0)
+        if not 1 <= manifest["pictures"] <= len(source) or type(manifest["pictures"]) is not int:
+            raise ValueError(f"pictures must be a whole number of 1 to {len(source):,}, got {manifest['pictures']!r}")
+        Path(manifest["file"]["name"])
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} has a value of another kind than was written ({error}): export again") from error
+    return manifest, source
 
 
 def redraw(manifest: dict[str, Any], source: PrimerSource) -> Iterator[tuple[str, Sample]]:

@@ -19,6 +19,10 @@ _STATED = re.compile(
 )
 _MARKED = re.compile(r"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$)))")
 _BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z])")
+_PAIRED = re.compile(  # "A or B", "A and B.": neither is chosen
+    r"(?<![A-Za-z'])([A-Z])\)?\s*(?:(?:/|or\b)\s*\(?([A-Z])(?![A-Za-z'])"
+    r"|(?:,|&|and\b)\s*\(?([A-Z])(?=\)?\s*(?:[.,;]|$|are\b)))"
+)
 _LEADS = re.compile(
     rf"[\s(\[*\"']*(?:(?:(?i:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is\b)?)|{_SAYS_CN})[\s:(\[]*)?"
     rf"(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?![A-Za-z']|\s+[a-z]))"
@@ -48,10 +52,17 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
         if len(choice) > 1:
             rest = re.sub(_whole(choice), " ", rest, flags=re.IGNORECASE)
     for pattern, said in ((_ALONE, text), (_STATED, rest), (_MARKED, rest), (_BARE, rest)):
-        letters = {next(filter(None, found.groups())).upper() for found in pattern.finditer(said)} & set(known)
+        letters = set().union(*(_named(found, said) for found in pattern.finditer(said))) & set(known)
         if letters:
             return letters.pop() if len(letters) == 1 else None
     return _by_text(text, dict(zip(known, choices, strict=True)))
+
+
+def _named(found: re.Match[str], said: str) -> set[str]:
+    """Return the letter that was found, and with it the one that it stands in a pair with."""
+    at = found.start(found.lastindex)
+    pairs = [pair for pair in _PAIRED.finditer(said) if pair.start() <= at < pair.end()]
+    return {found[found.lastindex].upper(), *(letter for pair in pairs for letter in pair.groups() if letter)}
 
 
 def leading_letter(text: str, num_choices: int) -> str | None:

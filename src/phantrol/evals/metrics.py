@@ -17,7 +17,8 @@ NUMBER_WORDS = (
 )  # fmt: skip
 _WIDE = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}  # full-width letters, digits and signs
 _SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000\N{MINUS SIGN}", ".,\"\"''[] -")
-_NUMBERS = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in NUMBER_WORDS))
+_DIGITS = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|(?<![\w.])\.\d+)"
+_NUMBERS = re.compile(rf"-?{_DIGITS}|" + "|".join(rf"\b{word}\b" for word in NUMBER_WORDS))
 
 
 def plain(text: str) -> str:
@@ -26,7 +27,7 @@ def plain(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return lower case words with single spaces, without articles and without punctuation around words."""
+    """Return lower case words with single spaces, without articles and without punctuation or Markdown around words."""
     return " ".join(word for word in _bare_words(text) if word not in ("a", "an", "the"))
 
 
@@ -110,22 +111,15 @@ def rouge_l(text: str, answer: str) -> float:
 
 
 def option_letter(text: str, answer: str) -> float:
-    """1 if the letter that the text chooses, as in "B", "(B)", "B. red" or "The answer is B.", is the answer's."""
+    """1 if the letter that the text chooses, as in "B", "(b)", "B. red" or "The answer is B.", is the answer's."""
     return float(chosen_letter(text) == answer.strip().upper())
 
 
 def chosen_letter(text: str) -> str | None:
-    """Return the option that a text chooses, or None if it chooses none or several."""
-    text = text.strip()
-    if re.fullmatch(r"\(?[A-Za-z]\)?[.:]?", text):
-        return re.sub(r"[^A-Za-z]", "", text).upper()
-    # a lone "A" before a word is an article: a letter counts with a mark after it, or at the end, or as "answer is B"
-    found = re.findall(r"(?<![\w'])\(?([A-Z])(?:[).:,]|\s*$)", text)
-    found += re.findall(r"(?i:\b(?:answer|option|letter|choice)\s+(?:is\s+)?)\(?([A-Z])\b", text)
-    # "A or B" chooses neither
-    hedges = re.findall(r"\b([A-Z])\)?\s*(?:,|/|\bor\b|\band\b)\s*\(?([A-Z])\b", text)
-    found += [letter for pair in hedges for letter in pair]
-    return found[0] if len(set(found)) == 1 else None
+    """Return the option whose letter a text chooses, wherever it says so, or None if it chooses none or several."""
+    from phantrol.evals.letters import LETTERS, chosen_option  # which imports `plain` from here
+
+    return chosen_option(text, ("",) * len(LETTERS))
 
 
 def attribute_f1(text: str, answer: str, nouns: Collection[str], adjectives: Collection[str]) -> float:
@@ -199,8 +193,8 @@ def _attributes(text: str, nouns: Collection[str], adjectives: Collection[str]) 
 
 
 def _bare_words(text: str) -> list[str]:
-    """Return lower case words without punctuation around them; what is nothing else is none."""
-    words = (word.strip(".,;:!?\"'()[]") for word in plain(text).lower().split())
+    """Return lower case words without punctuation or Markdown around them; what is nothing else is none."""
+    words = (word.strip(".,;:!?\"'()[]*`") for word in plain(text).lower().split())
     return [word for word in words if word]
 
 
@@ -237,7 +231,7 @@ def only_number(text: str) -> float | None:
     One of so many digits that it is none to a float is None too.
     """
     text = plain(text)
-    found = re.fullmatch(r"[$€£¥]?\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*(?:%|°|[a-z]{1,7}[²³]?)?\.?", text.strip().lower())
+    found = re.fullmatch(rf"[$€£¥]?\s*(-?{_DIGITS})\s*(?:%|°|[a-z]{{1,7}}[²³]?)?\.?", text.strip().lower())
     if found:
         value = _value(found[1])
         return value if isfinite(value) else None

@@ -27,9 +27,9 @@ from phantrol.data.collate import Collator
 from phantrol.data.sources.file import FileSource
 from phantrol.find import find
 from phantrol.losses.base import token_logprobs
-from phantrol.models.building import load
+from phantrol.models.building import check_folder, load
 from phantrol.modifiers.trol import Trol, skip_traversal
-from phantrol.training.checkpoint import MANIFEST, replace_text, write_text, written_beside
+from phantrol.training.checkpoint import MANIFEST, make_room, replace_text, write_text, written_beside
 from phantrol.training.overrides import override
 
 CONFIG = "config.json"
@@ -99,10 +99,12 @@ def calibrate_folder(
 
     Raises ValueError as `calibrate`, `open_groups` and `write_calibrated` do, and if `json_path` cannot be written.
     """
-    if out is not None and out.exists():
-        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    if out is not None:
+        _check_apart(out, folder)
+        make_room(out)
     if json_path is not None and (out is None or out.absolute() not in json_path.absolute().parents):
-        _make_room(json_path)
+        make_room(json_path)
+    check_folder(folder)  # no hub id: what is written lies beside the weights
     model, processor = load(folder)
     groups = open_groups(data, options, images, examples)
     found = calibrate(model, processor, groups, budget, batch_size)
@@ -189,14 +191,19 @@ def open_groups(data: str, options: Sequence[str], images: Path | None, count: i
     """Return so many groups of examples, evenly spread over a source.
 
     data  the name of a source, such as primer, or a file that `phantrol data check` reads;  options  its fields, as
-    size_px=64. Raises ValueError for an unknown name or option, and a row that is broken.
+    size_px=64. Raises ValueError for an unknown name or option, one that is missing, and a row that is broken.
     """
     is_file = Path(data).exists() or Path(data).suffix not in ("", ".py")
     if data == "primer":  # whose tasks are weights by name, but names when they are typed
         tasks = [option.removeprefix("tasks=") for option in options if option.startswith("tasks=")]
         source, options = choose_source(tasks=tasks), [each for each in options if not each.startswith("tasks=")]
+    elif is_file:
+        source = FileSource(data, images=images)
     else:
-        source = FileSource(data, images=images) if is_file else find("sources", data)()
+        try:
+            source = find("sources", data)()
+        except TypeError as error:
+            raise ValueError(f"{data}: {error}; name a file, or a source whose options all have a default") from None
     source = override(source, options)
     size = min(len(source), count)
     stride = 1 if hasattr(source, "pictures") else len(source) / max(size, 1)  # one without end is as good anywhere
@@ -207,10 +214,10 @@ def write_calibrated(folder: Path, out: Path | None, modifiers: Sequence[dict[st
     """Write which layers are skipped into the configuration of a model's folder, or of a copy of it.
 
     out  a folder that does not exist yet, or None: the folder itself, of which one file changes
-    Raises ValueError if `out` exists.
+    Raises ValueError if `out` exists, or lies in `folder`.
     """
-    if out is not None and out.exists():
-        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    if out is not None:
+        _check_apart(out, folder)
     config = json.loads((folder / CONFIG).read_text("utf-8"))
     config["text_config"]["modifiers"] = list(modifiers)
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -224,14 +231,11 @@ def write_calibrated(folder: Path, out: Path | None, modifiers: Sequence[dict[st
     return out
 
 
-def _make_room(path: Path) -> None:
-    """Make the folder of a file that is written at the end, before a model is changed that it tells of."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{path}: {path.parent} is no folder; choose another file") from None
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: expected the name of a file")
+def _check_apart(out: Path, folder: Path) -> None:
+    if out.exists():
+        raise ValueError(f"{out} exists: choose another folder, or remove it")
+    if folder.resolve() in out.resolve().parents:
+        raise ValueError(f"{out} lies in {folder}, and would be a copy of it: choose a folder elsewhere")
 
 
 def _table(found: Calibration) -> Table:

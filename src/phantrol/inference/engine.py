@@ -18,6 +18,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
+from phantrol.freed_memory import keep_freed_memory
 from phantrol.inference.batches import in_batches
 from phantrol.inference.ranking import Ranking, encode_choices, rank
 from phantrol.models.building import load
@@ -71,6 +72,7 @@ class Engine:
         loaded, processor = load(model, weights)
         if torch.accelerator.is_available():
             loaded.to(torch.accelerator.current_accelerator())
+        keep_freed_memory()
         return cls(loaded, processor)
 
     @property

@@ -163,11 +163,20 @@ def check_folder(folder: Path) -> None:
         if not path.is_file():
             raise ValueError(
                 f"{folder} is not a whole model: {name} is missing; expected {', '.join(WHOLE)} and weights"
+                + _remedy(folder)
             )
         if path.stat().st_size == 0:
             raise ValueError(f"{path} is empty: copy it again")
         if name.endswith(".json"):
             _read_json(path)
+
+
+def _remedy(folder: Path) -> str:
+    """What else to do with a folder whose configuration is another model's."""
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    if not isinstance(config, dict) or config.get("model_type") == PhantrolConfig.model_type:
+        return ""
+    return f"; if it is a released TroL or Phantom: phantrol convert {folder} OUT"
 
 
 def _read_json(path: Path) -> Any:

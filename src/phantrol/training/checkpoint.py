@@ -184,6 +184,16 @@ def where_to_resume(run_dir: Path) -> str:
     return f"the last checkpoint is {last.path}, so a resumed run goes on with step {last.step + 1}"
 
 
+def make_room(path: Path) -> None:
+    """Make the folder of a file that is written later, after the work. Raises ValueError if it cannot stand there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError):
+        raise ValueError(f"{path}: {path.parent} is no folder; choose another file") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
     writing = path.with_name(f".{path.name}.writing")

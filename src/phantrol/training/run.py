@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import read_groups
+from phantrol.freed_memory import keep_freed_memory
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card, read_scores
 from phantrol.training.checkpoint import (
@@ -85,6 +86,7 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
     disable_progress_bar()  # of each file that is saved; the bars here are our own
     model, processor = _build(recipe)
     first = _load(model, recipe, out_dir, start, console)
+    keep_freed_memory()
 
     for number in range(first, len(recipe.stages)):
         stage = recipe.stages[number]

@@ -64,11 +64,13 @@ def ask_relation(sitting: Sitting) -> Draft | None:
 def ask_beside(sitting: Sitting) -> Draft | None:
     """Ask about a thing with one other clearly on a side, and none that is nearly there."""
     done = sitting.asked.get("beside", ())
+    apart = CLEARLY if len(sitting.scene.things) < MANY else 0.7 * CLEARLY
     found = []
     for thing in sitting.scene.things:
         for side in SIDES:
-            there = [other for other in sitting.scene.things if other is not thing and lies(other, side, thing) > 0]
-            alone = len(there) == 1 and lies(there[0], side, thing) >= BARELY
+            others = [other for other in sitting.scene.things if other is not thing]
+            there = [other for other in others if lies(other, side, thing) > -BARELY]
+            alone = len(there) == 1 and lies(there[0], side, thing) >= apart
             if alone and (thing.noun, side) not in done and is_fair(sitting, thing) and is_fair(sitting, there[0]):
                 found.append((thing, side, there[0]))
     if not found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 from math import cos, pi, sin
@@ -50,15 +49,16 @@ class Diagram:
         return [a for a, b in self.edges if b == node]
 
     def steps(self, start: int) -> dict[int, int]:
-        """Return the number of arrows on the shortest way from one node to each that can be reached."""
-        found, queue = {start: 0}, deque([start])
-        while queue:
-            node = queue.popleft()
-            for target in self.targets(node):
-                if target not in found:
-                    found[target] = found[node] + 1
-                    queue.append(target)
-        return found
+        """Return the number of arrows from one node to each to which all ways are of one length."""
+        lengths: dict[int, set[int]] = {}
+        ways = [(start,)]
+        while ways:
+            way = ways.pop()
+            for target in self.targets(way[-1]):
+                if target not in way:
+                    lengths.setdefault(target, set()).add(len(way))
+                    ways.append((*way, target))
+        return {node: found.pop() for node, found in lengths.items() if len(found) == 1}
 
 
 def plan_diagram(rng: random.Random, split: Split, forms: tuple[str, ...] = FORMS) -> tuple[Diagram, None]:
@@ -66,13 +66,15 @@ def plan_diagram(rng: random.Random, split: Split, forms: tuple[str, ...] = FORM
     places, edges = _LAYOUTS[form](rng, split.more)
     # sprites in test_comp would be known ones: words can be held out
     sprites = form == "web" and not split.unseen and rng.random() < SPRITE_SHARE
-    names = split.pack.names if sprites else allowed(NODES, split)
     order = rng.sample(range(len(places)), len(places))  # so that the order of the names says nothing
     places = [places[i] for i in order]
     edges = [(order.index(a), order.index(b)) for a, b in edges]
     rng.shuffle(edges)
-    named = tuple(rng.sample(names, len(places)))
-    return Diagram(form, named, tuple(places), tuple(edges), sprites, split.pack.folder, **draw_look(rng, split)), None
+    named: list[str] = [] if sprites else rng.sample(allowed(NODES, split), len(places))
+    while len(named) < len(places):
+        named.append(split.pack.pick(rng, named))
+    folder, look = split.pack.folder, draw_look(rng, split)
+    return Diagram(form, tuple(named), tuple(places), tuple(edges), sprites, folder, **look), None
 
 
 def plan_ways(rng: random.Random, split: Split) -> tuple[Diagram, None]:
@@ -188,7 +190,8 @@ def _ask_neighbour(sitting: Sitting, task: str, neighbours) -> Draft | None:
     node = sitting.rng.choice(nodes)
     answer = diagram.names[neighbours(diagram, node)[0]]
     name = diagram.names[node]
-    names = sitting.split.pack.names if diagram.sprites else allowed(NODES, sitting.split)
+    pack = sitting.split.pack
+    names = pack.others(answer) if diagram.sprites else allowed(NODES, sitting.split)
     pool = tuple(other for other in names if other != name)
     near = tuple(other for other in diagram.names if other != name)
     return Draft(task, {"name": diagram.phrase(node)}, answer, pool, node, near)
@@ -213,7 +216,7 @@ WORDINGS: dict[str, Template] = {
             "Name what {name} points to.",
             "To what does the arrow from {name} point?",
         ),
-        ("In the image, what does {name} point to?", "Name what comes after {name}."),
+        ("In the image, what does {name} point to?", "In the image, what comes after {name}?"),
     ),
     "diagram_source": (
         (
@@ -224,7 +227,7 @@ WORDINGS: dict[str, Template] = {
             "Name what points to {name}.",
             "From what does the arrow to {name} come?",
         ),
-        ("In the image, what points to {name}?", "Name what comes before {name}."),
+        ("In the image, what points to {name}?", "In the image, what comes before {name}?"),
     ),
     "diagram_arrow": (
         (

@@ -17,8 +17,8 @@ from phantrol.data.primer.splits import Split
 from phantrol.data.primer.tasks import KINDS, TASKS, WORDINGS
 from phantrol.data.primer.wordings import choose_wording
 
-VERSION = 2  # raise it whenever any sample changes
-SEEDS = 1  # raise it to draw other samples: version 2 of pictures of shapes, asked as in version 1, is as it was
+VERSION = 3  # raise it whenever any sample changes
+SEEDS = 1  # raise it to draw other samples: pictures of shapes, asked what version 1 asked, are what they were
 SMALLEST_PX, LARGEST_PX = 64, 448
 ASKED_TWICE = 2  # most questions of one task about one picture
 DEFAULT = Curriculum()

@@ -46,7 +46,7 @@ def nouns(sitting: Sitting, thing: Thing) -> tuple[tuple[str, ...], tuple[str, .
         pool = tuple(f"{colour} {shape}" for colour, shape in sitting.split.mentioned)
         return pool, (f"{thing.colour} object", thing.name)
     pack = sitting.split.pack
-    return pack.names, (pack.kind_of[thing.name], "object")
+    return pack.others(thing.name), (pack.kind_of[thing.name], "object")
 
 
 def _ask_relation(sitting: Sitting, task: str, axis: str, words: tuple[str, str]) -> Draft | None:

@@ -2,8 +2,8 @@
 
 Names were chosen by hand: things that one can point at, tell apart when small, and call by one usual name. No faces
 with moods, flags, signs, persons or professions; of look-alikes (ox, bison, buffalo) one at most, and no kind beside
-its kinds (a taxi is a car). No name holds another one as a word ("hotdog", not "hot dog"), nor a color, a shape or a
-size, so that a name can be found in a sentence.
+its kinds (a taxi is a car), other than in ALSO_CALLED. No name holds another one as a word ("hotdog", not "hot dog"),
+nor a color, a shape or a size, so that a name can be found in a sentence.
 """
 
 from __future__ import annotations
@@ -121,6 +121,22 @@ COUNTED_BY = {
     "glasses": "pair", "headphones": "pair", "grapes": "bunch", "cherries": "bunch",
     "blueberries": "bunch", "fries": "portion", "pancakes": "stack",
 }  # fmt: skip
+# Pairs of names of which one could be said of the other's drawing too: never in one picture, and neither is asked for,
+# nor a wrong answer, where the other is.
+_PAIRS = (
+    ("fish", "shark"), ("bear", "panda"), ("monkey", "gorilla"), ("candy", "lollipop"), ("bread", "croissant"),
+    ("bread", "pretzel"), ("sandwich", "hamburger"), ("boat", "ship"), ("car", "ambulance"), ("house", "hut"),
+    ("clock", "watch"), ("mountain", "volcano"), ("leaf", "clover"), ("leaf", "seedling"), ("gem", "ring"),
+    ("fire", "candle"),
+)  # fmt: skip
+
+
+def _both_ways(pairs: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for one, other in pairs:
+        found[one] = (*found.get(one, ()), other)
+        found[other] = (*found.get(other, ()), one)
+    return found
 
 
 def _in_turns(names: Names) -> list[str]:
@@ -128,6 +144,7 @@ def _in_turns(names: Names) -> list[str]:
     return [name for row in zip_longest(*names.values()) for name in row if name is not None]
 
 
+ALSO_CALLED = _both_ways(_PAIRS)
 CODE_POINT = {name: point for table in (CORE, MORE) for names in table.values() for name, point in names.items()}
 KIND_OF = {name: kind for table in (CORE, MORE) for kind, names in table.items() for name in names}
 SPRITES_BY_KIND = {kind: (*CORE.get(kind, ()), *MORE.get(kind, ())) for kind in dict.fromkeys(KIND_OF.values())}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from phantrol.data.primer.sprite_names import KIND_OF, SPRITES
+from phantrol.data.primer.sprite_names import ALSO_CALLED, KIND_OF, SPRITES
 from phantrol.data.primer.stamps import TUXPAINT, read_stamps
 
 FEWEST = 8
@@ -44,12 +44,21 @@ class SpritePack:
         return tuple(kind for kind in self.by_kind if kind != NO_KIND)
 
     def pick(self, rng: random.Random, without: Collection[str] = (), kind: str | None = None) -> str:
-        """Return a name, each as likely, of one kind if it is given and has others than `without`."""
-        left = [name for name in self.by_kind[kind] if name not in without] if kind else []
+        """Return a name, each as likely, of one kind if it is given and has any that is neither in `without` nor could
+        be said of a drawing there; where the whole pack has no such name, one that is not in `without`."""
+        barred = {*without, *(other for name in without for other in ALSO_CALLED.get(name, ()))}
+        if all(name in barred for name in self.names):
+            barred = {*without}
+        left = [name for name in self.by_kind[kind] if name not in barred] if kind else []
         while not left:
             name = rng.choice(self.names)
-            left = [name] if name not in without else []
+            left = [name] if name not in barred else []
         return rng.choice(left)
+
+    def others(self, name: str) -> tuple[str, ...]:
+        """Return all names but those that could be said of this drawing besides its own."""
+        also = ALSO_CALLED.get(name, ())
+        return tuple(other for other in self.names if other not in also) if also else self.names
 
 
 BUNDLED = SpritePack(tuple((name, KIND_OF[name]) for name in SPRITES))

@@ -25,6 +25,7 @@ from phantrol.models.released.processor import released_generation, released_pro
 from phantrol.models.released.source import Source, find_source
 
 SHARD_BYTES = 4 * 10**9
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,17 @@ def convert(
     Raises ValueError naming the file or tensor if the source is no released model, or not whole; then nothing is there.
     """
     out = Path(out)
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists: expected the name of a folder that does not, or remove it first")
     files = Source(find_source(source))
     layout = read_layout(files.config, files.shapes, per_layer_gates)
     todo = plan(layout, files.shapes)
+    _check_dtypes(files, todo)
     config, notes = layout.config, _notes(files, layout, todo)
     processor = released_processor(files.folder, layout.family, layout.backbone, config)
     _settle_image_token(config, processor)
     config.architectures, config.dtype = [PhantrolForConditionalGeneration.__name__], files.dtype
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    unfinished = _folder_beside(out)
     try:
         num_tensors, num_bytes = write_shards(_converted(files, todo), unfinished, shard_bytes)
         config.save_pretrained(unfinished)
@@ -89,6 +90,7 @@ def load_official(
     source = Source(Path(folder))
     layout = read_layout(source.config, source.shapes, per_layer_gates)
     todo = plan(layout, source.shapes, need_vision)
+    _check_dtypes(source, todo)
     with init_empty_weights(include_buffers=False):
         model = PhantrolForConditionalGeneration(layout.config)
     weights = {name: tensor.to(dtype or source.dtype) for name, tensor in _converted(source, todo)}
@@ -132,6 +134,24 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
         (folder / f"{i}.part").chmod(0o644)
         os.rename(folder / f"{i}.part", folder / name)
     return sum(map(len, shards)), total
+
+
+def _folder_beside(out: Path) -> Path:
+    parent = out.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
+    except (FileExistsError, NotADirectoryError, FileNotFoundError):
+        raise ValueError(f"no folder can be made in {parent}: expected OUT in a folder, or where one can be") from None
+
+
+def _check_dtypes(source: Source, todo: Plan) -> None:
+    """Integers among the weights are those of a quantised checkpoint, which says nothing without its scales."""
+    for move in todo.moves:
+        if source.dtypes[move.source] not in FLOATS:
+            raise ValueError(
+                f"{move.source} is of {source.dtypes[move.source]}: expected {', '.join(map(str, FLOATS))}, as released"
+            )
 
 
 def _public_name(source: str | Path) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import InternVLVisionConfig, PretrainedConfig
 
 from phantrol.models.configuration import PhantrolConfig
-from phantrol.models.released.parts import Shapes, clip_config, internvit_config, size_of, text_config
+from phantrol.models.released.parts import Shapes, clip_config, internvit_config, number_of, size_of, text_config
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
@@ -72,7 +72,7 @@ def _read(config: Mapping[str, Any], shapes: Shapes, per_layer_gates: bool) -> L
     llm = config.get("llm_config") or config
     prefix = "language_model." if _any(shapes, "language_model.") or (not shapes and llm is not config) else ""
     vision = _vision_kind(config, shapes)
-    tied = _is_tied(llm, shapes, backbone)
+    tied = _is_tied(llm, shapes, f"{prefix}lm_head.weight", backbone)
     text = text_config(config, llm, shapes, prefix, backbone, tied)
     text.modifiers = [config_to_dict(each) for each in _modifiers(config, shapes, family, backbone, per_layer_gates)]
     return Layout(family, backbone, prefix, vision, tied, per_layer_gates, _whole_config(config, shapes, vision, text))
@@ -107,10 +107,11 @@ def _named_backbone(config: Mapping[str, Any]) -> str | None:
 def _other_model(config: Mapping[str, Any], shapes: Shapes, backbone: str | None) -> str:
     llm = config.get("llm_config") or config.get("text_config") or {}
     architectures = [*(config.get("architectures") or []), *(llm.get("architectures") or [])]
+    says = f", backbone {config['backbone']!r}" if "backbone" in config else ""
     some = f"{len(shapes)} tensors such as {min(shapes)}" if shapes else "no tensors"
     return (
         f"no released TroL or Phantom: found architectures {architectures or 'none'}, model_type "
-        f"{config.get('model_type') or llm.get('model_type')!r}, "
+        f"{config.get('model_type') or llm.get('model_type')!r}{says}, "
         f"{f'a decoder like {backbone}' if backbone else 'no decoder known here'} and {some}; "
         "expected vision_proj and a decoder of InternLM2, Phi-3 or Qwen2 in the layout of the official checkpoints"
     )
@@ -122,11 +123,11 @@ def _vision_kind(config: Mapping[str, Any], shapes: Shapes) -> str | None:
     return "clip" if _any(shapes, "vit.vision_tower.") else "internvit" if _any(shapes, "vision_model.") else None
 
 
-def _is_tied(llm: Mapping[str, Any], shapes: Shapes, backbone: str) -> bool:
+def _is_tied(llm: Mapping[str, Any], shapes: Shapes, head: str, backbone: str) -> bool:
     """Only Qwen2 may tie its head to the embeddings; a head that is not there must be tied, unless that is denied."""
     if backbone != "qwen2":
         return False
-    no_head = bool(shapes) and "language_model.lm_head.weight" not in shapes
+    no_head = bool(shapes) and head not in shapes
     return bool(llm.get("tie_word_embeddings", no_head))
 
 
@@ -134,13 +135,14 @@ def _modifiers(
     config: Mapping[str, Any], shapes: Shapes, family: str, backbone: str, per_layer_gates: bool
 ) -> list[Any]:
     if family == "phantom":
-        return [PhantomConfig(eta=config.get("eta", RELEASED_ETA), init="random", logits="exact")]
+        return [PhantomConfig(eta=number_of(config, "eta", RELEASED_ETA), init="random", logits="exact")]
     modifiers: list[Any] = [TrolConfig(tokens="prompt", share_gate=not per_layer_gates)]
-    rank = next((shape[0] for name, shape in shapes.items() if name.endswith(".wqkv.lora_A.weight")), None)
+    down = next((name for name in shapes if name.endswith(".wqkv.lora_A.weight")), "")
+    rank = size_of(shapes, down, 0)
     if rank is None and not shapes and backbone == "internlm2":
         rank = config.get("lora_r", RELEASED_RANK)
     if rank is not None:  # released: r and α are both 256, and stand in no configuration
-        modifiers.append(PartialLoraConfig(rank=rank, alpha=float(config.get("lora_alpha", rank))))
+        modifiers.append(PartialLoraConfig(rank=rank, alpha=float(number_of(config, "lora_alpha", rank))))
     return modifiers
 
 
@@ -158,7 +160,7 @@ def _whole_config(
         image_px = tower.image_size
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
     extra = (size_of(shapes, f"{_embeddings(shapes)}", 0) or 0) == text.vocab_size + 1
-    image_token_id = config.get("image_token_index", text.vocab_size if extra else UNKNOWN_TOKEN)
+    image_token_id = number_of(config, "image_token_index", text.vocab_size if extra else UNKNOWN_TOKEN)
     return PhantrolConfig(
         text,
         tower,

@@ -67,19 +67,34 @@ def text_config(
 
 def _heads(llm: Mapping[str, Any], shapes: Shapes, hidden: int) -> int:
     """From the configuration; where that is silent, a Phantom's maps have the size of a head."""
-    maps = [shape for name, shape in shapes.items() if name.endswith("xattn_value_phantom.linear_q.weight")]
+    maps = [name for name in shapes if name.endswith("xattn_value_phantom.linear_q.weight")]
     if "num_attention_heads" not in llm and maps:
-        return hidden // maps[0][0]
-    return llm["num_attention_heads"]
+        return hidden // (size_of(shapes, maps[0], 0) or 1)
+    heads = llm["num_attention_heads"]
+    if not isinstance(heads, int) or heads < 1:
+        raise ValueError(f"config.json says num_attention_heads {heads!r}: expected 1 or more")
+    return heads
 
 
 def _key_value_heads(llm: Mapping[str, Any], shapes: Shapes, attention: str, size: int, heads: int) -> int:
     """size: of a head. A fused tensor has rows for the queries, and as many for keys as for values."""
     for name in ("wqkv", "wqkv.ffn", "qkv_proj"):
-        if f"{attention}{name}.weight" in shapes:
-            return (shapes[f"{attention}{name}.weight"][0] // size - heads) // 2
+        rows = size_of(shapes, f"{attention}{name}.weight", 0)
+        if rows is not None:
+            return _head_count((rows // size - heads) // 2, f"{attention}{name}.weight", rows, heads)
     rows = size_of(shapes, f"{attention}k_proj.weight", 0)
-    return rows // size if rows else llm.get("num_key_value_heads") or heads
+    if rows is not None:
+        return _head_count(rows // size, f"{attention}k_proj.weight", rows, heads)
+    return llm.get("num_key_value_heads") or heads
+
+
+def _head_count(count: int, name: str, rows: int, heads: int) -> int:
+    if count < 1 or heads % count:
+        raise ValueError(
+            f"{name} has {rows} rows, which makes {max(count, 0)} key/value heads for {heads} query heads: expected a "
+            "number that divides them"
+        )
+    return count
 
 
 def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
@@ -88,7 +103,10 @@ def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     InternLM2: none, dynamic NTK or linear. Phi-3: none, "su" (longrope) or "yarn", which in the released code are the
     same angles with another factor on cosines and sines. Raises ValueError for any other kind.
     """
-    theta, scaling = float(llm.get("rope_theta", THETA[backbone])), dict(llm.get("rope_scaling") or {})
+    theta, scaling = float(number_of(llm, "rope_theta", THETA[backbone])), llm.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        raise ValueError(f"config.json says rope_scaling {scaling!r}: expected null or an object with a type")
+    scaling = dict(scaling)
     kind = scaling.pop("type", None) or scaling.pop("rope_type", None) or "default"
     scaling.pop("rope_type", None)
     if kind == "default":
@@ -142,7 +160,7 @@ def clip_config(shapes: Shapes, projector_in: int | None) -> CLIPVisionConfig:
         hidden_size=hidden,
         intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or 4 * hidden,
         num_hidden_layers=num_layers(shapes, layers) or 24,
-        num_attention_heads=hidden // CLIP_HEAD_SIZE,
+        num_attention_heads=1 if hidden % CLIP_HEAD_SIZE else hidden // CLIP_HEAD_SIZE,
         image_size=image_px or CLIP_PX,
         patch_size=patch or 14,
         hidden_act="quick_gelu",
@@ -157,11 +175,26 @@ def _vision_sizes(shapes: Shapes, embeddings: str, positions: str) -> tuple[int 
     table = shapes.get(f"{embeddings}{positions}")
     if patch is None or table is None:
         return None, None, None
+    for name, shape, dims in (("patch_embedding.weight", patch, 4), (positions, table, 2)):
+        if len(shape) < dims:
+            raise ValueError(f"{embeddings}{name} has shape {list(shape)}: expected at least {dims} dimensions")
     return patch[0], patch[-1], math.isqrt(table[-2] - 1) * patch[-1]
 
 
+def number_of(options: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a number of config.json; null is as if it did not stand there. Raises ValueError for anything else."""
+    value = default if options.get(name) is None else options[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"config.json says {name} {value!r}: expected a number")
+    return value
+
+
 def size_of(shapes: Shapes, name: str, dim: int) -> int | None:
-    return shapes[name][dim] if name in shapes else None
+    """Return one size of a tensor, None if there is no such tensor. Raises ValueError if it has too few dimensions."""
+    shape = shapes.get(name)
+    if shape is not None and not -len(shape) <= dim < len(shape):
+        raise ValueError(f"{name} has shape {list(shape)}: expected more dimensions")
+    return None if shape is None else shape[dim]
 
 
 def num_layers(shapes: Shapes, prefix: str) -> int:

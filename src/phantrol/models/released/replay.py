@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from phantrol.models.configuration import num_image_tokens
 from phantrol.models.modeling import PhantrolForConditionalGeneration
+from phantrol.models.released.exact import compute_exactly
 from phantrol.modifiers.partial_lora import PartialLora
 from phantrol.modifiers.phantom import Phantom
 from phantrol.modifiers.trol import Trol
@@ -95,7 +96,8 @@ class Replay:
         self.tokens = io["decode_tokens"].long() if "decode_tokens" in io else None
         _expect("attention_mask", self.mask, self.input_ids.shape)
         if self.tokens is not None:
-            _expect("decode_tokens", self.tokens, (len(self.input_ids), self.tokens.shape[-1]))
+            steps = self.tokens.shape[-1] if self.tokens.ndim else 1
+            _expect("decode_tokens", self.tokens, (len(self.input_ids), max(steps, 1)))
         self._check_tokens()
         self.pictures = self._pictures()
         self._round_as_recorded()
@@ -124,7 +126,7 @@ class Replay:
             options["prompt_mask"] = torch.zeros_like(ids, dtype=torch.bool)
         if not variant.lora:
             options["image_mask"] = torch.zeros_like(ids, dtype=torch.bool)
-        cache, steps = DynamicCache(config=self.model.config.text_config), []
+        cache, steps = DynamicCache(), []  # a cache that knows of a window forgets what stood before it
         with self._eta(variant.eta):
             with self._watch() as seen:
                 prompt = self.model(
@@ -211,6 +213,8 @@ class Replay:
         if self.model.get_input_embeddings().weight.dtype == torch.float32:
             # in float64 "eager" still takes its softmax in float32, where a row of padding becomes no number
             self.model.language_model.set_attn_implementation(IN_DECODER)
+        elif self.model.get_input_embeddings().weight.dtype == torch.float64:
+            compute_exactly(self.model.get_decoder())
         self.model.config.vision_config._attn_implementation = IN_TOWER
 
     # --- inputs
@@ -218,7 +222,7 @@ class Replay:
     def _check_tokens(self) -> None:
         vocab_size, image = self.model.config.text_config.vocab_size, self.model.config.image_token_id
         for name, ids in (("input_ids", self.input_ids), ("decode_tokens", self.tokens)):
-            words = ids[ids != image] if ids is not None else torch.zeros(1)
+            words = torch.zeros(1) if ids is None else ids[ids != image] if name == "input_ids" else ids
             if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < vocab_size:
                 raise ValueError(
                     f"{name} in io.safetensors runs from {int(words.min())} to {int(words.max())}, but the model has "
@@ -235,6 +239,11 @@ class Replay:
             _expect("pixel_values", pixels, (len(pixels), 3, config.image_px, config.image_px))
             return pixels
         if "image_features" not in self.io:
+            if self.is_image.any():
+                raise ValueError(
+                    f"io.safetensors has neither pixel_values nor image_features, but input_ids has "
+                    f"{int(self.is_image.sum())} image tokens: expected what went in"
+                )
             return None
         features = self.io["image_features"]
         side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0

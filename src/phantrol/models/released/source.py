@@ -139,6 +139,7 @@ class _Safetensors(Mapping):
 
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+DTYPES |= {"I32": torch.int32, "I8": torch.int8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn}
 
 
 def _open(path: Path) -> Mapping[str, Tensor]:
@@ -151,7 +152,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.name != GATE_FILE)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"wants to run {code[1]}" if code else f"is no plain table of tensors ({_first_line(error)})"
+        what = f"wants to run {code[1]}" if code else "is no plain table of tensors"
         raise ValueError(
             f"{path} is a pickle that {what}: refused, since only tensors are read; ask for safetensors"
         ) from None

@@ -22,6 +22,7 @@ from phantrol.models.released.replay import Replay, Variant
 TOLERANCE = 2e-5
 FILES = ("config.json", "weights.safetensors", "io.safetensors")
 INPUTS = ("input_ids", "attention_mask", "pixel_values")
+NO_ANSWER = "there are no decode_tokens to feed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,14 +196,14 @@ def _logits(replay: Replay, row: str | None, what: str, variant: str | None) -> 
         where, note = replay.real.all(-1), "rows with padding are wrong in the original, and left out"
     ours = answer.prefill_logits if what == "prefill" else answer.decode_logits
     if ours is None:
-        raise NotCompared("there are no decode_tokens to feed")
+        raise NotCompared(NO_ANSWER)
     return Pair(ours, where=where, note=note)
 
 
 def _variant(replay: Replay, name: str | None) -> Variant:
     if name is None or name == "official_forward":
         return Variant()
-    eta = re.fullmatch(r"eta([\d.]+)(?:e-?(\d+))?", name)  # eta1e4 is η = 1e-4
+    eta = re.fullmatch(r"eta(\d+(?:\.\d+)?)(?:e-?(\d+))?", name)  # eta1e4 is η = 1e-4
     known = {
         "no_traversal": ("trol", Variant(traversal=False)),
         "no_plora": ("partial LoRA", Variant(lora=False)),
@@ -222,6 +223,9 @@ def _cache(replay: Replay, kind: str, layer: str) -> Pair:
     cache = replay.answer(Variant()).cache
     if int(layer) >= len(cache):
         raise NotCompared(f"there is no layer {layer}")
+    recorded = replay.io[f"cache_{kind}_layer{layer}"]
+    if replay.tokens is None and recorded.ndim == 4 and recorded.shape[2] > replay.real.shape[1]:
+        raise NotCompared(NO_ANSWER)
     keys, values = cache[int(layer)]
     ours = keys if kind == "key" else values  # [B, K, T, d]
     answer = torch.ones(len(ours), ours.shape[2] - replay.real.shape[1], dtype=torch.bool)
