@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from phantrol.bench import run as bench
 from phantrol.freed_memory import CHOSEN_BY
+from phantrol.inference import engine
+from phantrol.training import run as training
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc has these thresholds: elsewhere nothing is changed"
@@ -52,3 +55,13 @@ def test_later_steps_find_the_memory_of_earlier_ones():
 def test_the_user_has_chosen():
     kept, pages, _ = pages_cleared("keep", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072")
     assert not kept and pages > 10_000
+
+
+def test_training_answering_and_measuring_keep_it(tiny_recipe, tmp_path, monkeypatch):
+    told = []
+    for module in (training, engine, bench):
+        monkeypatch.setattr(module, "keep_freed_memory", lambda name=module.__name__: told.append(name))
+    final = training.run(tiny_recipe("stages.*.max_steps=1"), tmp_path / "run")
+    engine.Engine.open(final)
+    bench.bench(["import_s"], runs=1)
+    assert told == [training.__name__, engine.__name__, bench.__name__]
