@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import phantrol
+from phantrol.evals.letters import chosen_letter, option_letter
 from phantrol.evals.metrics import (
     anls,
     attribute_f1,
-    chosen_letter,
     edit_distance,
     exact_match,
     normalise,
     number,
-    option_letter,
     relaxed_accuracy,
     share_of_groups_right,
     wilson_interval,
@@ -18,6 +20,7 @@ from phantrol.evals.metrics import (
     yes_no_f1,
 )
 
+METRICS = Path(phantrol.__file__).with_name("evals") / "metrics.py"
 NOUNS, ADJECTIVES = {"circle", "star", "dog", "ice cream", "cream"}, {"red", "blue", "large", "small"}
 
 
@@ -268,3 +271,8 @@ def test_wilson_interval():
     assert wilson_interval(1.0, 10)[0] == pytest.approx(0.7225, abs=1e-4)
     assert wilson_interval(0.0, 10) == (pytest.approx(0, abs=1e-12), pytest.approx(0.2775, abs=1e-4))
     assert wilson_interval(0.3, 0) == (0, 1)
+
+
+def test_metrics_stand_alone():
+    """letters.py and the benchmarks stand on them, and not the other way, inside a function either."""
+    assert "phantrol" not in METRICS.read_text("utf-8")

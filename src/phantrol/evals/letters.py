@@ -58,6 +58,16 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
     return _by_text(text, dict(zip(known, choices, strict=True)))
 
 
+def chosen_letter(text: str) -> str | None:
+    """Return the option whose letter a text chooses, wherever it says so, or None if it chooses none or several."""
+    return chosen_option(text, ("",) * len(LETTERS))
+
+
+def option_letter(text: str, answer: str) -> float:
+    """1 if the letter that the text chooses, as in "B", "(b)", "B. red" or "The answer is B.", is the answer's."""
+    return float(chosen_letter(text) == answer.strip().upper())
+
+
 def _named(found: re.Match[str], said: str) -> set[str]:
     """Return the letter that was found, and with it the one that it stands in a pair with."""
     at = found.start(found.lastindex)

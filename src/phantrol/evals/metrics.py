@@ -1,7 +1,7 @@
 """How right an answer is: functions (text, answer) → 0 to 1. They forgive form, never content.
 
 `text` is what a model said, `answer` the truth; of two arguments the truth is always the second. Below them stand the
-scores of many answers together: `yes_no_f1`, `share_of_groups_right`.
+scores of many answers together: `yes_no_f1`, `share_of_groups_right`. Options by their letters are in letters.py.
 """
 
 from __future__ import annotations
@@ -108,18 +108,6 @@ def rouge_l(text: str, answer: str) -> float:
     said, right = ([sentence.split() for sentence in side.split(".")] for side in (text, answer))
     shared = {word for wanted in right for sentence in said for word in _longest_common(wanted, sentence)}
     return _f1(len(shared), len(set(_words(text))), len(set(_words(answer))))
-
-
-def option_letter(text: str, answer: str) -> float:
-    """1 if the letter that the text chooses, as in "B", "(b)", "B. red" or "The answer is B.", is the answer's."""
-    return float(chosen_letter(text) == answer.strip().upper())
-
-
-def chosen_letter(text: str) -> str | None:
-    """Return the option whose letter a text chooses, wherever it says so, or None if it chooses none or several."""
-    from phantrol.evals.letters import LETTERS, chosen_option  # which imports `plain` from here
-
-    return chosen_option(text, ("",) * len(LETTERS))
 
 
 def attribute_f1(text: str, answer: str, nouns: Collection[str], adjectives: Collection[str]) -> float:

@@ -18,12 +18,12 @@ from phantrol.data.primer.sprite_packs import find_pack
 from phantrol.data.primer.tasks import TASKS
 from phantrol.data.primer.vocabulary import COLOURS, PLURALS, SHAPES, SIZES, SPRITES
 from phantrol.evals.benchmark import Benchmark, Row
+from phantrol.evals.letters import option_letter
 from phantrol.evals.metrics import (
     anls,
     attribute_f1,
     exact_match,
     number,
-    option_letter,
     relaxed_accuracy,
     share_of_groups_right,
     yes_no,
