@@ -42,6 +42,7 @@ from phantrol.modifiers.graft import graft, grafted_modifiers
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.flops import FlopCounter, peak_flops
+from phantrol.training.recomputing import set_gradient_checkpointing
 
 SHAPES = {
     "0.5B": dict(
@@ -169,7 +170,7 @@ def measure(sides: dict[str, PreTrainedModel], work: str, batch: int, chosen: An
         ready.clear()
         for model in sides.values():
             model.zero_grad(set_to_none=True)
-            model.eval().gradient_checkpointing_disable()
+            set_gradient_checkpointing(model.eval(), False)
         torch._dynamo.reset()
         free()
     ratios = [ours / plain for ours, plain in zip(seconds["ours"], seconds["plain"], strict=True)]
@@ -187,7 +188,7 @@ def prepare(model: PreTrainedModel, work: str, batch: int, chosen: Any, limits: 
     prompt = torch.arange(chosen.prompt, device=device).expand(batch, -1) % (model.config.vocab_size - 16) + 16
     known = {"prompt_length": chosen.prompt} if grafted_modifiers(model) else {}
     if work == "train_step":
-        model.train().gradient_checkpointing_enable()
+        set_gradient_checkpointing(model.train(), True)
 
         def step() -> None:
             model(prompt, labels=prompt, use_cache=False).loss.backward()

@@ -36,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setitem(CASES, name, dataclasses.replace(case, backbone=SMALL, modifiers=modifiers, tokens=24))
 
 
+@pytest.mark.filterwarnings("error:.*checkpointing:FutureWarning")  # a name that transformers will take away
 def test_every_row_is_measured_and_written(small: Any, tmp_path: Path, capsys: pytest.CaptureFixture):
     threads = torch.get_num_threads()
     run.bench([name for name in CASES], runs=1, json_path=tmp_path / "new" / "bench.json")

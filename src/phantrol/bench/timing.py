@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from phantrol.bench.cases import Case
+from phantrol.training.recomputing import set_gradient_checkpointing
 
 Sides = dict[str, PreTrainedModel]
 DECODED = 8  # tokens of one run of "decode"; each of them is timed
@@ -79,7 +80,7 @@ def train_step(sides: Sides, tokens: int, runs: int) -> Iterator[tuple[str, floa
     """Yield seconds for a forward and a backward pass with gradient checkpointing."""
     batch = _tokens(tokens)
     for model in sides.values():
-        model.train().gradient_checkpointing_enable()
+        set_gradient_checkpointing(model.train(), True)
 
     def once(model: PreTrainedModel) -> None:
         model(batch, labels=batch, use_cache=False).loss.backward()
@@ -89,7 +90,7 @@ def train_step(sides: Sides, tokens: int, runs: int) -> Iterator[tuple[str, floa
         yield from _in_turn(sides, once, runs)
     finally:
         for model in sides.values():
-            model.eval().gradient_checkpointing_disable()
+            set_gradient_checkpointing(model.eval(), False)
 
 
 def cache(sides: Sides, tokens: int, runs: int) -> Iterator[tuple[str, float]]:

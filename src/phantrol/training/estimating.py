@@ -34,8 +34,8 @@ from phantrol.training.flops import FlopCounter
 from phantrol.training.new_model import NewModel, SavedModel
 from phantrol.training.optimiser import hidden_matrices
 from phantrol.training.recipe import Recipe, Stage
+from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.trainable import named_parameters, train_only
-from phantrol.training.trainer import set_gradient_checkpointing
 
 # name: (memory in 10^9 bytes, dense bfloat16 with sums in float32, 10^12 operations a second), by the data sheets
 GPUS = {
@@ -211,7 +211,7 @@ def measure(recipe: Recipe, stage: Stage, config: PhantrolConfig, row: RowShape)
 
 @contextmanager
 def _precision(stage: Stage) -> Iterator[None]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=stage.precision == "bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=stage.precision != "float32"):
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,7 +24,9 @@ from phantrol.training.gate_statistics import GateStatistics
 from phantrol.training.held_out import HeldOutLoss, best_step
 from phantrol.training.meters import Meters
 from phantrol.training.optimiser import build_optimiser, lr_factor
+from phantrol.training.precision import computing_dtype
 from phantrol.training.recipe import Recipe
+from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
 from phantrol.training.sharded_trainer import ShardedTrainer
 from phantrol.training.sharding import sharding_of
@@ -84,7 +85,7 @@ class StageTrainer(ShardedTrainer):
         self.towers = frozen_towers(model)
         give_feature_cache(model, stage)
         self.reference = Reference(model) if stage.loss.needs_reference else None
-        self.meters, self.speed = Meters(), Speed(getattr(torch, stage.precision))
+        self.meters, self.speed = Meters(), Speed(computing_dtype(stage.precision, self.args.device))
         self.gates = GateStatistics(model, recipe.log_every_steps, stage.max_steps)
         self.share, self.example_ids, self.has_pictures = 1.0, [], True
         self.writing_to: Path | None = None
@@ -109,7 +110,7 @@ class StageTrainer(ShardedTrainer):
 
     def frozen_weights_held(self) -> contextlib.AbstractContextManager:
         """Return the block that holds frozen weights in bfloat16; a checkpoint without adapters would hold them so."""
-        is_worth_it = self.stage.precision == "bfloat16" and is_peft(self.model) and self.sharding is None
+        is_worth_it = self.args.bf16 and is_peft(self.model) and self.sharding is None
         return held_in(self.model, torch.bfloat16) if is_worth_it else contextlib.nullcontext()
 
     def get_train_dataloader(self) -> DataLoader:
@@ -263,7 +264,7 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
         max_steps=stage.max_steps,
         learning_rate=stage.lr,
         max_grad_norm=stage.max_grad_norm,
-        bf16=stage.precision == "bfloat16",
+        bf16=computing_dtype(stage.precision, state.device) == torch.bfloat16,
         use_cpu=state.device.type == "cpu",
         logging_steps=recipe.log_every_steps,
         logging_nan_inf_filter=False,  # StageTrainer stops instead
@@ -281,12 +282,3 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
     if args.n_gpu > 1:
         args._n_gpu = 1  # without torchrun Trainer would split batches by torch's DataParallel, which cannot split ours
     return args
-
-
-def set_gradient_checkpointing(model: nn.Module, wanted: bool) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers 5.23 has a new name for it, 5.17 only this one
-        if wanted:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif model.is_gradient_checkpointing:
-            model.gradient_checkpointing_disable()
