@@ -44,7 +44,7 @@ class Model:
         (dict(warmup_steps=-1), "got warmup_steps=-1, expected a whole number, at least 0"),
         (dict(schedule="cosinus"), "got schedule='cosinus', expected one of cosine, linear, constant"),
         (dict(optimiser="sgd"), "expected one of adamw, muon"),
-        (dict(precision="half"), "expected one of float32, bfloat16"),
+        (dict(precision="half"), "expected one of auto, float32, bfloat16"),
         (dict(final_lr=1.0), "got final_lr=1.0, expected at most lr=0.001"),
         (dict(weight_decay=-1), "got weight_decay=-1, expected a number, at least 0"),
         (dict(max_grad_norm=0), "got max_grad_norm=0, expected a positive number"),

@@ -71,7 +71,7 @@ def recipe() -> Recipe:
         warmup_steps=50,
         max_steps=2000,
         batch_size=32,
-        precision="bfloat16",
+        precision="auto",
     )
     tune = replace(
         align,

@@ -77,7 +77,7 @@ def recipe() -> Recipe:
         warmup_steps=30,
         max_steps=600,
         batch_size=32,
-        precision="bfloat16",
+        precision="auto",
     )
     tune = replace(
         align,

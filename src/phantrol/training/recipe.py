@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 from phantrol.data.mixture import Mixture
 from phantrol.find import find
 from phantrol.losses.base import Loss
+from phantrol.training.precision import Precision
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimiser = Literal["adamw", "muon"]
-Precision = Literal["float32", "bfloat16"]
 Sharding = Literal["none", "fsdp", "zero2", "zero3"]
 
 
@@ -67,7 +67,8 @@ class Stage:
     pack           sequences about one picture share one row (see data/packing.py)
     padding_free   a micro-batch is one row without padding, and its rows do not see each other: worth it where they
                    differ in length
-    precision      bfloat16 computes under autocast; the weights stay as they are
+    precision      bfloat16 computes under autocast, and the weights stay as they are; auto is bfloat16 where the device
+                   multiplies it, and float32 elsewhere (see precision.py)
     gradient_checkpointing  compute activations again in the backward pass, to save memory
     feature_cache  a folder for the features of the vision tower, which must be frozen: a picture that comes again, in
                    this run or another, is not sent through it (see models/feature_cache.py)

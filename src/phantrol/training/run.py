@@ -38,6 +38,7 @@ from phantrol.training.checkpoint import (
 )
 from phantrol.training.held_out import best_checkpoint
 from phantrol.training.merging import merged
+from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_to_json
@@ -92,6 +93,8 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
         stage = recipe.stages[number]
         bar = ProgressBar(stage.name, console)
         callbacks = [MetricsFile(out_dir / _METRICS, stage.name), bar]
+        if remark := remark_on(stage.precision, process_state().device):
+            console.print(f"{stage.name} {remark}", soft_wrap=True)
         trainer = StageTrainer(model, processor, recipe, number, out_dir, callbacks)
         try:
             finished = trainer.train(start.path if start and start.stage == number else None)
