@@ -74,11 +74,12 @@ def test_a_gpu_is_known_by_its_name(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         assert peak_flops(torch.device("cuda"), torch.bfloat16) == tera * 1e12
     measured = []
+    monkeypatch.setattr(flops, "_highest", {})
     monkeypatch.setattr(flops, "_measured", lambda device, dtype: measured.append(dtype) or 1.0)
     peak_flops(torch.device("cuda"), torch.float32)  # the table is of bfloat16
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Unheard of 7")
     peak_flops(torch.device("cuda"), torch.bfloat16)
-    assert measured == [torch.float32, torch.bfloat16]
+    assert measured == [torch.float32, torch.bfloat16, torch.float32]
 
 
 def test_a_cpu_is_measured_once_and_nothing_is_drawn():
@@ -88,10 +89,46 @@ def test_a_cpu_is_measured_once_and_nothing_is_drawn():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_peak_that_is_exceeded_is_none(monkeypatch):
+    device, measured = torch.device("cpu"), [1e6, 3e6, 2e6, 0.0]
+    monkeypatch.setattr(flops, "_highest", {})
+    monkeypatch.setattr(flops, "_measured", lambda device, dtype: measured.pop(0))
+    assert peak_flops(device, torch.float32) == 1e6
+    assert peak_flops(device, torch.float32, 1e6) == 1e6 and len(measured) == 3  # it was met, not exceeded
+    assert peak_flops(device, torch.float32, 2e6) == 3e6  # in a better moment
+    assert peak_flops(device, torch.float32, 2.5e6) == 3e6 and len(measured) == 2
+    assert peak_flops(device, torch.float32, 4e6) == 4e6  # no moment is as good as what was reached
+    assert peak_flops(device, torch.float32) == 4e6 and len(measured) == 1
+
+
+def test_a_device_can_do_in_float32_what_it_cannot_in_bfloat16(monkeypatch):
+    speeds = {torch.bfloat16: 1e6, torch.float32: 1e8}
+    monkeypatch.setattr(flops, "_highest", {})
+    monkeypatch.setattr(flops, "_measured", lambda device, dtype: speeds[dtype])
+    assert peak_flops(torch.device("cpu"), torch.bfloat16) == 1e8
+
+
+@pytest.mark.parametrize(("product_s", "largest"), [(0.3, 2), (0.03, 8)])
+def test_measuring_ends_where_a_product_takes_long(monkeypatch, product_s, largest):
+    now, sides, full = [0.0], [], torch.full
+
+    def clock():
+        now[0] += product_s / 2  # between the first look and the second: half
+        return now[0]
+
+    monkeypatch.setattr(flops.time, "perf_counter", clock)
+    monkeypatch.setattr(flops, "_SIDES", {"cpu": (2, 4, 8)})
+    monkeypatch.setattr(flops.torch, "full", lambda size, *a, **o: sides.append(size[0]) or full(size, *a, **o))
+    monkeypatch.setattr(flops, "_ENOUGH_S", 1.0)
+    assert flops._measured(torch.device("cpu"), torch.float32) == pytest.approx(2 * largest**3 / (product_s / 2))
+    assert sides == [side for side in (2, 4, 8) if side <= largest]
+
+
 def test_speed_is_what_happened_by_the_time_it_took(monkeypatch, two):
     now = [100.0]
     monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 1e6)
+    reached = []
+    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype, seen: reached.append(seen) or 1e6)
     measured = Speed(torch.float32)
     per_batch = 2 * N * A * B + 2 * N * B * C
     for _ in range(COUNTED_BATCHES + 4):  # the last four are taken to be like the others
@@ -106,6 +143,7 @@ def test_speed_is_what_happened_by_the_time_it_took(monkeypatch, two):
     taken = measured.take(Accelerator(cpu=True))
     assert taken["tokens_per_s"] == 8 and taken["pictures_per_s"] == 1.6 and taken["step_s"] == 0.625
     assert taken["waited"] == 0.2  # of the time, and the speed is by the clock
+    assert reached == pytest.approx([per_batch / 0.625])
     assert taken["mfu"] == pytest.approx(per_batch / 0.625 / 1e6, abs=1e-4)
     assert taken["tflops"] == pytest.approx(per_batch / 0.625 / 1e12, abs=1e-6)
     assert measured.tokens == 0 and measured.since_s == now[0] and measured.waited_s == 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -34,8 +33,11 @@ NAMED_GPUS = {
     r"RTX 4090": 165.2,
     r"RTX 3090": 71.0,
 }
-_SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied to measure a machine
+# of the square matrices that are multiplied to measure a machine, for as long as that takes no time
+_SIDES = {"cpu": (128, 256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 _TRIES = 5
+_ENOUGH_S = 0.25
+_highest: dict[tuple[torch.device, torch.dtype], float] = {}  # operations a second, measured or reached
 
 
 class FlopCounter(TorchDispatchMode):
@@ -59,26 +61,37 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the most operations a second of a device: of a GPU known by name, else those of a large matrix product."""
+def peak_flops(device: torch.device, dtype: torch.dtype, reached: float = 0.0) -> float:
+    """Return the most operations a second of a device: of a GPU known by name, else those of a large matrix product.
+
+    reached  what a computation did a second. If it is more than was measured, that was measured in a bad moment, or
+             with a product that this device is slow at: it is measured again, and the highest of all is kept
+    """
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for pattern, tera in NAMED_GPUS.items():
             if re.search(pattern, name):
                 return tera * 1e12
-    return _measured(device, dtype)
+    highest = _highest.get((device, dtype), -1.0)
+    if reached > highest:
+        # float32 too: a processor without instructions for bfloat16 multiplies it a hundred times slower
+        found = (_measured(device, each) for each in dict.fromkeys((dtype, torch.float32)))
+        highest = _highest[device, dtype] = max(highest, reached, *found)
+    return highest
 
 
-@cache
 def _measured(device: torch.device, dtype: torch.dtype) -> float:
-    """The fastest of a few products, after one to warm up; nothing is drawn, so that training stays as it was."""
-    side = _SIDE.get(device.type, 2048)
-    matrix, fastest_s = torch.full((side, side), 0.5, device=device, dtype=dtype), float("inf")
-    for _ in range(1 + _TRIES):
-        began_s = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for the device
-        fastest_s = min(fastest_s, time.perf_counter() - began_s)
-    return 2 * side**3 / fastest_s
+    """The fastest of some products, each size warmed up; nothing is drawn, so that training stays as it was."""
+    fastest = 0.0
+    for side in _SIDES.get(device.type, (1024, 2048)):
+        matrix, size_began_s = torch.full((side, side), 0.5, device=device, dtype=dtype), time.perf_counter()
+        for _ in range(1 + _TRIES):
+            began_s = time.perf_counter()
+            (matrix @ matrix)[0, 0].item()  # waits for the device
+            fastest = max(fastest, 2 * side**3 / (time.perf_counter() - began_s))
+        if time.perf_counter() - size_began_s > _ENOUGH_S:  # a larger one takes eight times as long
+            break
+    return fastest
 
 
 def _formula(operation: Any) -> Callable[..., int] | None:

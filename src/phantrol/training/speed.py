@@ -69,11 +69,12 @@ class Speed:
         counts = torch.tensor([self.tokens, self.pictures, self.waited_s], device=accelerator.device)
         tokens, pictures, waited_s = accelerator.reduce(counts).tolist()
         per_s = tokens / seconds * self.flops / max(self.counted_tokens, 1)
-        peak = peak_flops(accelerator.device, self.dtype) * accelerator.num_processes
+        ranks = accelerator.num_processes
+        peak = ranks * peak_flops(accelerator.device, self.dtype, per_s / ranks)
         self.begin()
         return {
             "step_s": round(seconds / steps, 4),
-            "waited": round(waited_s / seconds / accelerator.num_processes, 4),
+            "waited": round(waited_s / seconds / ranks, 4),
             "tokens_per_s": round(tokens / seconds, 1),
             "pictures_per_s": round(pictures / seconds, 1),
             "tflops": round(per_s / 1e12, 6),
