@@ -22,7 +22,7 @@ from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
 from phantrol.cli_report import report
 from phantrol.cli_serving import serve
-from phantrol.cli_talking import chat, explain
+from phantrol.cli_talking import Weights, chat, explain
 from phantrol.cli_triples import data_triples
 
 # a torch that is too eager for cores slows itself down; these must be set before torch is imported
@@ -137,7 +137,7 @@ def ask(
     images_and_question: Annotated[list[str], typer.Argument(metavar="[IMAGE]... QUESTION")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="length of the answer, in tokens")] = 128,
     beams: Annotated[int, typer.Option(min=1, help="1: word by word; more: the best of so many, at once")] = 1,
-    weights: Annotated[str | None, typer.Option(help="int8 or int4: less memory, with a small loss")] = None,
+    weights: Weights = None,
 ) -> None:
     """Ask a model about pictures, or without one."""
     from phantrol.inference.engine import Engine

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from phantrol.cli_talking import Weights
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 Result = Annotated[Path, typer.Argument(help="a file that `phantrol eval --json` wrote")]
 
@@ -43,7 +45,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of the shuffled images")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 100,
     beams: Annotated[int | None, typer.Option(min=1, help="by default the protocol's, or the model's own")] = None,
-    weights: Annotated[str | None, typer.Option(help="int8 or int4: less memory, with a small loss")] = None,
+    weights: Weights = None,
     json: Annotated[
         Path | None, typer.Option(help="write the scores here, and each answer beside it; goes on after a kill")
     ] = None,

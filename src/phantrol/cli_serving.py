@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from phantrol.cli_talking import Weights
+
 
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")],
@@ -18,7 +20,7 @@ def serve(
     allow_image_host: Annotated[
         list[str] | None, typer.Option(help="a host whose pictures may be fetched; by default none is")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="int8 or int4: less memory, with a small loss")] = None,
+    weights: Weights = None,
     rows: Annotated[int, typer.Option(min=1, help="answers under way at the same time")] = 16,
     queue: Annotated[int, typer.Option(min=0, help="requests that may wait; more are told to come again")] = 64,
     answer_tokens: Annotated[int, typer.Option(min=1, help="of the longest answer that one may ask for")] = 1024,

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+Weights = Annotated[
+    str | None, typer.Option(help="int8 or int4: less memory, with a small loss; or float32, bfloat16, float16")
+]
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 
 
@@ -14,7 +18,7 @@ def chat(
     model: Model,
     image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="shown with the first question")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="length of an answer, in tokens")] = 256,
-    weights: Annotated[str | None, typer.Option(help="int8 or int4: less memory, with a small loss")] = None,
+    weights: Weights = None,
 ) -> None:
     """Talk with a model in the terminal, over several turns; /help says how. Reads questions from a pipe too."""
     from phantrol.chatting import chat as talk

@@ -27,7 +27,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Return the findings about this machine and environment."""
-    return [*_machine(), *_packages(), *_traps(), *_threads()]
+    return [*_machine(), *_packages(), _arithmetic(), *_traps(), *_threads()]
 
 
 def show(findings: Iterable[Finding]) -> bool:
@@ -88,6 +88,18 @@ def _packages() -> list[Finding]:
     else:
         findings.append(Finding("good", "no GPU: everything runs on the CPU"))
     return findings
+
+
+def _arithmetic() -> Finding:
+    import torch
+
+    from phantrol.training.precision import multiplies_bfloat16
+
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    if multiplies_bfloat16(device):
+        return Finding("good", f"bfloat16: this {device.type} has instructions for its products")
+    remedy = "precision=auto computes in float32; a model saved in 16 bits answers faster with --weights float32"
+    return Finding("note", f"no bfloat16: this {device.type} has no instructions for its products", remedy)
 
 
 def _traps() -> list[Finding]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 
 def test_demo_leaves_what_it_promises(workplace):
@@ -104,6 +105,15 @@ def test_doctor(phantrol):
     done = phantrol("doctor")
     assert "torch" in done.out and "transformers" in done.out
     assert done.code == 0, done.out
+
+
+@pytest.mark.parametrize(
+    "has, line", [(True, "ok    bfloat16: this cpu has"), (False, "note  no bfloat16: this cpu has no")]
+)
+def test_doctor_says_whether_bfloat16_is_multiplied(phantrol, monkeypatch, has, line):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has}, raising=False)
+    done = phantrol("doctor")
+    assert line in done.out and ("--weights float32" in done.out) is not has
 
 
 def test_doctor_names_a_trap(phantrol, monkeypatch):

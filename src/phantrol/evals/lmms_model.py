@@ -17,7 +17,7 @@ SAMPLING = ("temperature", "top_p", "top_k")
 class Phantrol(lmms):
     """pretrained  a saved model's folder or a hub id;  batch_size  questions at once
     weights_sha256, settings_sha256  what `phantrol.evals.lmms.fingerprints` finds there
-    weights        "int8" or "int4", as for `phantrol.load`
+    weights        "int8", "float32" ..., as for `phantrol.load`
 
     Raises ValueError for hashes that are missing or not those of the model.
     """

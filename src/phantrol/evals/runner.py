@@ -34,7 +34,7 @@ class Wanted:
     keep_going    rows that cannot be asked are left out and listed
     check_batch   so many questions are asked once more alone, and the texts compared; 0 for none
     judge         of judged benchmarks; None: their answers are written for the official graders alone
-    weights       "int8" or "int4", as for `Engine.open`
+    weights       "int8", "float32" ..., as for `Engine.open`
     """
 
     split: str | None = None

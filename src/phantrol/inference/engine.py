@@ -66,7 +66,7 @@ class Engine:
     def open(cls, model: str | Path, weights: str | None = None) -> Engine:
         """Return an engine of a saved model (a folder or a hub id), on the accelerator if there is one.
 
-        weights  "int8" or "int4", as for `load`
+        weights  "int8", "float32" ..., as for `load`
         """
         disable_progress_bar()  # one more for each file of weights, between a user and an answer
         loaded, processor = load(model, weights)

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
@@ -16,7 +16,7 @@ from phantrol.models.difference import whole_model
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
 from phantrol.models.processing import PhantrolProcessor
-from phantrol.models.quantised import loading_options
+from phantrol.models.quantised import FLOATS, loading_options
 from phantrol.modifiers.base import config_to_dict
 
 Part = str | Path | PretrainedConfig
@@ -119,16 +119,19 @@ def wanted_config(
 
 
 def load(
-    folder: str | Path, weights: Literal["int8", "int4"] | None = None, **kwargs: Any
+    folder: str | Path, weights: str | None = None, **kwargs: Any
 ) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
     """Return a model that was saved with its processor, ready to answer.
 
     folder   what `save_pretrained` of both wrote, or its difference from a packaged decoder, or a hub id
-    weights  8 or 4 bits for the decoder's linear maps (see `quantised.py`), on the accelerator if there is one
+    weights  "int8" or "int4" for the decoder's linear maps (see `quantised.py`), on the accelerator if there is one; or
+             "float32", "bfloat16", "float16" for all of the model: a dtype of `kwargs` by its name. None: its own dtype
     kwargs   as for `from_pretrained` (dtype, device_map ...)
     Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over.
     """
-    if weights is not None:
+    if weights in FLOATS and kwargs.setdefault("dtype", weights) not in (weights, getattr(torch, weights)):
+        raise ValueError(f"weights={weights!r} and dtype={kwargs['dtype']}: expected one of them")
+    if weights is not None and weights not in FLOATS:
         kwargs = loading_options(weights, **kwargs)
     path = Path(folder)
     if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):

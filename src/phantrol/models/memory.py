@@ -23,11 +23,11 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.modeling import PhantrolForConditionalGeneration
-from phantrol.models.quantised import BITS, GROUP_SIZE, backbone_linears, check_sizes
+from phantrol.models.quantised import BITS, FLOATS, GROUP_SIZE, backbone_linears, check_sizes
 from phantrol.modifiers.graft import graft, grafted_modifiers, modifier_configs
 from phantrol.modifiers.sequence import sequence_state
 
-DTYPES = ("float32", "bfloat16", "float16", *BITS)
+DTYPES = (*FLOATS, *BITS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 BITS = {"int8": 8, "int4": 4}
+FLOATS = ("float32", "bfloat16", "float16")  # dtypes to load a model in as it is
 GROUP_SIZE = 32  # weights that share a scale in 4 bits; the smallest that the kernels take, and the smallest loss
 TRAINABLE = ("int8", "nf4")  # gradients pass through; torchao's kernels of int4 have none
 NF4_BLOCK, NF4_SCALES = 64, 256  # weights that share a scale, and scales that share one of their own [QLoRA, section 3]
@@ -108,7 +109,10 @@ def quantise_linear(linear: nn.Linear, weights: str, name: str) -> None:
 def check(weights: str, dtype: Any) -> None:
     """Raise ValueError, with the remedy, if weights cannot be quantised so."""
     if weights not in BITS:
-        raise ValueError(f"weights is {weights!r}: expected {' or '.join(BITS)}, or None for the model's own dtype")
+        raise ValueError(
+            f"weights is {weights!r}: expected {' or '.join(BITS)}, or for a whole model when it is loaded "
+            f"{', '.join(FLOATS)}, or None for the model's own dtype"
+        )
     if weights == "int4" and dtype not in (None, "auto", "bfloat16", torch.bfloat16):
         raise ValueError(f"int4 weights and {dtype}: expected bfloat16, which alone has fast kernels; or take int8")
     _need_torchao(weights)
