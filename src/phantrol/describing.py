@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,11 @@ from rich.pretty import Pretty
 from rich.table import Table
 
 from phantrol.describing_run import describe_run
+from phantrol.find import names
 from phantrol.models.building import check_folder
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, weight_bytes
-from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES
+from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES, release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.models.released.source import Source
 from phantrol.training.recipe import Recipe, load_recipe
@@ -63,14 +65,14 @@ def describe_thing(
         raise ValueError(f"--json: got {thing}, expected the folder of a run; leave --json out for recipes and models")
     if Path(thing).is_dir() and not any(Path(thing).iterdir()):
         raise ValueError(f"{thing} is empty: expected the folder of a model or of a run; is it the right one?")
-    if Path(thing).is_dir() or thing in RELEASES:
+    if Path(thing).is_dir() or release_named(thing):
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
         console.print(*_describe(_find_model(thing), prompt or Prompt(), tiles, dtype), sep="\n")
-    elif "/" in thing and not thing.endswith(".py"):
+    elif not (thing in names("recipes") or thing.endswith(".py") or re.fullmatch(r"\w+(\.\w+)+", thing)):
         raise ValueError(
-            f"{thing} is no folder: expected a recipe's name, a .py file, a folder that holds a model, or one of "
-            f"{', '.join(RELEASES)}"
+            f"{thing} is no folder, no recipe and no release: expected a folder that holds a model or a run, a .py "
+            f"file, one of the recipes {', '.join(names('recipes'))}, or of the releases {', '.join(RELEASES)}"
         )
     else:
         console.print(*_recipe(shlex.join([thing, *overrides]), load_recipe(thing, overrides)), sep="\n")
@@ -89,11 +91,10 @@ def _recipe(words: str, recipe: Recipe) -> list:
 
 
 def _find_model(thing: str) -> Model:
-    if thing in RELEASES:
-        release = RELEASES[thing]
-        next_step = f"phantrol convert {release.hub_id} {thing}"
+    if release := release_named(thing):
+        next_step = f"phantrol convert {release.hub_id} {release.name}"
         config = read_layout(release.config, {}).config
-        return Model(f"{thing}, as released", config, release.dtype, release.max_tiles, next_step)
+        return Model(f"{release.name}, as released", config, release.dtype, release.max_tiles, next_step)
     folder = Path(thing)
     found = _read(folder / "config.json")
     if found and found.get("model_type") != PhantrolConfig.model_type:

@@ -34,6 +34,13 @@ def test_a_released_model_by_its_name(phantom_1_8b):
     assert activations > 50 and whole == pytest.approx(weights + cache + activations, rel=5e-3)
 
 
+@pytest.mark.parametrize("name", ["phantom-0.5b", "bk-lee/Phantom-0.5B"])
+def test_a_release_is_known_in_any_case_and_by_its_owner(phantrol, name):
+    done = phantrol("describe", name)
+    assert done.code == 0 and "Phantom-0.5B, as released" in done.out, done.error
+    assert "phantrol convert BK-Lee/Phantom-0.5B Phantom-0.5B" in done.out
+
+
 def test_flags_change_what_they_are_for(phantrol, phantom_1_8b):
     before = sizes(phantom_1_8b, "reading the prompt")
     flags = ["--prompt-tokens", 256, "--answer-tokens", 64, "--images", 2, "--tiles", 1, "--batch-size", 2]
@@ -66,7 +73,7 @@ def test_a_model_that_was_trained_here(here, phantrol):
     [
         (["Phantom-7B", "--dtype", "int2"], ["int2", "int8"]),
         (["Phantom-7B", "stages.tune.lr=1"], ["Phantom-7B is a model", "recipes"]),
-        (["Phantom-8B"], ["Phantom-8B"]),
+        (["Phantom-8B"], ["Phantom-8B is no folder, no recipe and no release", "phantom_7b", "Phantom-7B"]),
         (["models/Phantom-8B"], ["no folder", "Phantom-7B"]),
     ],
 )

@@ -15,9 +15,10 @@ import torch
 
 from phantrol.models.memory import on_shapes, weight_bytes
 from phantrol.models.modeling import PhantrolForConditionalGeneration
-from phantrol.models.released.catalogue import RELEASES
+from phantrol.models.released.catalogue import RELEASES, release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.models.released.mapping import plan, target_shapes
+from phantrol.training.new_model import SavedModel
 
 TABLES = json.loads((Path(__file__).parents[1] / "recorded" / "released_shapes.json").read_text("utf-8"))
 GATES = "trol_gating"
@@ -108,3 +109,14 @@ def test_a_tensor_more_or_less_or_of_another_shape_is_refused(name):
     for faulty in (less, {**shapes, key + "_2": (2, 2)}, {**shapes, key: (shapes[key][0] + 1, shapes[key][1])}):
         with pytest.raises(ValueError, match=key.removesuffix(".weight")):
             plan(layout, faulty)
+
+
+def test_a_folder_goes_before_a_release_of_its_name(tmp_path, monkeypatch):
+    """What `phantrol convert BK-Lee/TroL-7B TroL-7B` wrote is what is meant afterwards, not what is on the hub."""
+    monkeypatch.chdir(tmp_path)
+    assert release_named("trol-7b") is RELEASES["TroL-7B"] is release_named("BK-Lee/TroL-7B")
+    monkeypatch.setattr("phantrol.training.new_model.written_once", lambda name, unpack: f"cache/{name}")
+    assert SavedModel("trol-7b")._opened() == "cache/TroL-7B"
+    assert release_named("TroL-8B") is None and release_named("other/TroL-7B") is None
+    (tmp_path / "TroL-7B").mkdir()
+    assert release_named("TroL-7B") is None and SavedModel("TroL-7B")._opened() == "TroL-7B"

@@ -26,7 +26,7 @@ from phantrol.models.memory import Watch
 from phantrol.models.modeling import PhantrolForConditionalGeneration, output_head
 from phantrol.models.quantised import backbone_linears
 from phantrol.models.released.base_parts import BasePart
-from phantrol.models.released.catalogue import RELEASES
+from phantrol.models.released.catalogue import release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.modifiers.base import config_to_dict
 from phantrol.ops.logprobs import chunk_rows, token_logprobs
@@ -105,15 +105,16 @@ def most_tiles(recipe: Recipe) -> int:
     if isinstance(recipe.model, NewModel):
         tiles = recipe.model.options.get("max_tiles", 1)
         return tiles + (tiles > 1 and recipe.model.options.get("thumbnail", True))
-    return RELEASES[recipe.model.folder].max_tiles if recipe.model.folder in RELEASES else 1
+    release = release_named(recipe.model.folder)
+    return release.max_tiles if release else 1
 
 
 def recipe_config(recipe: Recipe) -> PhantrolConfig:
     """Return the configuration of the model that a recipe builds; nothing is downloaded."""
     model = recipe.model
     if isinstance(model, SavedModel):
-        if model.folder in RELEASES:
-            return read_layout(RELEASES[model.folder].config, {}).config
+        if release := release_named(model.folder):
+            return read_layout(release.config, {}).config
         try:
             return PhantrolConfig.from_pretrained(model.folder)
         except OSError as error:

@@ -16,7 +16,7 @@ from phantrol.models.building import build, load
 from phantrol.models.packaged import PackagedDecoder, PackagedTower, written_once
 from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
-from phantrol.models.released.catalogue import RELEASES
+from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
 
 Carried = PackagedDecoder | PackagedTower | BasePart  # what makes a folder of its own
@@ -143,7 +143,7 @@ class SavedModel:
     """A model that was trained before.
 
     folder  what `phantrol train` or `phantrol convert` wrote, a hub id of such, or the name of a release, such as
-            Phantom-0.5B, which is then converted into the cache folder
+            Phantom-0.5B, which is then converted into the cache folder; a folder of that name goes before
     lora    adapters on the decoder, or None;  weights  as of a NewModel
 
     Raises ValueError for quantised weights without adapters.
@@ -162,11 +162,12 @@ class SavedModel:
         return _adapted(model, self.lora, self.weights), processor
 
     def _opened(self) -> str | Path:
-        if self.folder not in RELEASES:
+        release = release_named(self.folder)
+        if release is None:
             return self.folder
         from phantrol.models.released.convert import convert
 
-        return written_once(self.folder, lambda folder: convert(RELEASES[self.folder].hub_id, folder))
+        return written_once(release.name, lambda folder: convert(release.hub_id, folder))
 
 
 def _check_weights(weights: Weights, lora: Lora | None) -> None:

@@ -7,6 +7,7 @@ A checkpoint's own config.json always wins. These serve whoever wants to know a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -137,3 +138,13 @@ RELEASES = {
         Release("Phantom-7B", "phantom", "internlm2", "bfloat16", INTERNVIT_TILES, _with_internvit(INTERNLM2_7B)),
     )
 }
+
+
+def release_named(name: str) -> Release | None:
+    """Return the release of that name, in whatever case, with or without its owner before it: bk-lee/phantom-7b.
+
+    None for any other name, and where a folder has this one: then that is meant.
+    """
+    if Path(name).is_dir():
+        return None
+    return next((each for each in RELEASES.values() if name.lower() in (each.name.lower(), each.hub_id.lower())), None)
