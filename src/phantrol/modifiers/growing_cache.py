@@ -62,7 +62,10 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def reset(self) -> None:
+        """Forget all tokens, where `DynamicLayer` of transformers 5.17 goes on with as many zeros."""
         self._rooms.clear()
+        self.keys = self.values = None
+        self.is_initialized = False
         super().reset()
 
     def _append(self, name: str, tokens: Tensor, new: Tensor) -> Tensor:
