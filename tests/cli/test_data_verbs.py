@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from phantrol.data.sources.primer import PrimerSource
 
 
 @pytest.fixture
@@ -36,6 +40,8 @@ def test_export_and_check(empty, phantrol):
     [
         (["preview", "--family", "colours"], ["colours", "attributes"]),
         (["preview", "--task", "flying"], ["flying", "shape"]),
+        (["preview", "--family", ""], ["families are empty", "for all"]),
+        (["export", "out", "--task", " ,"], ["tasks are empty", "for all"]),
         (["preview", "--split", "tomorrow"], ["tomorrow", "val"]),
         (["preview", "--sprites", "nowhere"], ["nowhere", "folder of sprites"]),
         (["preview", "--sprites", "."], [". holds 0 stamps"]),
@@ -74,6 +80,30 @@ def test_a_file_where_a_folder_is_expected(empty, phantrol):
         assert done.code == 2 and "a folder is expected: file.txt" in done.error, (done.out, done.error)
         assert len(done.error.splitlines()) == 1
     assert (empty / "file.txt").read_text() == "mine" and len(list(empty.iterdir())) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where no folder can be made, as on Linux")
+@pytest.mark.parametrize("place", ["/proc/new/a.png", "/proc/a.png"])
+def test_a_place_that_cannot_be_written(empty, phantrol, place):
+    (empty / "mine.json").write_text(json.dumps([{"id": "1", "conversations": []}]))
+    for args in (
+        ["preview", "--out", place, "--family", "count", "--size", 64],
+        ["export", place, "--task", "count", "--size", 64],
+        ["check", "mine.json", "--fix", place],
+    ):
+        done = phantrol("data", *args)
+        assert done.code == 2 and done.error.startswith(f"phantrol: {place} cannot be written, no "), done.error
+        assert len(done.error.splitlines()) == 1
+
+
+def test_a_place_without_permission(empty, phantrol, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(1, "Operation not permitted", "/sys/.a.writing")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(PrimerSource, "draw", lambda *args: pytest.fail("it was drawn before"))
+    done = phantrol("data", "export", "out", "--task", "count", "--size", 64)
+    assert done.code == 2 and done.error == "phantrol: out cannot be written, no permission: choose another place\n"
 
 
 def test_a_manifest_of_another_version(empty, phantrol):

@@ -239,6 +239,8 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
         calibrate_folder(Path("some/hub-id"), "primer")
     with pytest.raises(ValueError, match=r"file: .*'path'; name a file, or a source whose options all have a default"):
         open_groups("file", (), None, 1)
+    with pytest.raises(ValueError, match="tasks are empty: name some, or leave them out for all"):
+        open_groups("primer", ("tasks=",), None, 1)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is no folder"):
         calibrate_folder(tmp_path / "nowhere", "primer", out=tmp_path / "file" / "budget")

@@ -14,9 +14,10 @@ def choose_source(families: Sequence[str] = (), tasks: Sequence[str] = (), **opt
     """Return the source of some families, or of some tasks, or of all that the other options allow.
 
     families, tasks  names, also several with commas between them;  options  fields of PrimerSource
-    Raises ValueError for an unknown family or task, for one that the split does not ask, and for both at once.
+    Raises ValueError for an unknown family or task, for one that the split does not ask, for both at once, and for
+    names that name nothing.
     """
-    families, tasks = _split_up(families), _split_up(tasks)
+    families, tasks = _split_up("families", families), _split_up("tasks", tasks)
     source = PrimerSource(**options)
     if families and tasks:
         raise ValueError("families and tasks were both given: name one of them")
@@ -39,5 +40,8 @@ def choose_source(families: Sequence[str] = (), tasks: Sequence[str] = (), **opt
     return replace(source, tasks=weights or None, captions=captions)
 
 
-def _split_up(names: Sequence[str]) -> list[str]:
-    return [part for name in names for part in name.replace(" ", "").split(",") if part]
+def _split_up(kind: str, names: Sequence[str]) -> list[str]:
+    parts = [part for name in names for part in name.replace(" ", "").split(",") if part]
+    if names and not parts:
+        raise ValueError(f"{kind} are empty: name some, or leave them out for all")
+    return parts

@@ -10,14 +10,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from phantrol.data.folder_beside import folder_beside
 from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw, sha256_of
 from phantrol.data.primer.generator import Sample
 from phantrol.data.sources.primer import PrimerSource
@@ -34,7 +33,8 @@ def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 10
     """Write the first `count` groups of a source into a new folder, whole or not at all. Return the folder.
 
     tell  called after each picture with (pictures written, pictures in all)
-    Raises ValueError for an unknown format, a count out of range, a folder that is in use, or if pyarrow is missing.
+    Raises ValueError for an unknown format, a count out of range, a folder that is in use or cannot be made, or if
+    pyarrow is missing.
     """
     if not 1 <= count <= len(source):
         raise ValueError(f"count must be 1 to {len(source):,}, got {count}")
@@ -93,15 +93,10 @@ def _write_whole(out: Path, form: str, groups: Iterable[Group], manifest: Callab
         raise ValueError(f"{out} is in use: choose another folder, or remove it")
     if form != "llava":
         import_pyarrow()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
-    try:
-        beside.chmod(0o755)
+    with folder_beside(out) as beside:
         file = _write_llava(beside, groups) if form == "llava" else _write_parquet(beside, form, groups)
         (beside / FILE).write_text(json.dumps(manifest(file), indent=1) + "\n", "utf-8")
         os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_llava(folder: Path, groups: Iterable[Group]) -> Path:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from phantrol.data.check import FileReport, Report
+from phantrol.data.folder_beside import folder_beside
 from phantrol.data.rows.arrow_rows import ArrowRows
 from phantrol.data.rows.json_rows import JsonRows
 from phantrol.data.rows.opening import find_files, open_rows
@@ -29,25 +28,21 @@ ROWS_AT_ONCE = 64  # of Parquet
 def write_fixed(report: Report, out: Path) -> Path:
     """Write the good rows of all files into a new folder, whole or not at all. Return the folder.
 
-    Raises ValueError if the folder is in use, or two of the files have the same name.
+    Raises ValueError if the folder is in use or cannot be made, or two of the files have the same name.
     """
     check_room(out, [file.path for file in report.files])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
-    try:
-        beside.chmod(0o755)
+    with folder_beside(out) as beside:
         for file in report.files:
             _write(file, beside / file.path.name)
         with (beside / BROKEN).open("w", encoding="utf-8") as listed:
             listed.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in broken_lines(report))
         os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return out
 
 
 def check_room(out: Path, paths: Sequence[str | Path]) -> None:
-    """Raise ValueError if something is where the folder is to be, or two files would have the same name there.
+    """Raise ValueError if something is where the folder is to be, it cannot be made, or two files would have the same
+    name there.
 
     paths  files, folders and patterns, as for `check`
     """
@@ -57,6 +52,8 @@ def check_room(out: Path, paths: Sequence[str | Path]) -> None:
     twice = next((name for name in names if names.count(name) > 1 or name == BROKEN), None)
     if twice is not None:
         raise ValueError(f"several files are called {twice}, and all go into {out}: fix them one after the other")
+    with folder_beside(out):
+        pass  # it can be written: that is better known before the files are read
 
 
 def broken_lines(report: Report) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from phantrol.data.folder_beside import folder_beside
 from phantrol.data.primer.curriculum import work_out
 from phantrol.data.primer.fonts import load_font
 from phantrol.data.primer.generator import Turn, sample
@@ -25,20 +26,15 @@ Line = tuple[str, str]  # text, colour
 def write_preview(source: PrimerSource, out: Path, count: int = 4) -> Path:
     """Write a contact sheet of `count` pictures of each family as a PNG, whole or not at all. Return its path.
 
-    Raises ValueError for a count below 1, and for a name that does not end in .png.
+    Raises ValueError for a count below 1, a name that does not end in .png, and a place that cannot be written.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ValueError(f"{out} cannot be the contact sheet: expected the name of a .png file")
-    sheet = draw_preview(source, count)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.writing")
-    try:
-        sheet.save(beside, "PNG")
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+    with folder_beside(out) as beside:
+        draw_preview(source, count).save(beside / out.name, "PNG")
+        os.replace(beside / out.name, out)
     return out
 
 
