@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +24,8 @@ def convert(
     """Make a phantrol model of a released TroL or Phantom."""
     from phantrol.models.released.convert import convert as convert_model
 
-    done = convert_model(source, out, per_layer_gates=per_layer_gates)
+    with _tidying_up():
+        done = convert_model(source, out, per_layer_gates=per_layer_gates)
     layout = done.layout
     typer.echo(f"{layout.family} on {layout.backbone}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB")
     for note in done.notes:
@@ -48,3 +53,13 @@ def verify(
     typer.echo(summary(comparisons))
     if not passed(comparisons):
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _tidying_up() -> Iterator[None]:
+    """Let SIGTERM end the block as a fault would, so that what it has half-written is removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,26 @@ def test_a_fault_in_the_middle_leaves_nothing(sources: Callable[..., Path], tmp_
     with pytest.raises(OSError, match="No space left"):
         convert(sources("phantom", "qwen2"), tmp_path / "new", shard_bytes=50_000)
     assert not os.listdir(tmp_path)
+
+
+@pytest.fixture
+def sigterm_is_ignored() -> Iterator[None]:
+    """Or else a test that fails would end all of them."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm_is_ignored")
+def test_a_sigterm_leaves_nothing(sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path, monkeypatch):
+    found: list[str] = []
+
+    def ended(*args: Any) -> str:
+        found.extend(os.listdir(tmp_path))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "the card"
+
+    monkeypatch.setattr(convert_module, "model_card", ended)
+    status, _, _ = run("convert", sources("phantom", "qwen2"), tmp_path / "new")
+    assert status == 143 and len(found) == 1 and found[0].startswith(".new.")
+    assert not os.listdir(tmp_path) and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
