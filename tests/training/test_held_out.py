@@ -114,6 +114,32 @@ def test_a_signal_does_not_wait_for_it_and_it_is_made_up_for(whole, tiny_recipe,
     assert metrics(tmp_path) == metrics(whole)
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_signal_in_the_last_pass_leaves_it_to_the_resumed_run(every, tiny_recipe, metrics, tmp_path, monkeypatch):
+    """With every=4 no other checkpoint was measured either; with 1 another one would be taken for the best."""
+    losses = LOSSES | {4: 0.5}
+    recipe = replace(held_out(tiny_recipe(), "best"), save_every_steps=every)
+
+    def measure(self):
+        step = self.trainer.state.global_step
+        if step == 4 and not self.trainer.stop_signal.received and not stopped:
+            stopped.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return None
+        return losses[step]
+
+    stopped = ["never"]
+    monkeypatch.setattr(HeldOutLoss, "measure", measure)
+    whole = load_file(run(recipe, tmp_path / "whole") / "model.safetensors")
+    stopped.clear()
+    with pytest.raises(SystemExit):
+        run(recipe, tmp_path / "stopped")
+    final = load_file(run(recipe, tmp_path / "stopped", resume=True) / "model.safetensors")
+    assert stopped == [4] and all(torch.equal(whole[name], final[name]) for name in whole)
+    assert best_checkpoint(tmp_path / "stopped/stages/0-align").step == 4  # which reads its manifest too
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
 def test_held_out_data_that_cannot_be_read_are_found_before_anything_is_built(tiny_recipe, tmp_path, monkeypatch):
     from phantrol.training.new_model import NewModel
 

@@ -17,7 +17,9 @@ from transformers import TrainerCallback
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
-from phantrol.training.checkpoint import Checkpoint, check_whole, checkpoint_at
+from phantrol.training.checkpoint import Checkpoint, check_whole, checkpoint_at, replace_text
+
+_STATE = "trainer_state.json"  # Trainer's own
 
 
 class HeldOutLoss(TrainerCallback):
@@ -33,8 +35,10 @@ class HeldOutLoss(TrainerCallback):
         """Measure what a signal kept from being measured when the checkpoint was written."""
         measured = {line["step"] for line in state.log_history if "eval_loss" in line}
         if state.global_step and self._is_due(state.global_step) and state.global_step not in measured:
-            self.trainer.evaluate()
+            found = self.trainer.evaluate()
             control.should_training_stop = False  # Trainer would stop between two micro-batches; a step is taken
+            if found and state.global_step >= self.trainer.stage.max_steps:  # no other checkpoint will be written
+                self._add_to_checkpoint(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_evaluate = self._is_due(state.global_step)
@@ -71,6 +75,13 @@ class HeldOutLoss(TrainerCallback):
         self.totals = totals
         total = trainer.accelerator.reduce(loss.float().to(trainer.args.device))
         return float(total)
+
+    def _add_to_checkpoint(self, state: Any) -> None:
+        if self.trainer.args.should_save:
+            folder = Path(self.trainer.args.output_dir) / f"checkpoint-{state.global_step}"
+            saved = json.loads((folder / _STATE).read_text("utf-8")) | {"log_history": state.log_history}
+            replace_text(folder, _STATE, json.dumps(saved, indent=2, sort_keys=True) + "\n")
+        self.trainer.accelerator.wait_for_everyone()
 
     def _is_due(self, step: int) -> bool:
         return step % self.trainer.recipe.save_every_steps == 0 or step == self.trainer.stage.max_steps
@@ -123,9 +134,14 @@ def best_checkpoint(folder: Path) -> Checkpoint:
     return best
 
 
+def is_measured(checkpoint: Checkpoint) -> bool:
+    """Return whether the held-out loss of a checkpoint is known; a signal may have kept it from being measured."""
+    return any(line["step"] == checkpoint.step for line in read_history(checkpoint.path) if "eval_loss" in line)
+
+
 def read_history(checkpoint: Path) -> list[dict[str, Any]]:
     """Return the lines of the log up to a checkpoint, as Trainer keeps them."""
-    return json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["log_history"]
+    return json.loads((checkpoint / _STATE).read_text("utf-8"))["log_history"]
 
 
 def _devices() -> list[int]:

@@ -36,7 +36,7 @@ from phantrol.training.checkpoint import (
     write_text,
     written_beside,
 )
-from phantrol.training.held_out import best_checkpoint
+from phantrol.training.held_out import best_checkpoint, is_measured
 from phantrol.training.merging import merged
 from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
@@ -219,7 +219,8 @@ def _load(model: nn.Module, recipe: Recipe, out_dir: Path, start: Checkpoint | N
     if start is None:
         return 0
     console.print(f"going on from {start.path}", soft_wrap=True)
-    is_done = start.step >= recipe.stages[start.stage].max_steps
+    stage = recipe.stages[start.stage]
+    is_done = start.step >= stage.max_steps and (stage.held_out is None or is_measured(start))
     first = start.stage + is_done
     if is_done:
         _load_stage(model, recipe, _stage_end(out_dir, recipe, start.stage))
