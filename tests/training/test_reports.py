@@ -26,7 +26,9 @@ class Service(ModuleType):
         self.context_vars = SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: None))
 
     def init(self, project, name, **options):
-        self.run = SimpleNamespace(name=name, logs=[], is_over=False, summary={}, _label=lambda code: None)
+        self.run = SimpleNamespace(
+            project=project, name=name, logs=[], is_over=False, summary={}, _label=lambda code: None
+        )
         self.runs.append(self.run)
 
     def log(self, values):
@@ -53,10 +55,13 @@ def service(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_each_stage_is_a_run_of_its_own(tiny_recipe, tmp_path, metrics, service, name):
+def test_each_stage_is_a_run_of_its_own(tiny_recipe, tmp_path, metrics, service, name, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "to be put back")
+    monkeypatch.delenv("WANDB_PROJECT")
     told = service(name)
     run(replace(tiny_recipe("stages.tune.max_steps=2"), report_to=(name,)), tmp_path / "mine")
     assert [(one.name, one.is_over) for one in told.runs] == [("mine-align", True), ("mine-tune", True)]
+    assert {one.project for one in told.runs} == {"phantrol"}
     logged = [[(v["train/global_step"], v["train/loss"]) for v in one.logs if "train/loss" in v] for one in told.runs]
     lines = metrics(tmp_path / "mine")
     assert logged == [
@@ -68,7 +73,8 @@ def test_each_stage_is_a_run_of_its_own(tiny_recipe, tmp_path, metrics, service,
 def test_a_run_that_is_not_ended_is_noticed(tiny_recipe, tmp_path, monkeypatch, service):
     """The control: W&B alone has to be told that a stage is over."""
     monkeypatch.setattr("phantrol.training.run._end_reports", lambda recipe: None)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
     told = service("wandb")
     recipe = tiny_recipe("stages.align.max_steps=1", "stages.tune.max_steps=1")
     run(replace(recipe, report_to=("wandb",)), tmp_path / "mine")
-    assert [one.name for one in told.runs] == ["mine-align"]
+    assert [(one.name, one.project) for one in told.runs] == [("mine-align", "mine")]

@@ -163,7 +163,8 @@ class Recipe:
     keep_checkpoints   of each stage, the newest so many, and the best one where a stage has held-out data
     workers            processes that prepare batches, of each rank; 0 prepares them between steps; None: what the
                        machine has room for (training/workers.py). They change nothing but time
-    report_to          integrations of transformers, such as ("tensorboard",); none by default
+    report_to          integrations of transformers, such as ("tensorboard",); none by default. Trackio's project, and
+                       W&B's unless WANDB_PROJECT names one, is phantrol; a stage is a run of its own there
     sharding           of several ranks: none holds the whole model on each; fsdp is torch's FSDP2, zero2 and zero3 are
                        DeepSpeed's. It changes memory and time, not the result (docs/scale.md)
 

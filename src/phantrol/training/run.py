@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from phantrol.training.run_lock import held
 from phantrol.training.sharding import check_launch, check_ranks
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
-from phantrol.training.trainer import StageTrainer, process_state
+from phantrol.training.trainer import PROJECT, StageTrainer, process_state
 from phantrol.training.weights import load_weights
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
@@ -85,6 +86,7 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
 def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Console) -> Path:
     start = _open(out_dir, recipe, resume)
     disable_progress_bar()  # of each file that is saved; the bars here are our own
+    os.environ.setdefault("WANDB_PROJECT", PROJECT)  # where transformers looks, and else says "huggingface"
     model, processor = _build(recipe)
     first = _load(model, recipe, out_dir, start, console)
     keep_freed_memory()

@@ -41,6 +41,7 @@ from phantrol.training.workers import workers_for
 
 _METERS = "meters.json"
 _SHOWN = "micro-batches with pictures"
+PROJECT = "phantrol"  # that runs are reported to
 # so long ranks wait for one that merges, checks checkpoints or downloads; torch gives them 10 minutes under NCCL
 RANKS_WAIT = timedelta(hours=4)
 
@@ -273,7 +274,7 @@ def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: P
         seed=recipe.stage_seed(number),
         report_to=list(recipe.report_to) or "none",
         run_name=f"{run_dir.name}-{stage.name}",
-        project="phantrol",
+        project=PROJECT,
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cache=getattr(model.config, "use_cache", True),  # Trainer writes it into the configuration that is saved
