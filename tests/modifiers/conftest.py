@@ -25,7 +25,7 @@ from phantrol.modifiers import growing_cache, sequence
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.sequence import AnchorLayer, PassCache
 
-sys.path.append(str(Path(__file__).parent))  # modifier_sets.py is no test: see there
+sys.path.append(str(Path(__file__).parent))  # modifier_sets.py and ways_to_feed.py are no tests
 
 from modifier_sets import SETS
 
