@@ -172,9 +172,12 @@ FIELDS = [
     ("logprobs of everything", chat(logprobs=True, top_logprobs=10**6), 400, "top_logprobs"),
     ("top_logprobs alone", chat(top_logprobs=2), 400, "without logprobs"),
     ("stream_options alone", chat(stream_options={"include_usage": True}), 400, "without stream"),
-    ("tools, which are not there", chat(tools=[{"type": "function"}]), 400, "tools"),
-    ("JSON mode, which is not there", chat(response_format={"type": "json_object"}), 400, "response_format"),
-    ("a penalty, which is not there", chat(frequency_penalty=1.0), 400, "frequency_penalty"),
+    ("tools, which are not there", chat(tools=[{"type": "function"}]), 400, "tools: this server does not do this"),
+    ("JSON mode, which is not there", chat(response_format={"type": "json_object"}), 400,
+     "response_format.type: this server does not do this"),
+    ("a penalty, which is not there", chat(frequency_penalty=1.0), 400, "frequency_penalty: this server does not do"),
+    ("an earlier call of a tool", chat({"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}), 400,
+     "messages.0.tool_calls: this server does not do this"),
     ("an unknown field", chat(trust_remote_code=True), 400, "does not know"),
     ("a field with an endless name", chat(**{"a" * 9000: 1}), 400, "does not know"),
 ]  # fmt: skip
@@ -205,5 +208,9 @@ WIRE = [
     ("a length beyond the limit, and no body",
      b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
      b"Content-Length: 99999999999999999999\r\n\r\n", (400, 413)),
+    ("a length and chunks, of which a proxy may believe the other one",
+     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+     b"Content-Length: 46\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+     b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", (400,)),
     ("no host", b"GET /v1/models HTTP/1.1\r\n\r\n", (400,)),
 ]  # fmt: skip

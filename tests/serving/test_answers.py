@@ -165,6 +165,13 @@ def test_a_prompt_beyond_the_context_of_the_model_says_so_in_a_code(serve, engin
             assert f"the prompt has {count} tokens" in error["message"] and error["message"].endswith(f"most {context}")
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_an_answer_that_is_too_long_is_refused_by_the_name_that_it_was_asked_by(running, field):
+    with pytest.raises(openai.BadRequestError, match="at most 256") as caught:
+        create(running.client(), CHATS[1], **{field: 257})
+    assert (caught.value.param, caught.value.code) == (field, "limit_exceeded")
+
+
 def test_models(running):
     client = running.client()
     assert [model.id for model in client.models.list()] == [NAME]

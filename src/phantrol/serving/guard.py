@@ -57,6 +57,8 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status, is_work = time.monotonic(), 0, scope["path"] not in OBSERVING
+        if scope["method"] == "HEAD":  # whatever may be got; HTTP leaves the body out by itself
+            scope = {**scope, "method": "GET"}
         body = _Body(receive, self.limits)
 
         async def watched_send(message: Message) -> None:
@@ -99,6 +101,9 @@ class Guard:
             self._check_key(headers)
         elif self._local_names and not _is_local(headers.get(b"host", "")):
             raise Refusal(403, "this server answers to localhost alone; with an API key, to any name", code="bad_host")
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # a proxy that believes the other one would take the rest of the body for the next request
+            raise Refusal(400, "expected a body with Content-Length or with Transfer-Encoding, not both")
         if scope["path"] in OBSERVING:
             return
         if self.draining:

@@ -14,6 +14,8 @@ from phantrol.serving.errors import Refusal
 
 MAX_NAME = 120  # characters of a field's name that an error repeats: it may be the client's own invention
 MAX_STOP = 200  # characters of a stop string
+NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio"}
+NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store"}
 
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -157,6 +159,8 @@ def parse(kind: type[Request], body: bytes) -> Request:
         what, code = "this server does not know this field", "unknown_parameter"
     elif first["type"] == "missing":
         what, code = "this field is missing", "missing_required_parameter"
+    elif NOT_DONE.intersection(_place(first["loc"])):  # pydantic would tell which empty value may stand there
+        what, code = "this server does not do this: leave it out", "unsupported_parameter"
     elif first["type"].startswith("union_tag_"):  # pydantic would repeat whatever stands there
         what, code = "expected a part of type text or image_url", "invalid_value"
     else:

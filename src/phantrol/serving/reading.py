@@ -59,9 +59,12 @@ class Reader:
         """Return what a request asks. Raises Refusal."""
         limits, wanted, num_choices = self.limits, asked.answer_tokens, asked.n or 1
         if wanted is not None and wanted > limits.answer_tokens:
-            raise Refusal(400, f"an answer of {wanted} tokens: expected at most {limits.answer_tokens}", "max_tokens")
+            field = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+            message = f"an answer of {wanted} tokens: expected at most {limits.answer_tokens}"
+            raise Refusal(400, message, field, "limit_exceeded")
         if num_choices > min(limits.choices, limits.rows):
-            raise Refusal(400, f"{num_choices} choices: expected at most {min(limits.choices, limits.rows)}", "n")
+            most = min(limits.choices, limits.rows)
+            raise Refusal(400, f"{num_choices} choices: expected at most {most}", "n", "limit_exceeded")
         files = await self._files(asked.messages)
         async with self._places:
             prompt = await self._in(self._encoding, self._encode, await self._chat(asked.messages, files))
