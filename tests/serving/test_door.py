@@ -14,7 +14,7 @@ import pytest
 from asking import PATH, PATIENCE_S, body, patient
 
 from phantrol.serving.limits import Limits
-from phantrol.serving.server import check_api_key, check_image_hosts, served_name
+from phantrol.serving.server import check_address, check_api_key, check_image_hosts, serve, served_name
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 GET = "GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -154,6 +154,28 @@ def test_a_key_covers_every_route(serve):
         assert patient.get(f"{running.url}/v1/models", headers=other_name).status_code == 200
         with pytest.raises(openai.AuthenticationError):
             running.client("wrong-key").models.list()
+
+
+def test_whatever_may_be_got_has_a_head(running):
+    for path in ("/", "/page/page.js", "/health", "/metrics", "/v1/models"):
+        answer = patient.head(running.url + path)
+        assert answer.status_code == 200 and not answer.content, path
+        assert answer.headers["content-type"] == patient.get(running.url + path).headers["content-type"]
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert patient.head(running.url + PATH).status_code == 405
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_that_is_taken_is_refused_before_a_model_is_loaded(host):
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--host {host} --port {port}: Address already in use; expected"):
+            serve("no-such-model", host, port)
+    check_address(host, port)  # free again
+    with pytest.raises(ValueError, match=r"192\.0\.2\.1 --port 8000: Cannot assign requested address"):
+        check_address("192.0.2.1", 8000)
+    with pytest.raises(ValueError, match=r"--host no-such-host\.invalid --port 8000: "):
+        check_address("no-such-host.invalid", 8000)
 
 
 def test_names_keys_and_hosts():

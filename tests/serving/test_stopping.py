@@ -46,6 +46,21 @@ def test_a_server_that_stops_finishes_what_it_began(serve, engine):
         assert not running.thread.is_alive()
 
 
+def test_a_server_that_is_asked_twice_stops_at_once(serve, engine):
+    with serve() as running, held(engine) as (passes, go):
+        running.server.config.timeout_graceful_shutdown = PATIENCE_S  # it would wait so long
+        with patient.stream("POST", running.url + PATH, json=body(0, stream=True)) as answer:
+            running.until(lambda: len(passes) == 20)
+            for _ in range(2):
+                running.server.handle_exit(signal.SIGTERM, None)
+            running.until(lambda: not running.service.guard.in_flight, 30)
+            go.set()
+            with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+                answer.read()
+        running.thread.join(PATIENCE_S)
+        assert not running.thread.is_alive()
+
+
 def test_running_answers_get_the_time_of_a_request(serve):
     assert Limits().drain_s == Limits().request_s
     assert Limits(request_s=7.0, drain_s=2.0).drain_s == 2.0

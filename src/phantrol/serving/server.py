@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -41,11 +42,12 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=5,
             )
         )
-        self._service, self._drain_ends = service, 0.0
+        self._service, self._drain_ends, self._at_once = service, 0.0, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain_ends:
-            super().handle_exit(sig, frame)  # asked twice: at once
+            self._at_once = True
+            super().handle_exit(sig, frame)
         else:
             self.drain()
 
@@ -58,6 +60,12 @@ class DrainingServer(uvicorn.Server):
         if self._drain_ends and (not self._service.guard.in_flight or time.monotonic() > self._drain_ends):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._at_once:  # uvicorn would wait for what still runs, and log a trace of each answer that it then ends
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def serve(
@@ -74,12 +82,13 @@ def serve(
 
     name     by which clients ask for the model; by default the last part of `model`, or the one before a "final"
     api_key  by default from the environment, PHANTROL_API_KEY
-    Raises ValueError if there is no such model, or the key or a host cannot be one.
+    Raises ValueError if there is no such model, the key or a host cannot be one, or the address cannot be had.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     api_key = api_key if api_key is not None else os.environ.get(API_KEY)
     check_api_key(api_key)
     check_image_hosts(image_hosts)
+    check_address(host, port)
     engine = Engine.open(model, weights)
     service = Service(engine, name or served_name(model), limits, api_key, image_hosts, is_loopback(host))
     if service.scheduler.batch.fault:
@@ -110,3 +119,15 @@ def check_image_hosts(hosts: Sequence[str]) -> None:
     for host in hosts:
         if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]+(:[0-9]{1,5})?", host):
             raise ValueError(f"--allow-image-host {host}: expected a name, as example.org or example.org:8443")
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ValueError for an address that this machine has not, or that another program listens on: better known
+    before a model is loaded."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise ValueError(f"--host {host} --port {port}: {reason}; expected a free address of this machine") from None
