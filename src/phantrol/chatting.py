@@ -70,7 +70,7 @@ def chat(model: str, image: Path | None, max_new_tokens: int, weights: str | Non
     """
     if image is not None:
         load_picture(image)  # a wrong name is said before a model is loaded
-    by_hand = sys.stdin.isatty()
+    by_hand = sys.stdin is not None and sys.stdin.isatty()
     console = Console(highlight=False, soft_wrap=True)
     if by_hand:
         with console.status("opening the model"):
@@ -134,7 +134,7 @@ def _answer(conversation: Conversation, question: str, console: Console, by_hand
 def _lines(console: Console, by_hand: bool) -> Iterator[str]:
     """Yield what is typed or piped, line by line, until the input ends."""
     if not by_hand:
-        yield from sys.stdin
+        yield from sys.stdin or ()  # None if it was closed before
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  it gives `input` a history and the arrow keys

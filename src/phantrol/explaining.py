@@ -27,8 +27,8 @@ def explain_question(model: str, image: str, question: str, out: Path, max_new_t
     engine, console = Engine.open(model), Console(highlight=False, soft_wrap=True)
     maps = trace_maps(engine.model, engine.processor, chat)
     answer = engine.answer(chat, max_new_tokens=max_new_tokens)
+    write_figure(out, maps, answer.text)  # first: whoever reads what is printed may stop to
     console.print(answer.text, markup=False)
-    write_figure(out, maps, answer.text)
     if maps.traversal is not None:
         ratios = maps.traversal.ratios
         console.print(f"Looked twice: w is {ratios.mean():.3g} on average and {ratios.max():.3g} at most.")

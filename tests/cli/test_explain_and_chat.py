@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 MODEL, PICTURE = "runs/demo/final", "runs/demo/picture.png"
 
@@ -24,6 +25,16 @@ def test_explain_writes_a_figure_and_says_what_it_shows(here, phantrol):
         assert words in done.out
     with Image.open(here / "maps" / "why.png") as figure:
         assert figure.format == "PNG" and figure.width == 2000
+
+
+def test_the_figure_is_there_though_nobody_reads_what_is_printed(here, phantrol, monkeypatch):
+    def gone(*args, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Console, "print", gone)
+    phantrol("explain", MODEL, PICTURE, "What color is it?", "--out", "unread.png", "--max-new-tokens", 3)
+    with Image.open(here / "unread.png") as figure:
+        assert figure.format == "PNG"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,12 @@ def test_a_piped_conversation(here, phantrol, monkeypatch):
     assert [message["content"] for message in seen[2][1::2]] == said[:2]
     kinds = [[part["type"] for part in chat[-1]["content"]] for chat in seen]
     assert kinds == [["image", "text"], ["text"], ["image", "image", "text"], ["text"]]
+
+
+def test_a_closed_input_is_an_empty_one(here, phantrol, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    done = phantrol("chat", MODEL, PICTURE)
+    assert (done.code, done.out, done.error) == (0, "", "")
 
 
 def test_a_piped_question_gets_the_engine_s_answer(here, phantrol, monkeypatch):
