@@ -10,9 +10,13 @@ from PIL import Image
 
 from phantrol.ablation import run as module
 from phantrol.ablation.asking import benchmark_for, open_as_asked
+from phantrol.ablation.report import accuracy_rows, difference_rows
+from phantrol.ablation.results import ALL, Cost, Results
 from phantrol.ablation.run import ablate
 from phantrol.ablation.statistics import estimate
 from phantrol.ablation.variants import VARIANTS
+from phantrol.evals.report import COLUMNS
+from phantrol.training import precision
 from phantrol.training.recipe import load_recipe
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
@@ -75,6 +79,9 @@ def test_a_stop_leaves_no_trace_in_the_results(finished, tmp_path, tiny_path, sq
         for split in SPLITS:
             path = f"answers/{name}/seed-3/{split}.jsonl"
             assert (tmp_path / "whole" / path).read_text() == (finished[0] / path).read_text()
+    report = (tmp_path / "whole" / "report.md").read_text()
+    assert " Seed 3. " in report and "with one seed, which says nothing" in report
+    assert "comparisons" not in report  # there is no interval that could leave out 0
 
 
 def test_the_report_holds_what_the_scores_say(finished):
@@ -127,6 +134,19 @@ def test_what_was_finished_is_reported_without_training(finished, tiny_path, squ
     assert "trol against plain: val" in capsys.readouterr().out
 
 
+def test_a_difference_says_how_many_seeds_it_rests_on():
+    scores = {"plain": {3: 0.5, 4: 0.6}, "trol": {3: 0.6, 4: 0.6, 5: 0.9}}
+    found = {(name, "val", ALL, column): values for name, values in scores.items() for column in COLUMNS}
+    costs = dict.fromkeys(scores, Cost(1, 1.0, 1.0))
+    results = Results((BY_NAME["plain"], BY_NAME["trol"]), costs, found, {("val", ALL): 8})
+    assert [row[:3] for row in accuracy_rows(results, "val")[1:]] == [
+        ["plain", "2", "55.0 ± 63.5"],
+        ["trol", "3", "70.0 ± 43.0"],
+    ]
+    assert difference_rows(results, "val")[1:] == [["trol", "plain", "2", "+5.0 ± 63.5"]]
+    assert [(row["seeds"], row["difference_seeds"]) for row in results.rows()] == [(2, None), (3, 2)]
+
+
 def test_a_model_is_asked_as_its_variant_says(finished):
     final = finished[0] / "runs" / "trol" / "seed-3" / "final"
     layers = {}
@@ -168,10 +188,27 @@ def test_another_experiment_is_refused(finished, tmp_path, tiny_path, squares, q
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_found_before_anything_is_counted(
+    tmp_path, tiny_path, squares, quick, monkeypatch
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(module, "_costs", lambda *args: pytest.fail("costs were counted"))
+    with pytest.raises(ValueError, match="out is no folder"):
+        start(tmp_path / "file" / "out", tiny_path, squares, quick)
+
+
 def test_a_dry_run_writes_nothing(tmp_path, tiny_path, squares, quick, capsys):
     start(tmp_path / "new", tiny_path, squares, quick, wanted=("trol",), dry_run=True)
     assert not (tmp_path / "new").exists()
     assert "training FLOPs" in capsys.readouterr().out
+
+
+def test_what_computes_alike_on_this_machine_trains_once(tmp_path, tiny_path, squares, quick, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: False)
+    auto = (*quick, "stages.align.precision=auto", "stages.tune.precision=auto")
+    start(tmp_path / "new", tiny_path, squares, auto, wanted=("plain_fp32", "plain_bf16"), dry_run=True)
+    said = capsys.readouterr().out
+    assert "plain_fp32 trains as plain does" in said and "plain_bf16 trains as" not in said
 
 
 def test_models_are_dropped_once_they_were_asked(tmp_path, tiny_path, squares, quick, monkeypatch):

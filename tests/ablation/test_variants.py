@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import set_seed
 
-from phantrol.ablation.changing import PICTURES_OF_A_SEED, with_preference, with_seed
+from phantrol.ablation.changing import PICTURES_OF_A_SEED, with_preference, with_seed, with_settled_precision
 from phantrol.ablation.run import plan
 from phantrol.ablation.variants import PLAIN, TROL, VARIANTS, Variant, choose_variants
 from phantrol.data.mixture import Groups
@@ -17,6 +17,7 @@ from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
+from phantrol.training import precision
 from phantrol.training.new_model import SavedModel
 from phantrol.training.recipe import load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
@@ -143,6 +144,34 @@ def test_variants_that_train_alike_train_once(tiny_recipe):
     }
 
 
+def test_a_precision_that_is_the_recipes_own_trains_once(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    recipe = tiny_recipe("stages.align.precision=auto")  # and float32 in the other stage
+    for device, shared in (("cpu", "plain"), ("cuda", "plain_fp32")):
+        settled = with_settled_precision(recipe, torch.device(device))
+        arms = plan(settled, choose_variants(["plain_fp32", "plain_bf16"]))
+        assert {arm.variant.name: arm.trained_as for arm in arms} == {
+            "plain": "plain", "plain_fp32": shared, "plain_bf16": "plain_bf16",
+        }  # fmt: skip
+        assert arms[0].recipe.stages[0].precision == {"cpu": "float32", "cuda": "bfloat16"}[device]
+
+
+def test_what_is_compared_comes_with_all_that_it_is_compared_with():
+    names = [variant.name for variant in choose_variants(["phantom_one_bf16", "trol"])]
+    assert names == ["plain", "plain_bf16", "phantom_one_bf16", "trol"]
+
+
+@pytest.mark.parametrize("name", ["", "../mine", "a/b", ".hidden", "two words"])
+def test_a_name_that_is_no_folders(name):
+    with pytest.raises(ValueError, match=r"expected letters, digits"):
+        Variant(name, "what")
+
+
+def test_options_that_are_none():
+    with pytest.raises(ValueError, match=r"variant mine: got phantom=True, expected None or options, as in \{\}"):
+        Variant("mine", "what", phantom=True)
+
+
 def test_what_a_variant_is_asked_with():
     trained = (TrolConfig(layers=(1,)), PhantomConfig())
     assert TROL.modifiers_asked(trained) == trained
@@ -176,9 +205,10 @@ def test_a_users_variants(tmp_path, tiny_recipe):
 def test_bad_input(tmp_path, tiny_recipe):
     with pytest.raises(ValueError, match=r"unknown variant 'troll': known are the groups methods.*plain_deeper"):
         choose_variants(["troll"])
-    (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ValueError, match="holds no VARIANTS"):
-        choose_variants([str(tmp_path / "empty.py")])
+    for name, text in (("empty.py", ""), ("none.py", "VARIANTS = ()\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match="holds no VARIANTS"):
+            choose_variants([str(tmp_path / name)])
     (tmp_path / "twice.py").write_text(
         "from phantrol.ablation.variants import Variant\nVARIANTS = (Variant('trol', 'another one'),)\n"
     )

@@ -25,7 +25,9 @@ from phantrol.models.processing import PhantrolProcessor
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import modifier_configs
 from phantrol.modifiers.trol import traversing_gates
+from phantrol.training.precision import computing_dtype
 from phantrol.training.recipe import Recipe
+from phantrol.training.trainer import process_state
 
 METHODS_OWN = ("traversal_gate", ".phantom.")
 
@@ -36,16 +38,15 @@ def open_as_asked(folder: Path, variant: Variant) -> Engine:
     Raises ValueError if the folder is no whole model.
     """
     logging.disable_progress_bar()
-    options = {"dtype": torch.bfloat16} if variant.precision == "bfloat16" else {}
+    device = process_state().device
+    options = {} if variant.precision is None else {"dtype": computing_dtype(variant.precision, device)}
     trained = modifier_configs(PhantrolConfig.from_pretrained(folder).text_config)
     asked = variant.modifiers_asked(trained)
     if asked == tuple(trained):
         model, processor = load(folder, **options)
     else:
         model, processor = _load_with(folder, asked, options), PhantrolProcessor.from_pretrained(folder)
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    return Engine(model, processor)
+    return Engine(model.to(device), processor)
 
 
 def recipe_as_asked(recipe: Recipe, variant: Variant) -> Recipe:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
+
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
@@ -14,7 +16,8 @@ from phantrol.models.packaged import PackagedDecoder
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.new_model import NewModel
-from phantrol.training.recipe import Precision, Recipe, Stage
+from phantrol.training.precision import Precision, computing_dtype
+from phantrol.training.recipe import Recipe, Stage
 
 METHODS = {"trol": (TrolConfig, "*traversal_gate*"), "phantom": (PhantomConfig, "*.phantom.*")}
 LOWER = {"lower half": 2, "lower quarter": 4}  # of so many equal parts of the layers, the first
@@ -71,6 +74,15 @@ def with_precision(recipe: Recipe, precision: Precision | None) -> Recipe:
     if precision is None:
         return recipe
     return replace(recipe, stages=tuple(replace(stage, precision=precision) for stage in recipe.stages))
+
+
+def with_settled_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """Return the recipe with what "auto" means on a device written out, so that what computes alike trains once, and
+    no seed of an experiment computes otherwise than another."""
+    dtypes = (computing_dtype(stage.precision, device) for stage in recipe.stages)
+    names = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+    stages = (replace(stage, precision=name) for stage, name in zip(recipe.stages, names, strict=True))
+    return replace(recipe, stages=tuple(stages))
 
 
 def with_seed(recipe: Recipe, number: int) -> Recipe:

@@ -110,11 +110,11 @@ def accuracy_rows(results: Results, split: str, families: Sequence[str] | None =
 def difference_rows(results: Results, split: str) -> Rows:
     """Return a head and a row for each variant: differences in points; in bold those whose interval leaves out 0."""
     families = results.families(split)
-    rows = [["variant", "against", *families]]
+    rows = [["variant", "against", "seeds", *families]]
     for variant in results.variants:
         if results.difference(variant, split) is not None:
             apart = [results.difference(variant, split, family) for family in families]
-            rows.append([variant.name, variant.against, *map(_points, apart)])
+            rows.append([variant.name, variant.against, str(apart[0].seeds), *map(_points, apart)])
     return rows
 
 
@@ -169,13 +169,14 @@ def _lines(results: Results, setting: Setting, figures: Sequence[Path], out: Pat
 
 
 def _on_the_setting(results: Results, setting: Setting) -> Iterator[str]:
-    recipe, last = setting.recipe, setting.recipe.seed + setting.seeds - 1
+    recipe = setting.recipe
+    seeds = f"Seeds {recipe.seed} to {recipe.seed + setting.seeds - 1}" if setting.seeds > 1 else f"Seed {recipe.seed}"
     stages = ", ".join(
-        f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps of {stage.batch_size})"
+        f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps of {stage.batch_size}, {stage.precision})"
         for stage in recipe.stages
     )
     yield (
-        f"Recipe: {stages}. Seeds {recipe.seed} to {last}. Under one seed all variants have the same data in the same "
+        f"Recipe: {stages}. {seeds}. Under one seed all variants have the same data in the same "
         "order, as many steps, and the same weights at the start wherever they share a tensor; they are asked the same "
         f"questions, at most {setting.limit} of each task. Another seed has other weights, other pictures and other "
         "questions. Variants without `_po` train with SFT where the recipe has Phantom Optimization."
@@ -197,7 +198,7 @@ def _is_finished(variant: Variant, results: Results, setting: Setting) -> bool:
 
 def _on_chance(results: Results) -> Iterator[str]:
     apart = [results.difference(variant, split) for variant in results.variants for split in results.splits]
-    number = sum(found is not None for found in apart)
+    number = sum(found is not None and found.half is not None for found in apart)
     if number:
         yield (
             f"\nThese are {number} comparisons. Of so many, about {number / 20:.1f} intervals leave out 0 by chance "

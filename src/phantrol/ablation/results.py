@@ -88,6 +88,7 @@ class Results:
             "high": found.high,
             **blind,
             "against": variant.against if apart else None,
+            "difference_seeds": apart and apart.seeds,
             "difference": apart and apart.mean,
             "difference_low": apart and apart.low,
             "difference_high": apart and apart.high,

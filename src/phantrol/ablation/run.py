@@ -18,17 +18,18 @@ from typing import Any
 from rich.console import Console
 
 from phantrol.ablation.asking import benchmark_for, observe, open_as_asked, recipe_as_asked
-from phantrol.ablation.changing import with_seed
+from phantrol.ablation.changing import with_seed, with_settled_precision
 from phantrol.ablation.costs import CostBook, digest
 from phantrol.ablation.report import Setting, print_costs, write_report
 from phantrol.ablation.results import Cost, read_results, score_file, write_scores
 from phantrol.ablation.starting import started_alike
 from phantrol.ablation.variants import PLAIN, Variant, choose_variants
 from phantrol.evals.runner import evaluate
-from phantrol.training.checkpoint import write_text
+from phantrol.training.checkpoint import make_room, write_text
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
 from phantrol.training.run import run
+from phantrol.training.trainer import process_state
 
 SPLITS = ("val", "test_comp", "test_style", "test_para")
 INDEX = "ablation.json"
@@ -83,17 +84,20 @@ def ablate(
     drop_models  remove each model when its questions have been asked
     dry_run      print what would be trained and what it costs, and write nothing
 
-    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, and a folder that was begun with
-    another experiment. Stopped by SIGTERM while training it raises SystemExit(143), and goes on from there next time.
+    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, and a folder that cannot be made
+    or was begun with another experiment. Stopped by SIGTERM while training it raises SystemExit(143), and goes on from
+    there next time.
     """
     console = console or Console(highlight=False)
-    recipe = load_recipe(name, overrides)
+    recipe = with_settled_precision(load_recipe(name, overrides), process_state().device)
     variants = choose_variants(wanted)
     for split in splits:
         benchmark_for(recipe, split, benchmark).rows(split, 2)  # a split that there is not shows itself here
     begun = {} if dry_run else _read_index(out, recipe, limit, benchmark)
     book = CostBook(None if dry_run else out / "costs.json")
     arms = plan(recipe, variants, book, begun.get("variants", {}))
+    if not dry_run:
+        make_room(out / INDEX)
     experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
     costs = _costs(experiment, book)
     print_costs(experiment.arms, costs, console)

@@ -6,6 +6,7 @@ A file of your own with `VARIANTS = (Variant("wide_gate", "...", trol={"gate_bia
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ def unchanged(recipe: Recipe) -> Recipe:
 class Variant:
     """One way to change a recipe: `variant(recipe)` is the changed recipe, a pure function.
 
+    name        of letters, digits, "_", "-" and ".": its runs lie in a folder of that name
     what        a line for the report
     trol, phantom  None: without the method. Else options that differ from the recipe's own configuration of it, or from
                 the defaults where it has none; `layers` may also be "lower half" or "lower quarter"
@@ -38,6 +40,8 @@ class Variant:
     asked_without_phantom  the phantom dimension is taken out when questions are asked
     against     the variant that it is compared with
     change      a last change of the recipe, whatever it is
+
+    Raises ValueError for a name that is no folder's, and options that are none.
     """
 
     name: str
@@ -51,6 +55,13 @@ class Variant:
     asked_without_phantom: bool = False
     against: str = "plain"
     change: Callable[[Recipe], Recipe] = unchanged
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"a variant is called {self.name!r}: expected letters, digits, '_', '-' and '.'")
+        for method, options in (("trol", self.trol), ("phantom", self.phantom)):
+            if not isinstance(options, Mapping | None):
+                raise ValueError(f"variant {self.name}: got {method}={options!r}, expected None or options, as in {{}}")
 
     def __call__(self, recipe: Recipe, count: Callable[[Recipe], float] = training_flops) -> Recipe:
         """Return the changed recipe. `count` tells the FLOPs of a recipe's training.
@@ -160,14 +171,11 @@ def choose_variants(wanted: Sequence[str] = ()) -> tuple[Variant, ...]:
                 f"unknown variant {name!r}: known are the groups {', '.join(GROUPS)}, and {', '.join(known)}; "
                 "or give a .py file with VARIANTS"
             )
-    for name in [variant.against for variant in chosen]:
-        if name not in {variant.name for variant in chosen}:
-            if name not in known:
-                raise ValueError(
-                    f"a variant is compared with {name!r}, which is not there: known are {', '.join(known)}"
-                )
-            first = next(index for index, variant in enumerate(chosen) if variant.against == name)
-            chosen.insert(first, known[name])
+    while missing := [variant for variant in chosen if variant.against not in {other.name for other in chosen}]:
+        name = missing[0].against
+        if name not in known:
+            raise ValueError(f"a variant is compared with {name!r}, which is not there: known are {', '.join(known)}")
+        chosen.insert(chosen.index(missing[0]), known[name])  # which may be compared with another one in its turn
     found = {variant.name: variant for variant in chosen}
     doubled = [variant.name for variant in chosen if found[variant.name] != variant]
     if doubled:
@@ -177,6 +185,6 @@ def choose_variants(wanted: Sequence[str] = ()) -> tuple[Variant, ...]:
 
 def _read_variants(path: Path) -> tuple[Variant, ...]:
     found = getattr(import_file(path), "VARIANTS", None)
-    if not isinstance(found, tuple | list) or not all(isinstance(variant, Variant) for variant in found):
+    if not isinstance(found, tuple | list) or not found or not all(isinstance(each, Variant) for each in found):
         raise ValueError(f"{path} holds no VARIANTS: expected a tuple of Variant(name, what, ...)")
     return tuple(found)
