@@ -71,13 +71,14 @@ class ShardedTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.sharding is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
+        """Differs: Trainer of transformers 5.17 asks for "cpu:0" where ranks have CPUs, which torch does not know."""
         if checkpoint is None:
             return
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
-        self.sharding.load_optimiser(self.optimizer, state)
+        if self.sharding is None:
+            self.optimizer.load_state_dict(state)
+        else:
+            self.sharding.load_optimiser(self.optimizer, state)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
