@@ -69,13 +69,19 @@ def describe_thing(
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
         console.print(*_describe(_find_model(thing), prompt or Prompt(), tiles, dtype), sep="\n")
-    elif not (thing in names("recipes") or thing.endswith(".py") or re.fullmatch(r"\w+(\.\w+)+", thing)):
+    elif not _may_be_recipe(thing):
         raise ValueError(
             f"{thing} is no folder, no recipe and no release: expected a folder that holds a model or a run, a .py "
             f"file, one of the recipes {', '.join(names('recipes'))}, or of the releases {', '.join(RELEASES)}"
         )
     else:
         console.print(*_recipe(shlex.join([thing, *overrides]), load_recipe(thing, overrides)), sep="\n")
+
+
+def _may_be_recipe(thing: str) -> bool:
+    """By its name, as a .py file, or as a module: dots alone make the name of a file no module's."""
+    is_module = re.fullmatch(r"\w+(\.\w+)+", thing) is not None and not Path(thing).is_file()
+    return thing in names("recipes") or thing.endswith(".py") or is_module
 
 
 def _recipe(words: str, recipe: Recipe) -> list:

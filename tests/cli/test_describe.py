@@ -84,6 +84,13 @@ def test_what_cannot_be_described_is_one_line(phantrol, args, words):
         assert word in done.error
 
 
+def test_a_file_of_another_kind_is_no_module(phantrol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture.png").touch()
+    done = phantrol("describe", "picture.png")
+    assert done.code == 2 and done.error.startswith("phantrol: picture.png is no folder, no recipe and no release")
+
+
 def test_a_folder_of_another_model_is_one_line(phantrol, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     done = phantrol("describe", tmp_path)
