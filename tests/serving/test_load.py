@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from asking import PATIENCE_S
-from load import Tally, ask_stream, ask_whole, faults_of, play, requests
+from load import Tally, ask_stream, ask_whole, faults_of, play, rates, requests
 from pacing import slow
 
 # the first things that so many clients do are a malformed request, an answer heard to its end, and one left midway
@@ -39,6 +39,20 @@ def test_a_wrong_answer_and_a_server_that_is_gone_are_told(serve):
     assert not tally.right and any("alone" in fault for fault in faults_of(tally, BAD))
     tally, _ = play(running.url, 1, SECONDS, expected, bad=1.0)  # malformed ones alone
     assert any("ConnectError" in fault for fault in faults_of(tally, 1.0))
+
+
+def test_one_client_and_sixteen_take_turns(monkeypatch):
+    played = []
+
+    def fake(url, clients, seconds, expected, bad):
+        played.append((clients, seconds))
+        slowed = 2 if len(played) <= 2 else 1  # by something else that the machine does, which both then pay
+        return Tally(right=4 * clients, wrong=["a word"] * (len(played) == 5)), seconds * slowed
+
+    monkeypatch.setattr("load.play", fake)
+    rate, faults = rates("", 6.0, [])
+    assert played == [(1, 2.0), (16, 2.0)] * 3 and faults == ["a word"]
+    assert rate == {1: 12 / 8, 16: 192 / 8}
 
 
 def test_what_was_never_tried_is_told():
