@@ -72,9 +72,11 @@ def test_one_line_per_tensor(run: Any, folder: Path, options: tuple[str, ...]):
         assert lines[-1] == "14 of 15 tensors agree within 2e-05"
     else:
         assert code == 0 and not missed and not error
-        assert lines[-1] == f"{15 if folder == INTERNLM2 else 20} of {15 if folder == INTERNLM2 else 20}" + (
-            " tensors agree within 2e-05"
-        )
+        whole = 15 if folder == INTERNLM2 else 20
+        right = f"{whole} of {whole} tensors agree within 2e-05"
+        if " rounds " in told["hidden_states"]:  # as on processors that add in another order
+            right = f"{whole - 1} of {whole} tensors agree within 2e-05; 1 but for what float32 rounds"
+        assert lines[-1] == right
 
 
 def test_a_tensor_that_is_off(run: Any, tmp_path: Path):
