@@ -20,8 +20,11 @@ from phantrol.serving.limits import Limits
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2048  # characters
-# public in the registry, but they lead to addresses that may not be
-TUNNELS = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")]
+GIVEN_OUT = ipaddress.ip_network("2000::/3")  # of IPv6; the rest stays within a network, or stands for IPv4
+# global to Python, but they lead to addresses that may not be (2002, 2001 and 192.88.99), or to nobody
+NOBODYS = [
+    ipaddress.ip_network(each) for each in ("2002::/16", "2001::/32", "192.88.99.0/24", "3fff::/20", "192.0.0.0/24")
+]
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -35,7 +38,9 @@ def is_public(address: str) -> bool:
     mapped = getattr(found, "ipv4_mapped", None)
     if mapped is not None:
         return is_public(str(mapped))
-    if isinstance(found, ipaddress.IPv6Address) and any(found in network for network in TUNNELS):
+    if isinstance(found, ipaddress.IPv6Address) and found not in GIVEN_OUT:
+        return False
+    if any(found in network for network in NOBODYS):
         return False
     return found.is_global and not found.is_multicast
 
