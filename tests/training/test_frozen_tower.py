@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from phantrol.data.messages import Example, Message
 from phantrol.training.run import run
 from phantrol.training.trainer import StageTrainer
 
@@ -52,3 +53,24 @@ def test_they_would(recipe, towers, tmp_path, monkeypatch, mistake):
     for moved in towers:
         assert any(name.endswith("running_mean") for name in moved)
         assert any(name.endswith("conv.weight") for name in moved) == (mistake == "train")
+
+
+def test_an_idle_picture_is_no_part_of_them(recipe, tmp_path):
+    """Which a rank without pictures runs so that all take part; where they are trained, a picture that is shown is."""
+    stage = replace(recipe.stages[1], train=("*",))
+    recipe = replace(recipe, stages=(recipe.stages[0], stage))
+    model, processor = recipe.model.build()
+    trainer = StageTrainer(model, processor, recipe, 1, tmp_path)
+    trainer.behind_pictures = list(model.vision_tower.parameters())  # as under DDP
+    text = (Example("text", (Message("user", ("Hi?",)), Message("assistant", ("Yes.",)))),)
+    rows = (trainer.data_collator([stage.data.group(index, 0)]) for index in range(9))
+    shown = next(row for row in rows if "pixel_values" in row)
+    moved = []
+    for batch in (trainer.data_collator([text]), shown):
+        before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
+        batch = trainer._prepare_inputs(batch)
+        assert "pixel_values" in batch
+        trainer.compute_loss(model.train(), batch, num_items_in_batch=stage.loss.count(batch)).backward()
+        after = dict(model.named_buffers())
+        moved.append([name for name in before if not after[name].equal(before[name])])
+    assert not moved[0] and moved[1]

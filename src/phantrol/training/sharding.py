@@ -147,3 +147,8 @@ def with_idle_picture(batch: dict[str, Any], model: nn.Module) -> dict[str, Any]
     side = model.config.image_px
     pixels = torch.zeros(1, 3, side, side, device=batch["input_ids"].device)
     return batch | {"pixel_values": pixels, "tile_order": batch["input_ids"].new_empty(0)}
+
+
+def is_idle(batch: dict[str, Any]) -> bool:
+    """Return whether the picture of a batch is one that no token shows."""
+    return "tile_order" in batch and not batch["tile_order"].numel()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
@@ -29,7 +30,7 @@ from phantrol.training.recipe import Recipe
 from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
 from phantrol.training.sharded_trainer import ShardedTrainer
-from phantrol.training.sharding import sharding_of
+from phantrol.training.sharding import is_idle, sharding_of
 from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.speed import Speed
 from phantrol.training.stage_collator import collator
@@ -164,6 +165,9 @@ class StageTrainer(ShardedTrainer):
         self.add_reference(model, inputs)
         for tower in self.towers:
             tower.eval()  # Trainer has just set the whole model to training
+        if is_idle(inputs):  # its picture is nobody's, and no part of the statistics of those that are shown
+            for module in filter(lambda module: isinstance(module, _BatchNorm), model.modules()):
+                module.eval()
         with self.gates.listening(self.meters, inputs, self.state.global_step + 1):
             output = self.stage.loss(model, inputs, num_items_in_batch)
         self.example_ids += inputs["example_ids"]
