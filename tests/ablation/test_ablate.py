@@ -73,6 +73,19 @@ def test_it_goes_on_where_it_stopped(finished):
     assert "**Not finished**" in first_report and "**Not finished**" not in (out / "report.md").read_text()
 
 
+def test_a_stop_says_how_to_go_on(tmp_path, tiny_path, squares, quick, monkeypatch, capsys):
+    def stopped(recipe, folder, resume):
+        print("stopped by SIGTERM: go on with --resume")  # which `ablate` does not have
+        raise SystemExit(143)
+
+    monkeypatch.setattr(module, "run", stopped)
+    with pytest.raises(SystemExit):
+        start(tmp_path / "out", tiny_path, squares, quick, wanted=("plain",))
+    assert capsys.readouterr().out.endswith(
+        "The same command, as it was typed, goes on with the experiment from there.\n"
+    )
+
+
 def test_a_stop_leaves_no_trace_in_the_results(finished, tmp_path, tiny_path, squares, quick):
     start(tmp_path / "whole", tiny_path, squares, quick, wanted=("trol",), seeds=1)
     for name in ("plain", "trol"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers.utils import logging
 
 from phantrol.ablation.asking import benchmark_for, observe, open_as_asked, recipe_as_asked
 from phantrol.ablation.changing import with_seed, with_settled_precision
@@ -99,6 +100,7 @@ def ablate(
     if not dry_run:
         make_room(out / INDEX)
     experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
+    console.print(f"Counting what {len(arms)} variants cost; a large model takes minutes.", soft_wrap=True)
     costs = _costs(experiment, book)
     print_costs(experiment.arms, costs, console)
     if dry_run:
@@ -149,7 +151,11 @@ def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console
             f"again for {arm.variant.name}, {', '.join(left)}"
         )
     console.rule(f"{arm.variant.name}, seed {number}")
-    final = run(with_seed(arm.recipe, seed), folder, resume=True)
+    try:
+        final = run(with_seed(arm.recipe, seed), folder, resume=True)
+    except SystemExit:
+        console.print("The same command, as it was typed, goes on with the experiment from there.", soft_wrap=True)
+        raise
     shutil.rmtree(folder / "stages", ignore_errors=True)  # what it went on from; the model is whole
     engine = open_as_asked(final, arm.variant)
     for split in left:
@@ -166,6 +172,7 @@ def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console
 
 
 def _costs(experiment: Experiment, book: CostBook) -> dict[str, Cost]:
+    logging.disable_progress_bar()  # one for each time that a pretrained decoder is loaded
     split = experiment.splits[0]
     rows = benchmark_for(experiment.recipe, split, experiment.benchmark).rows(split, 2)
     chats = list({row.task: row.chat for row in rows}.values())[:COSTED_CHATS]
