@@ -73,14 +73,14 @@ def writer() -> Engine:
     is_said = torch.tensor([row.answer_mask + [False] * (longest - len(row.input_ids)) for row in rows])
     labels, mask = ids.where(is_said, torch.tensor(-100)), (ids != 0).long()
     adam = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for _ in range(150):
+    for _ in range(400):
         adam.zero_grad()
         loss = model.train()(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         adam.step()
-        if loss < 0.01:
+        if loss < 0.002:  # by heart, on any processor: at .01 one answer of twenty-five was another
             break
-    assert loss < 0.05, "the writer did not learn its part"
+    assert loss < 0.01, "the writer did not learn its part"
     return Engine(model.eval(), processor)
 
 
