@@ -81,8 +81,11 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
         source.draw(0)
         if not 1 <= manifest["pictures"] <= len(source) or type(manifest["pictures"]) is not int:
             raise ValueError(f"pictures must be a whole number of 1 to {len(source):,}, got {manifest['pictures']!r}")
-        Path(manifest["file"]["name"])
-    except (TypeError, AttributeError, KeyError) as error:
+        file = manifest["file"]
+        texts = (manifest["specs_sha256"], manifest["pixels_sha256"], file["name"], file["sha256"])
+        if not all(isinstance(text, str) for text in texts) or not isinstance(manifest.get("made_by", {}), dict):
+            raise TypeError("a digest, the file or made_by")
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ValueError(f"{path} has a value of another kind than was written ({error}): export again") from error
     return manifest, source
 
