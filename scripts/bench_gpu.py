@@ -29,7 +29,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,9 @@ from phantrol.training.flops import FlopCounter, peak_flops
 from phantrol.training.recomputing import set_gradient_checkpointing
 
 SHAPES = {
-    "0.5B": dict(
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        vocab_size=8192,  # as `phantrol bench` has it
-    ),
+    # the vocabulary as `phantrol bench` has it
+    "0.5B": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14)
+    | dict(num_key_value_heads=2, vocab_size=8192),
     "1.8B": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=16),
     "7B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32),
     "tiny": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=16, vocab_size=256),
@@ -97,16 +92,16 @@ class Ready:
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--shapes", default="1.8B,7B")
-    parser.add_argument("--layers", type=int, help="fewer of them; by default all of the shape")
-    parser.add_argument("--methods", default=",".join(methods(1)))
-    parser.add_argument("--batches", default="1,32")
-    parser.add_argument("--works", default=",".join(WORKS))
-    parser.add_argument("--prompt", type=int, default=2048, help="tokens")
-    parser.add_argument("--tokens", type=int, default=16, help="that are decoded in a run")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--train-batch", type=int, default=4, help="largest batch of a training step")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--shapes", type=some_of(SHAPES), default="1.8B,7B")
+    parser.add_argument("--layers", type=count, help="fewer of them; by default all of the shape")
+    parser.add_argument("--methods", type=some_of(methods(1)), default=",".join(methods(1)))
+    parser.add_argument("--batches", type=lambda text: [count(each) for each in text.split(",")], default="1,32")
+    parser.add_argument("--works", type=some_of(WORKS), default=",".join(WORKS))
+    parser.add_argument("--prompt", type=count, default=2048, help="tokens")
+    parser.add_argument("--tokens", type=count, default=16, help="that are decoded in a run")
+    parser.add_argument("--runs", type=count, default=5)
+    parser.add_argument("--train-batch", type=count, default=4, help="largest batch of a training step")
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--gb-s", type=float, help="bandwidth of the memory; by default measured")
     parser.add_argument("--tflop-s", type=float, help="matrix throughput; by default measured")
     chosen = parser.parse_args(arguments)
@@ -118,15 +113,15 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     limits = Limits((chosen.gb_s or 0) * 1e9 or measured.bytes_s, (chosen.tflop_s or 0) * 1e12 or measured.flop_s)
     rows: list[dict[str, Any]] = []
     where = machine(torch.get_num_threads()) | {"device": device_name(device), "dtype": chosen.dtype}
-    for shape in chosen.shapes.split(","):
+    for shape in chosen.shapes:
         layers = chosen.layers or SHAPES[shape]["num_hidden_layers"]
-        for method in chosen.methods.split(","):
+        for method in chosen.methods:
             configs = methods(layers)[method]
             sides = {
                 name: build(shape, grafts, dtype, device, layers) for name, grafts in (("plain", ()), ("ours", configs))
             }
-            for batch in map(int, chosen.batches.split(",")):
-                for work in chosen.works.split(","):
+            for batch in chosen.batches:
+                for work in chosen.works:
                     rows_of = min(batch, chosen.train_batch) if work == "train_step" else batch
                     name = f"{shape}.b{rows_of}.{method}.{work}"
                     if name not in [row["name"] for row in rows]:
@@ -137,6 +132,22 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             del sides
             free()
     return rows
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"got {name}, expected some of {','.join(known)}")
+        return text.split(",")
+
+    return read
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected whole numbers of 1 or more")
+    return int(text)
 
 
 def build(

@@ -74,3 +74,17 @@ def test_products_are_counted_and_what_does_not_fit_says_so(monkeypatch: pytest.
     monkeypatch.setattr(script, "prepare", full)
     plain = script.build("tiny", (), torch.float32, torch.device("cpu"))
     assert script.measure({"plain": plain, "ours": plain}, "prefill", 1, None, None) == {"error": "no room for 3 GiB"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--shapes 8B", "--methods nope", "--works prefil", "--dtype int4", "--batches 1,0", "--runs 0", "--layers few"],
+)
+def test_words_that_say_nothing_are_refused(words: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
+    monkeypatch.setattr(script, "measure_limits", lambda *_: pytest.fail("measured"))
+    option, word = words.split()
+    with pytest.raises(SystemExit) as end:
+        script.main(["--json", str(tmp_path / "gpu.json"), option, word])
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: " in complaint and word.split(",")[-1] in complaint

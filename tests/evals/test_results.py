@@ -221,3 +221,14 @@ def test_what_a_benchmark_does_not_take(models, folder):
         run_benchmarks(models[0], ["primer"], Wanted(), protocol="paper")
     with pytest.raises(ValueError, match="unknown name 'papa'"):
         run_benchmarks("no/model", ["primer", "papa"], Wanted())
+
+
+def test_what_cannot_be_asked_or_written_is_found_before_the_model_is_loaded(tmp_path, models, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="unknown Primer split ''"):
+        run_benchmarks(models[0], ["primer"], Wanted(split="", limit=2))
+    monkeypatch.setattr(Engine, "open", lambda *args: pytest.fail("the model was loaded"))
+    with pytest.raises(ValueError, match="no benchmark is named"):
+        run_benchmarks(models[0], [], Wanted())
+    with pytest.raises(ValueError, match="file is no folder"):
+        run_benchmarks(models[0], ["primer"], Wanted(limit=2), json_path=tmp_path / "file" / "scores.json")

@@ -19,6 +19,7 @@ from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.report import Report, write_reports
 from phantrol.find import find, name_of
 from phantrol.inference.engine import Engine
+from phantrol.training.checkpoint import make_room
 from phantrol.training.overrides import override
 
 OTHER_BATCH = 16  # what --check-batch compares a batch size of 1 with
@@ -84,11 +85,15 @@ def run_benchmarks(
     replacing  results of other questions that `json_path` holds may be lost
     With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
     Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, for
-    answers beside `json_path` that another model gave, and for a `json_path` that holds anything else than results of
-    the same benchmarks, splits, seeds and options.
+    answers beside `json_path` that another model gave, and for a `json_path` that cannot be written or holds anything
+    else than results of the same benchmarks, splits, seeds and options.
     """
+    if not names:
+        raise ValueError("no benchmark is named: expected one or more, as in `primer` or `pope,chartqa`")
     benchmarks = [open_benchmark(name, data, protocol, options) for name in names]
     path = None if json_path is None else Path(json_path)
+    if path is not None:
+        make_room(path)
     engine, console, reports = Engine.open(model, wanted.weights), Console(), []
     benchmarks = [benchmark.for_engine(engine) for benchmark in benchmarks]
     if path is not None and not replacing:
@@ -117,8 +122,12 @@ def open_benchmark(name: str, data: Path | None, protocol: str | None, options: 
     return override(benchmark, [*([] if protocol is None else [f"protocol={protocol}"]), *options])
 
 
+def _split_of(benchmark: Benchmark, wanted: Wanted) -> str:
+    return benchmark.default_split if wanted.split is None else wanted.split
+
+
 def _asked(benchmark: Benchmark, wanted: Wanted) -> dict[str, Any]:
-    name, split = name_of("benchmarks", type(benchmark)), wanted.split or benchmark.default_split
+    name, split = name_of("benchmarks", type(benchmark)), _split_of(benchmark, wanted)
     return {"benchmark": name, "split": split, "seed": wanted.seed, "options": options_of(benchmark)}
 
 
@@ -127,7 +136,7 @@ def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None
     options = benchmark.generation_options() | beams
     speaker = describe_speaker(engine, options)
     name = Path(name_of("benchmarks", type(benchmark))).stem
-    split = wanted.split or benchmark.default_split
+    split = _split_of(benchmark, wanted)
     limit = wanted.limit or benchmark.default_limit
     journal = None
     if path is not None:
