@@ -10,19 +10,21 @@ from phantrol.explain.figure import write_figure
 from phantrol.explain.maps import trace_maps
 from phantrol.inference.engine import Engine
 from phantrol.models.image_processing import load_picture
+from phantrol.training.checkpoint import make_room
 
 
 def explain_question(model: str, image: str, question: str, out: Path, max_new_tokens: int) -> None:
     """Answer, draw and say what was drawn.
 
     Raises ValueError for a picture that cannot be read, a question without text, a model with neither method, or a
-    file that is not called .png, before anything is loaded where that can be known.
+    file that is not called .png or cannot stand there, before anything is loaded where that can be known.
     """
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out {out}: expected a name that ends in .png")
     if not question.strip():
         raise ValueError("a question without text: type what you want to know about the picture")
     picture = load_picture(image)
+    make_room(out)
     chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
     engine, console = Engine.open(model), Console(highlight=False, soft_wrap=True)
     maps = trace_maps(engine.model, engine.processor, chat)

@@ -67,6 +67,8 @@ def test_a_question_without_text(here, phantrol):
         (["eval", "runs/demo/final", "primer", "scenes=dreams"], ["dreams", "sprites"]),
         (["eval", "./nowhere", "primer"], ["nowhere"]),
         (["describe", "./nowhere"], ["nowhere"]),
+        (["ask", "no/where", "What?"], ["no/where is no folder here", "hub"]),
+        (["ask", "runs/demo/final", b"What \xff?".decode("utf-8", "surrogateescape")], ["character 6", "UTF-8"]),
         (["eval", "runs/demo/final", "primer", "--limit", "one"], ["--limit", "integer"]),
     ],
 )

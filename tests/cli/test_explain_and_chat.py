@@ -43,9 +43,11 @@ def test_the_figure_is_there_though_nobody_reads_what_is_printed(here, phantrol,
         ([PICTURE, "What?", "--out", "refused.jpg"], ".png"),
         ([PICTURE, "  ", "--out", "refused.png"], "question without text"),
         (["no.png", "What?", "--out", "refused.png"], "no such file"),
+        ([PICTURE, "What?", "--out", f"{PICTURE}/refused.png"], "picture.png is no folder"),
     ],
 )
-def test_what_explain_refuses(here, phantrol, args, word):
+def test_what_explain_refuses(here, phantrol, monkeypatch, args, word):
+    monkeypatch.setattr("phantrol.inference.engine.Engine.open", lambda *_: pytest.fail("the model was loaded"))
     done = phantrol("explain", MODEL, *args)
     assert done.code == 2 and word in done.error
     assert not list(here.glob("refused.*"))

@@ -127,7 +127,8 @@ def load(
     weights  "int8" or "int4" for the decoder's linear maps (see `quantised.py`), on the accelerator if there is one; or
              "float32", "bfloat16", "float16" for all of the model: a dtype of `kwargs` by its name. None: its own dtype
     kwargs   as for `from_pretrained` (dtype, device_map ...)
-    Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over.
+    Raises ValueError naming the file that is missing or broken, and tensors that are missing or left over; for a name
+    that is neither a folder nor a model of the hub.
     """
     if weights in FLOATS and kwargs.setdefault("dtype", weights) not in (weights, getattr(torch, weights)):
         raise ValueError(f"weights={weights!r} and dtype={kwargs['dtype']}: expected one of them")
@@ -142,6 +143,13 @@ def load(
         model, report = PhantrolForConditionalGeneration.from_pretrained(whole, output_loading_info=True, **kwargs)
     except ValueError:
         raise
+    except OSError as error:  # transformers' message is four lines about the one file that it looked for first
+        if path.exists():
+            raise ValueError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(
+            f"{folder} is no folder here, and no whole model of that name could be had from the hub: expected a folder "
+            "that `phantrol train` or save_pretrained wrote, or the id of a hub model"
+        ) from error
     except Exception as error:  # safetensors, tokenizers and json each have their own kind
         raise ValueError(f"{folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
     wrong = {

@@ -13,7 +13,8 @@ Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type"
 def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
     """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures.
 
-    Raises ValueError for a question without text, an image part without a picture, and parts of any other type.
+    Raises ValueError for a question without text, a text that was not UTF-8, an image part without a picture, and parts
+    of any other type.
     """
     messages, texts, pictures = [], [], []
     for message in chat:
@@ -22,6 +23,7 @@ def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]
         numbered = []
         for part in parts:
             if part.get("type") == "text":
+                _check_utf8(part["text"])
                 numbered.append(("text", len(texts)))
                 texts.append((role, part["text"]))
             elif part.get("type") == "image":
@@ -33,6 +35,14 @@ def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]
             raise ValueError("a question without text: type what you want to know about the picture")
         messages.append({"role": role, "content": numbered})
     return messages, texts, pictures
+
+
+def _check_utf8(text: str) -> None:
+    """Bytes from a terminal or a pipe that are no UTF-8 come as lone surrogates, which no tokenizer knows."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start + 1} of a text is not UTF-8: type or send it as UTF-8") from None
 
 
 def _picture_of(part: Mapping[str, Any]) -> Any:
