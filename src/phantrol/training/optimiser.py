@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
+from phantrol.training.muon import build_muon
 from phantrol.training.recipe import Stage
 from phantrol.training.trainable import matches, named_parameters, parameter_groups
 
@@ -55,14 +56,13 @@ def lr_factor(stage: Stage) -> Callable[[int], float]:
 
 
 class MuonAndAdamW(Optimizer):
-    """torch's Muon for the decoder's matrices and AdamW for the rest, as one optimiser with two learning rates."""
+    """Muon for the decoder's matrices and AdamW for the rest, as one optimiser with two learning rates."""
 
     def __init__(self, matrices: Sequence[nn.Parameter], others: Sequence[nn.Parameter], stage: Stage):
         self.parts: list[Optimizer] = []
         if matrices:
             muon_lr = MUON_TO_ADAMW * stage.lr if stage.muon_lr is None else stage.muon_lr
-            muon = Muon(matrices, lr=muon_lr, weight_decay=stage.weight_decay)
-            self.parts.append(muon)
+            self.parts.append(build_muon(matrices, muon_lr, stage.weight_decay))
         if others:
             self.parts.append(_adamw(others, stage))
         super().__init__([group for part in self.parts for group in part.param_groups], {})

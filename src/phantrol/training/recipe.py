@@ -60,7 +60,7 @@ class Stage:
     warmup_steps   steps in which the learning rate rises to lr; with fewer max_steps it does not get there
     weight_decay   of parameters with two dimensions or more
     max_grad_norm  gradients are scaled down to this norm
-    optimiser      muon is torch's Muon for the decoder's matrices, and AdamW for the rest
+    optimiser      muon is Muon for the decoder's matrices, and AdamW for the rest
     lrs            (pattern, highest learning rate) for some of the trained parameters in place of lr; the first pattern
                    that a name matches counts. Their course is that of lr. Of adamw
     muon_lr        highest learning rate of the matrices that Muon has, whose steps are ten times AdamW's; None: 10·lr
