@@ -11,13 +11,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phantrol.cli_calibrating import calibrate
 from phantrol.cli_data import data_app
-from phantrol.cli_eval import TwoWords, compare, evaluate, lmms, table
+from phantrol.cli_eval import compare, evaluate, lmms, table
+from phantrol.cli_group import Verbs
 from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
 from phantrol.cli_report import report
@@ -35,7 +36,7 @@ for source in ("torchao", "torch.utils._pytree"):
 
 app = typer.Typer(
     name="phantrol",
-    cls=TwoWords,
+    cls=Verbs,
     help="Small vision-language models that look twice: TroL and Phantom on any Hugging Face decoder.",
     add_completion=False,
     no_args_is_help=True,
@@ -227,7 +228,7 @@ def doctor() -> None:
 def main() -> None:
     """Run the command line; turn what a user can cause into one line on the standard error and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="phantrol", standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -242,7 +243,7 @@ def main() -> None:
             _complain(f"{reason}: {name}; nothing half-written was kept")
         if not hasattr(error, "format_message"):  # click's own complaints: an unknown verb, flag or value
             raise
-        _complain(f"{error.format_message()} Try: phantrol --help")
+        _complain_of_usage(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -252,6 +253,14 @@ def _reason_of_the_disk(error: Exception) -> str | None:
     reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is expected")
     told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return reasons.get(int(told[1]) if told else getattr(error, "errno", None))
+
+
+def _complain_of_usage(error: Any) -> None:
+    said, verb = error.format_message(), error.ctx.command_path if getattr(error, "ctx", None) else "phantrol"
+    if type(error).__name__ == "NoArgsIsHelpError":  # no word at all after a verb that has verbs: its whole help
+        print(said, file=sys.stderr)
+        sys.exit(2)
+    _complain(f"{said if said.endswith(('.', '?')) else said + '.'} Try: {verb} --help")
 
 
 def _complain(message: str, code: int = 2) -> None:

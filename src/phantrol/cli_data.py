@@ -7,8 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from phantrol.cli_group import Verbs
+
 data_app = typer.Typer(
-    name="data", help="Look at the pictures that Primer draws, and write them out.", no_args_is_help=True
+    name="data",
+    cls=Verbs,
+    help="Look at the pictures that Primer draws, and write them out; check files of one's own.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Families = Annotated[list[str] | None, typer.Option("--family", help="one or more, with commas; by default all")]

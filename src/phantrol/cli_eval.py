@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from phantrol.cli_talking import Weights
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 Result = Annotated[Path, typer.Argument(help="a file that `phantrol eval --json` wrote")]
-
-
-class TwoWords(TyperGroup):
-    """A verb may have two words: `eval compare` is one, beside `eval MODEL`. A model's folder of that name is
-    written ./compare."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = " ".join(args[:2])
-        if len(args) > 1 and name in self.commands:
-            return name, self.commands[name], args[2:]
-        return super().resolve_command(ctx, args)
 
 
 def evaluate(

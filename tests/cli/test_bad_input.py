@@ -112,3 +112,23 @@ def test_a_file_that_scores_would_replace(here, phantrol):
     done = phantrol("eval", "runs/demo/final", "primer", "tasks=shape", "--limit", 2, "--json", "mine.json")
     check(done, "mine.json holds no results", "write elsewhere with --json")
     assert (here / "mine.json").read_text() == '[{"image": "a.png"}]'
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["calibrat"], "Did you mean 'calibrate'? Try: phantrol --help"),
+        (["data", "exporrt"], "Did you mean 'export'? Try: phantrol data --help"),
+        (["calibrate", "a", "b", "--limit", 3], "No such option: --limit. Try: phantrol calibrate --help"),
+    ],
+)
+def test_a_word_that_is_wrong_names_the_help_of_its_verb(phantrol, args, words):
+    done = phantrol(*args)
+    assert done.code == 2 and done.error.strip().endswith(words)
+
+
+@pytest.mark.parametrize(("args", "words"), [([], "and a paired test."), (["data"], "or by rules.")])
+def test_no_word_at_all_is_answered_with_the_help_as_it_is(phantrol, args, words):
+    done = phantrol(*args)
+    assert done.code == 2 and done.error.startswith(" ".join(["Usage: phantrol", *args]))
+    assert words in done.error, "no sentence is cut short"

@@ -1,0 +1,22 @@
+"""What the verbs of `phantrol`, and those of `phantrol data`, have in common as a group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+
+class Verbs(TyperGroup):
+    """A verb may have two words: `eval compare` is one, beside `eval MODEL`. A model's folder of that name is written
+    ./compare. The help has the first sentence of each verb, in lines of its own where it is long, and not cut short."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = " ".join(args[:2])
+        if len(args) > 1 and name in self.commands:
+            return name, self.commands[name], args[2:]
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in self.commands.items()])
