@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.pretty import Pretty
-from rich.table import Table
+from rich.table import Column, Table
 
 from phantrol.describing_run import describe_run
 from phantrol.find import names
@@ -119,14 +119,14 @@ def _find_model(thing: str) -> Model:
 def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None) -> list:
     config, text, model = found.config, found.config.text_config, on_shapes(found.config)
     counts = count_parameters(model)
-    table = Table("part", "parameters")
+    table = Table("part", Column("parameters", justify="right"))
     for part, count in counts.items():
         table.add_row(part, f"{count:,}")
     table.add_row("in all", f"{sum(counts.values()):,}", style="bold")
     lines = [
         f"decoder: {text.model_type}, {text.num_hidden_layers} layers, hidden size {text.hidden_size}",
         f"vision tower: {config.vision_config.model_type}, {config.image_px} px a tile, {num_image_tokens(config)} "
-        f"image tokens a tile, at most {found.max_tiles} tiles a picture",
+        f"image tokens a tile, at most {_of(found.max_tiles, 'tile')} a picture",
     ]
     for modifier in config.modifiers:
         options = ", ".join(f"{key}={value}" for key, value in modifier.items() if key != "name")
@@ -138,10 +138,12 @@ def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None
 def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
     tokens = num_image_tokens(model.config, prompt.tiles)
     line = (
-        f"memory in {dtype}, {prompt.batch_size} prompts of {prompt.text_tokens} tokens of text and {prompt.images} "
-        f"pictures of {prompt.tiles} tiles ({tokens} tokens), answers of {prompt.answer_tokens} tokens:"
+        f"memory in {dtype}, {_of(prompt.batch_size, 'prompt')} of {_of(prompt.text_tokens, 'token')} of text and "
+        f"{_of(prompt.images, 'picture')} of {_of(prompt.tiles, 'tile')} ({_of(tokens, 'token')}), answers of "
+        f"{_of(prompt.answer_tokens, 'token')}:"
     )
-    table = Table("while", "weights", "cache", "activations", "in all")
+    sizes = (Column(name, justify="right") for name in ("weights", "cache", "activations", "in all"))
+    table = Table("while", *sizes)
     weights, found = weight_bytes(model, dtype), phases(model.config, prompt, dtype)
     found = found if prompt.images else found[1:]
     sums = [weights + phase.cache + phase.activations for phase in found]
@@ -149,6 +151,10 @@ def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
         sizes = (_size(count) for count in (weights, phase.cache, phase.activations, whole))
         table.add_row(phase.name, *sizes, style="bold" if whole == max(sums) else None)
     return [line, table]
+
+
+def _of(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def _size(num_bytes: int) -> str:

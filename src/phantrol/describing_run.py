@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from phantrol.training.run_status import CheckpointStatus, RunStatus, StageStatu
 
 _NUMBERS = {
     "loss": ("loss", "{:.4g}"),
-    "grad_norm": ("gradient", "{:.3g}"),
+    "grad_norm": ("gradient norm", "{:.3g}"),
     "tokens_per_s": ("tokens/s", "{:,.0f}"),
-    "waited": ("waiting", "{:.0%}"),
+    "waited": ("waiting for data", "{:.0%}"),
     "mfu": ("MFU", "{:.1%}"),
 }
 
@@ -49,13 +50,22 @@ def _headline(status: RunStatus) -> str:
 
 
 def _stages(status: RunStatus) -> Table:
-    titles = ("stage", "learns by", "steps", *(title for title, _ in _NUMBERS.values()), "held out", "left")
-    table = Table(*titles, box=SIMPLE)
-    for stage in status.stages:
-        numbers = [text.format(stage.last[key]) if key in stage.last else "–" for key, (_, text) in _NUMBERS.items()]
-        held_out = f"{stage.eval_loss[1]:.4g} at {stage.eval_loss[0]}" if stage.eval_loss else "–"
-        table.add_row(stage.name, stage.loss, f"{stage.step}/{stage.max_steps}", *numbers, held_out, _left(stage))
+    """A column for each stage: a line for each would be cut short in a terminal of 80 characters."""
+    table = Table("stage", *(stage.name for stage in status.stages), box=SIMPLE)
+    rows = {
+        "learns by": lambda stage: stage.loss,
+        "steps": lambda stage: f"{stage.step}/{stage.max_steps}",
+        **{title: partial(_last, key=key, text=text) for key, (title, text) in _NUMBERS.items()},
+        "held out": lambda stage: f"{stage.eval_loss[1]:.4g} at {stage.eval_loss[0]}" if stage.eval_loss else "–",
+        "left": _left,
+    }
+    for title, cell in rows.items():
+        table.add_row(title, *map(cell, status.stages))
     return table
+
+
+def _last(stage: StageStatus, key: str, text: str) -> str:
+    return text.format(stage.last[key]) if key in stage.last else "–"
 
 
 def _left(stage: StageStatus) -> str:

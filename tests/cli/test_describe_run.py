@@ -40,6 +40,12 @@ def test_a_finished_run(phantrol, demo_run):
     assert [(c["stage"], c["step"], c["complaint"]) for c in found["checkpoints"]] == [(n, 2, None) for n in range(3)]
 
 
+def test_nothing_is_cut_short_in_a_terminal_of_80_characters(phantrol, demo_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = phantrol("describe", demo_run).out
+    assert "…" not in out and "PhantomOptimization" in out and "waiting for data" in out
+
+
 def test_a_stopped_run_and_a_flipped_byte(phantrol, demo_run):
     shutil.rmtree(demo_run / "final")
     weights = demo_run / "stages/2-prefer/checkpoint-2/model.safetensors"
