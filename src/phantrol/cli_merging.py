@@ -15,7 +15,10 @@ def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the folder of the new model, which does not exist yet")],
 ) -> None:
     """Merge adapters into the weights that they adapt, and write a plain model. `train` does so where it ends."""
+    from transformers.utils.logging import disable_progress_bar
+
     from phantrol.training.merging import merge as merge_adapters
 
+    disable_progress_bar()
     merge_adapters(folder, out)
     typer.echo(f'The model is in {out}. Next: phantrol ask {out} IMAGE "QUESTION"')

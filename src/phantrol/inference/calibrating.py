@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.choosing import choose_source
 from phantrol.data.collate import Collator
@@ -105,6 +106,7 @@ def calibrate_folder(
     if json_path is not None and (out is None or out.absolute() not in json_path.absolute().parents):
         make_room(json_path)
     check_folder(folder)  # no hub id: what is written lies beside the weights
+    disable_progress_bar()
     model, processor = load(folder)
     groups = open_groups(data, options, images, examples)
     found = calibrate(model, processor, groups, budget, batch_size)
@@ -239,7 +241,7 @@ def _check_apart(out: Path, folder: Path) -> None:
 
 
 def _table(found: Calibration) -> Table:
-    table = Table("layer", "moved", "mean w", "w > 1/2", "traverses")
+    table = Table("layer", *(Column(name, justify="right") for name in ("moved", "mean w", "w > 1/2")), "traverses")
     for row in found.as_dict()["layers"]:
         says = "yes" if row["traverses"] else "no more"
         table.add_row(*(f"{row[name]:.4g}" for name in ("layer", "moved", "ratio", "over_half")), says)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 from transformers import set_seed
 
@@ -66,7 +66,9 @@ def _missing_data(recipe: Recipe) -> list[str]:
 
 
 def _table(stage: str, model: nn.Module) -> Table:
-    table = Table("part", "parameters", "trained", title=f"stage {stage}")
+    table = Table(
+        "part", *(Column(name, justify="right") for name in ("parameters", "trained")), title=f"stage {stage}"
+    )
     for row in trainable_table(model):
         table.add_row(row.part, f"{row.parameters:,}", f"{row.trained:,}")
     return table
