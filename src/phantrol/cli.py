@@ -46,7 +46,7 @@ app = typer.Typer(
 data_app.command("triples")(data_triples)
 app.add_typer(data_app)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. stages.0.lr=1e-4")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. stages.0.lr=1e-4")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phantrol list recipes`, or a .py file")]
 
@@ -99,7 +99,7 @@ def ablate(
     recipe: Recipe,
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VARIANT]... [KEY=VALUE]...", help="names, groups or .py files; by default all"),
+        typer.Argument(metavar="VARIANT|KEY=VALUE", help="names, groups or .py files; by default all"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of each variant; an interval needs 2")] = 3,
     out: Annotated[
@@ -194,7 +194,7 @@ def describe(
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="rows; by default all of them")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="rows; by default all of them")] = None,
     runs: Annotated[int, typer.Option(min=1, help="of which medians are taken")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="of the processor")] = 1,
     json: Annotated[Path | None, typer.Option(help="write machine, versions and rows here")] = None,

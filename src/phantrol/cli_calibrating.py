@@ -13,7 +13,7 @@ def calibrate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="primer, or a file of the kind that it will be asked")],
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="of the data: tasks=shape,count size_px=64"),
+        typer.Argument(metavar="KEY=VALUE", help="of the data: tasks=shape,count size_px=64"),
     ] = None,
     budget: Annotated[float, typer.Option(help="passes of all layers, the plain decoder being 1")] = 1.3,
     out: Annotated[Path | None, typer.Option(help="a new folder; by default MODEL's own config.json changes")] = None,

@@ -21,9 +21,7 @@ def evaluate(
             metavar="BENCHMARK[,...]", help="names from `phantrol list benchmarks`, or .py files, with commas"
         ),
     ],
-    options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. tasks=shape,count")
-    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. tasks=shape,count")] = None,
     data: Annotated[Path | None, typer.Option(help="the folder with the files of published benchmarks")] = None,
     protocol: Annotated[str | None, typer.Option(help="standard or paper; by default standard")] = None,
     split: Annotated[

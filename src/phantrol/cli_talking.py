@@ -16,7 +16,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phan
 
 def chat(
     model: Model,
-    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="shown with the first question")] = None,
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="shown with the first question")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="length of an answer, in tokens")] = 256,
     weights: Weights = None,
 ) -> None:
