@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import socket
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import openai
@@ -70,7 +73,16 @@ def serving(engine, limits=None, **options):
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+        assert not thread.is_alive(), f"the server does not end: {_where_it_stands()}"
+
+
+def _where_it_stands():
+    """Each thread's stack, and what each task of asyncio waits for."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found = [(names.get(each, each), traceback.format_stack(frame)) for each, frame in sys._current_frames().items()]
+    stacks = [f"--- {name}\n{''.join(stack)}" for name, stack in found]
+    tasks = [repr(each) for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
+    return "\n".join(stacks + tasks)
 
 
 @pytest.fixture(scope="session")
