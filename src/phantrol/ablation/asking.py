@@ -60,9 +60,11 @@ def observe(engine: Engine, chats: Sequence[Any]) -> dict[str, float]:
     if traversing_gates(engine.model.get_decoder()):
         ratios = torch.cat([trace_traversal(engine.model, engine.processor, chat).ratios.flatten() for chat in chats])
         found |= {"mean_w": float(ratios.mean()), "largest_w": float(ratios.max())}
-    etas = [float(tensor) for name, tensor in engine.model.named_parameters() if name.endswith(".phantom.eta")]
+    # its size: of either sign, seeds would cancel
+    trained = engine.model.named_parameters()
+    etas = [tensor.abs().item() for name, tensor in trained if name.endswith(".phantom.eta")]
     if etas:
-        found |= {"mean_eta": sum(etas) / len(etas), "largest_eta": max(etas, key=abs)}
+        found |= {"mean_eta": sum(etas) / len(etas), "largest_eta": max(etas)}
     return found
 
 

@@ -22,7 +22,12 @@ from phantrol.training.checkpoint import write_text
 from phantrol.training.recipe import Recipe
 
 MATCHED = 0.05  # a plain model of equal compute is within this share
-OBSERVED = {"mean_w": "mean w", "largest_w": "largest w", "mean_eta": "mean η", "largest_eta": "largest η"}
+OBSERVED = {
+    "mean_w": "mean w",
+    "largest_w": "largest w",
+    "mean_eta": "mean size of η",
+    "largest_eta": "largest size of η",
+}
 
 Rows = list[list[str]]
 
