@@ -163,16 +163,14 @@ def test_a_busy_server_is_asked_again_and_pictures_come_along(writer, serve_engi
         asking = endpoint(running, retries=10_000)
         with pytest.MonkeyPatch.context() as patch:
             waits = []
-            patch.setattr(endpoints.time, "sleep", lambda seconds: waits.append(seconds) or time_sleep(0.05))
+            sleep = lambda seconds: waits.append(seconds) or time.sleep(0.05)  # noqa: E731
+            patch.setattr(endpoints, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
             tally = make_by_asking(OwnRows([tmp_path / "data.json"]), out, asking, asking, parallel=6)
     assert tally.accepted == {"incorrect": 12, "ambiguous": 12} and not tally.failed
     assert tally.retried > 0 and any(wait >= 1 for wait in waits)  # what the server's Retry-After says
     source = FileSource(out)
     pictures = {picture for i in range(len(source)) for picture in source[i][0].messages[0].pictures}
     assert len(source) == 24 and {picture.resolve() for picture in pictures} == {tmp_path / "pictures" / "a.png"}
-
-
-time_sleep = time.sleep
 
 
 def test_keys_are_needed_and_never_told(writer, serve_engine, data, monkeypatch):
