@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.pretty import Pretty
-from rich.table import Column, Table
 
 from phantrol.describing_run import describe_run
 from phantrol.find import names
@@ -22,6 +21,7 @@ from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, 
 from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES, release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.models.released.source import Source
+from phantrol.tables import counted, number_table
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run_status import is_run
 
@@ -119,14 +119,14 @@ def _find_model(thing: str) -> Model:
 def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None) -> list:
     config, text, model = found.config, found.config.text_config, on_shapes(found.config)
     counts = count_parameters(model)
-    table = Table("part", Column("parameters", justify="right"))
+    table = number_table("part", "parameters")
     for part, count in counts.items():
         table.add_row(part, f"{count:,}")
     table.add_row("in all", f"{sum(counts.values()):,}", style="bold")
     lines = [
         f"decoder: {text.model_type}, {text.num_hidden_layers} layers, hidden size {text.hidden_size}",
         f"vision tower: {config.vision_config.model_type}, {config.image_px} px a tile, {num_image_tokens(config)} "
-        f"image tokens a tile, at most {_of(found.max_tiles, 'tile')} a picture",
+        f"image tokens a tile, at most {counted(found.max_tiles, 'tile')} a picture",
     ]
     for modifier in config.modifiers:
         options = ", ".join(f"{key}={value}" for key, value in modifier.items() if key != "name")
@@ -138,12 +138,11 @@ def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None
 def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
     tokens = num_image_tokens(model.config, prompt.tiles)
     line = (
-        f"memory in {dtype}, {_of(prompt.batch_size, 'prompt')} of {_of(prompt.text_tokens, 'token')} of text and "
-        f"{_of(prompt.images, 'picture')} of {_of(prompt.tiles, 'tile')} ({_of(tokens, 'token')}), answers of "
-        f"{_of(prompt.answer_tokens, 'token')}:"
+        f"memory in {dtype}, {counted(prompt.batch_size, 'prompt')} of {counted(prompt.text_tokens, 'token')} of "
+        f"text and {counted(prompt.images, 'picture')} of {counted(prompt.tiles, 'tile')} "
+        f"({counted(tokens, 'token')}), answers of {counted(prompt.answer_tokens, 'token')}:"
     )
-    sizes = (Column(name, justify="right") for name in ("weights", "cache", "activations", "in all"))
-    table = Table("while", *sizes)
+    table = number_table("while", "weights", "cache", "activations", "in all")
     weights, found = weight_bytes(model, dtype), phases(model.config, prompt, dtype)
     found = found if prompt.images else found[1:]
     sums = [weights + phase.cache + phase.activations for phase in found]
@@ -151,10 +150,6 @@ def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
         sizes = (_size(count) for count in (weights, phase.cache, phase.activations, whole))
         table.add_row(phase.name, *sizes, style="bold" if whole == max(sums) else None)
     return [line, table]
-
-
-def _of(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def _size(num_bytes: int) -> str:

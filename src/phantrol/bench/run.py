@@ -23,6 +23,7 @@ from rich.table import Table
 from phantrol.bench.cases import CASES, build_sides
 from phantrol.bench.timing import Row, measure
 from phantrol.freed_memory import keep_freed_memory
+from phantrol.tables import number_table
 from phantrol.training.checkpoint import make_room, write_text
 
 STARTS: dict[str, list[str]] = {  # what a fresh interpreter runs, in seconds; there is no plain side
@@ -118,7 +119,7 @@ def _start(name: str, runs: int) -> Row:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("name", "ours / plain", "ours", "plain", "unit", "runs")
+    table = number_table("name", "ours / plain", "ours", "plain", "unit", "runs")
     for row in rows:
         ratio = "" if row.plain is None else f"{row.ratio:.3f}"
         plain = "" if row.plain is None else f"{row.plain:.4g}"

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,6 +30,7 @@ from phantrol.find import find
 from phantrol.losses.base import token_logprobs
 from phantrol.models.building import check_folder, load
 from phantrol.modifiers.trol import Trol, skip_traversal
+from phantrol.tables import number_table
 from phantrol.training.checkpoint import MANIFEST, make_room, replace_text, write_text, written_beside
 from phantrol.training.overrides import override
 
@@ -241,7 +242,7 @@ def _check_apart(out: Path, folder: Path) -> None:
 
 
 def _table(found: Calibration) -> Table:
-    table = Table("layer", *(Column(name, justify="right") for name in ("moved", "mean w", "w > 1/2")), "traverses")
+    table = number_table("layer", "moved", "mean w", "w > 1/2", "traverses")
     for row in found.as_dict()["layers"]:
         says = "yes" if row["traverses"] else "no more"
         table.add_row(*(f"{row[name]:.4g}" for name in ("layer", "moved", "ratio", "over_half")), says)

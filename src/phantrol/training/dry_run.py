@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from torch import nn
 from transformers import set_seed
 
 from phantrol.data.mixture import Mixture
 from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
+from phantrol.tables import number_table
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_to_json
 from phantrol.training.stand_in import MadeUp, stand_in
@@ -66,9 +67,7 @@ def _missing_data(recipe: Recipe) -> list[str]:
 
 
 def _table(stage: str, model: nn.Module) -> Table:
-    table = Table(
-        "part", *(Column(name, justify="right") for name in ("parameters", "trained")), title=f"stage {stage}"
-    )
+    table = number_table("part", "parameters", "trained", title=f"stage {stage}")
     for row in trainable_table(model):
         table.add_row(row.part, f"{row.parameters:,}", f"{row.trained:,}")
     return table

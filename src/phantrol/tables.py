@@ -1,0 +1,17 @@
+"""How tables of numbers look in a terminal, for all floors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Column, Table
+
+
+def number_table(first: str, *others: str, **options: Any) -> Table:
+    """Return an empty table whose first column is of words; what stands in the others stands right, as numbers do."""
+    return Table(first, *(Column(name, justify="right") for name in others), **options)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return "1 tile", "7 tiles"."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
