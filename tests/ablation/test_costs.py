@@ -82,6 +82,17 @@ def test_counts_are_kept(tiny_recipe, tmp_path, monkeypatch):
         CostBook(tmp_path / "costs.json").training_flops(TROL(tiny_recipe()))
 
 
+def test_an_answer_is_counted_once_however_its_model_was_trained(tiny_recipe, monkeypatch):
+    recipe = PLAIN(tiny_recipe())
+    book = CostBook()
+    found = book.answering_costs(recipe, [CHAT])
+    monkeypatch.setattr(costs, "answering_costs", lambda recipe, chats: pytest.fail("counted again"))
+    longer = PLAIN(tiny_recipe("stages.0.max_steps=8", "seed=9"))
+    assert book.answering_costs(longer, [CHAT]) == found
+    with pytest.raises(pytest.fail.Exception):
+        book.answering_costs(TROL(tiny_recipe()), [CHAT])
+
+
 def test_a_packaged_decoder_grows_without_a_change_of_what_it_says(tmp_path, monkeypatch, tiny_recipe):
     source, cache = tmp_path / "small", tmp_path / "cache"
     config = AutoConfig.for_model(

@@ -65,7 +65,7 @@ class CostBook:
         return self._look_up(f"training {digest(_counted(recipe))}", lambda: training_flops(recipe))
 
     def answering_costs(self, recipe: Recipe, chats: Sequence[Any]) -> dict[str, float]:
-        return self._look_up(f"answering {digest(_counted(recipe))}", lambda: answering_costs(recipe, chats))
+        return self._look_up(f"answering {_digest_of_model(recipe)}", lambda: answering_costs(recipe, chats))
 
     def _look_up(self, key: str, count: Callable[[], Any]) -> Any:
         if key not in self._known:
@@ -78,7 +78,16 @@ class CostBook:
 
 def digest(recipe: Recipe) -> str:
     """Return what tells recipes apart, in 16 letters."""
-    return hashlib.sha256(recipe_to_json(recipe).encode()).hexdigest()[:16]
+    return _digest(recipe_to_json(recipe))
+
+
+def _digest_of_model(recipe: Recipe) -> str:
+    """What tells models apart: an answer costs as much however its model was trained."""
+    return _digest(json.dumps(json.loads(recipe_to_json(recipe))["model"]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _counted(recipe: Recipe) -> Recipe:
