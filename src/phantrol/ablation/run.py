@@ -96,11 +96,12 @@ def ablate(
         benchmark_for(recipe, split, benchmark).rows(split, 2)  # a split that there is not shows itself here
     begun = {} if dry_run else _read_index(out, recipe, limit, benchmark)
     book = CostBook(None if dry_run else out / "costs.json")
+    logging.disable_progress_bar()  # one for each time that a pretrained decoder is loaded
+    console.print(f"Counting what {len(variants)} variants cost; a large model takes minutes.", soft_wrap=True)
     arms = plan(recipe, variants, book, begun.get("variants", {}))
     if not dry_run:
         make_room(out / INDEX)
     experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
-    console.print(f"Counting what {len(arms)} variants cost; a large model takes minutes.", soft_wrap=True)
     costs = _costs(experiment, book)
     print_costs(experiment.arms, costs, console)
     if dry_run:
@@ -172,7 +173,6 @@ def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console
 
 
 def _costs(experiment: Experiment, book: CostBook) -> dict[str, Cost]:
-    logging.disable_progress_bar()  # one for each time that a pretrained decoder is loaded
     split = experiment.splits[0]
     rows = benchmark_for(experiment.recipe, split, experiment.benchmark).rows(split, 2)
     chats = list({row.task: row.chat for row in rows}.values())[:COSTED_CHATS]
