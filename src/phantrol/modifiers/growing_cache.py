@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-LONG_TOKENS = 512  # below, copying is cheap
+LONG_TOKENS = 512  # from here on a copy at each token was seen to cost more than room (docs/performance.md)
 SPARE = 32  # room for a 32nd more: then a token is copied some 32 times in all, however long the text
 
 
