@@ -105,6 +105,19 @@ def test_bytes_of_the_cache_are_exact(small: Any):
     assert {row.runs for row in ratios.values()} == {1}, "bytes are the same each time: one sample is taken"
 
 
+def test_what_a_cache_holds_beyond_its_tokens(small: Any):
+    """At the length of the table, room to grow is for Phantom's layers alone, and a 64th more at most."""
+    for name in (name for name in CASES if name.startswith("kv.")):
+        model = build_sides(CASES[name])["ours"]
+        cache = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            model(torch.ones(1, 512, dtype=torch.long), past_key_values=cache)
+            model(torch.ones(1, 1, dtype=torch.long), past_key_values=cache)
+        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
+        held = sum(tensor.untyped_storage().nbytes() for tensor in tensors) / timing.cache_bytes(cache)
+        assert 1 < held <= 1 + 1 / 64 if "phantom" in name else held == 1
+
+
 def test_the_sides_take_turns(monkeypatch: pytest.MonkeyPatch):
     """Both are warmed first; then neither is always the first of a pair."""
     called: list[str] = []

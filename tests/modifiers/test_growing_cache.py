@@ -51,16 +51,31 @@ def test_holds_what_the_plain_layer_holds(act):
             assert same(ours, plain) and ours.get_seq_length() == plain.get_seq_length()
 
 
-def test_tokens_are_not_copied_again_and_again(monkeypatch):
-    monkeypatch.setattr(growing_cache, "LONG_TOKENS", 64)
+def spare(layer):
+    """Return how much more the keys hold than their tokens fill."""
+    return layer.keys.untyped_storage().nbytes() / layer.keys.nbytes - 1
+
+
+@pytest.mark.parametrize(("enlarged", "short"), [(False, 1024), (True, 512)])
+def test_a_short_text_holds_what_its_tokens_fill(monkeypatch, enlarged, short):
+    monkeypatch.setattr(growing_cache, "LONG_TOKENS", 1024)
+    ours = GrowingLayer(enlarged=enlarged)
+    with torch.inference_mode():
+        ours.update(*tokens(short - 1))
+        ours.update(*tokens(1))
+        assert spare(ours) == 0
+        ours.update(*tokens(1))
+        assert 0 < spare(ours) <= 1 / SPARE
+
+
+def test_tokens_are_not_copied_again_and_again():
     ours, rooms = GrowingLayer(), set()
     with torch.inference_mode():
         ours.update(*tokens(640))
         for step in range(200):
             ours.update(*tokens(1, seed=step))
             rooms.add(ours.keys.untyped_storage().data_ptr())
-            spare = ours.keys.untyped_storage().nbytes() / ours.keys.nbytes - 1
-            assert spare <= 1 / SPARE
+            assert spare(ours) <= 1 / SPARE
     assert len(rooms) <= 200 / (640 / SPARE) + 1  # the plain layer makes 200
 
 

@@ -34,7 +34,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls, attend = [], enlarged_cache.attend_kinds_at_once
 
     def counted(states: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
-        calls.append(len(states))
+        calls.append(states.shape[1])
         return attend(states, *args)
 
     monkeypatch.setattr(enlarged_cache, "attend_kinds_at_once", counted)

@@ -111,14 +111,14 @@ def test_kinds_at_once_are_each_alone(batch: int):
     weights = [[random(4, 4, seed=20 + 4 * i + j) for j in range(4)] for i in range(3)]
     memories = [anchor_memory(random(batch, count, 4, seed=i), *weights[i][1:]) for i, count in enumerate(heads)]
     alone = [attend_anchor_heads(x, *m, w[0]).squeeze(2) for x, m, w in zip(states, memories, weights, strict=True)]
-    own = torch.full((3, sum(heads)), -torch.inf, dtype=torch.float64)
-    own[0, :2] = own[1, 2:4] = own[2, 4:] = 0
-    stacked = torch.stack([x.squeeze(2).repeat_interleave(4 // x.shape[1], dim=1) for x in states])
+    own = torch.full((sum(heads), 3 * 4), -torch.inf, dtype=torch.float64)
+    own[:2, :4] = own[2:4, 4:8] = own[4:, 8:] = 0
+    stacked = torch.stack([x.squeeze(2).repeat_interleave(4 // x.shape[1], dim=1) for x in states], dim=1)
     keys, values = (torch.cat(parts, dim=1) for parts in zip(*memories, strict=True))
     queries = torch.stack([w[0] for w in weights])
 
     def largest(together: Tensor) -> float:
-        pairs = zip(together, alone, strict=True)
+        pairs = zip(together.unbind(1), alone, strict=True)
         return max(float((y - x.repeat_interleave(4 // x.shape[1], dim=1)).abs().max()) for y, x in pairs)
 
     assert largest(attend_kinds_at_once(stacked, keys, values, queries, own)) < 1e-14

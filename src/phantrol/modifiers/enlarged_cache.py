@@ -126,8 +126,8 @@ class EnlargedCache:
         """Return what each step of decoding needs besides: whose heads the anchor's are, and both gates as one."""
         gates, like = (self._phantom.gate_1, self._phantom.gate_2), self._kept.keys
         ones = like.new_ones(1, 1, dtype=torch.promote_types(like.dtype, torch.float32))
-        own = torch.block_diag(*(ones.expand(1, count) for count in heads)).log()  # 0 and -∞
-        return own.repeat(1, like.shape[1]), join_gates(*(part for gate in gates for part in (gate.weight, gate.bias)))
+        own = torch.block_diag(*(ones.expand(count, heads[-1]) for count in heads)).log()  # 0 and -∞
+        return own.repeat(like.shape[1], 1), join_gates(*(part for gate in gates for part in (gate.weight, gate.bias)))
 
     def _is_step(self, states: Tensor) -> bool:
         ready = self._kept is not None and self._step.anchor_index is None and not self._keys_go_on
@@ -136,20 +136,21 @@ class EnlargedCache:
     def _enlarge_at_once(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`enlarge` of one token, [B, H, 1, d] and [B, K, 1, d] twice; its keys and values enter the cache here."""
         if self._phantom.exact:
-            groups = query.squeeze(2).unflatten(1, (key.shape[1], -1))  # [B, K, H/K, d]
-            states = torch.stack([value.expand_as(groups), key.expand_as(groups), groups])
+            groups = query.reshape(key.shape[0], key.shape[1], -1, key.shape[3])  # [B, K, H/K, d]
+            states = torch.stack([value.expand_as(groups), key.expand_as(groups), groups], dim=1)
         else:
-            states = value[None]
+            states = value[:, None]
         weights = [getattr(self._phantom, kind).q_proj.weight for kind in self._kinds]
         weights = torch.stack(weights) if len(weights) > 1 else weights[0][None]
         said = attend_kinds_at_once(
             states, *_all_heads((self._kept.keys, self._kept.values)), weights, self._kept.constants[0]
         )
-        states = self._side_by_side(states, said)
+        kinds = self._side_by_side(states, said).unbind(1)
+        value = kinds[0][:, :, :1]
         if self._phantom.exact:
-            key, query = states[1, :, :, :1], states[2].flatten(1, 2).unsqueeze(2)
+            key, query = kinds[1][:, :, :1], kinds[2].reshape(*query.shape[:3], -1)
         args, kwargs = self._waiting
-        return query, *self._store(key, states[0, :, :, :1], *args, **kwargs)
+        return query, *self._store(key, value, *args, **kwargs)
 
     def _side_by_side(self, states: Tensor, said: Tensor) -> Tensor:
         """[..., d] twice → [..., 2d], states and η·y"""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-LONG_TOKENS = 512  # from here on a copy at each token was seen to cost more than room (docs/performance.md)
-SPARE = 32  # room for a 32nd more: then a token is copied some 32 times in all, however long the text
+LONG_TOKENS = 1024  # from here on a copy at each token was seen to cost more than room (docs/performance.md)
+SPARE = 64  # room for a 64th more: then a step copies some 64 tokens on average, however long the text
 
 
 class Room:
@@ -45,17 +45,21 @@ class GrowingLayer(DynamicLayer):
     Whoever cuts, picks or replaces keys and values (crop, beams, rows that join) makes other tensors of them, and the
     next token then gets a new room. So two layers that share tensors never write into each other's.
 
+    enlarged  whether tokens are larger than plain ones, and so dearer to copy: half as many are then a long text
+
     Differs: `DynamicLayer` copies all keys and values at each token, which after 4,096 tokens is twice what attention
-    reads of them. The price is room for at most a 32nd more tokens.
+    reads of them. The price is room for at most a 64th more tokens.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, enlarged: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._rooms: dict[str, Room] = {}
+        self._enlarged = enlarged
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """[B, K, N, d] each → all keys and values, [B, K, T + N, d] each."""
-        if torch.is_grad_enabled() or not self.is_initialized or self.get_seq_length() < LONG_TOKENS:
+        long = LONG_TOKENS // 2 if self._enlarged else LONG_TOKENS
+        if torch.is_grad_enabled() or not self.is_initialized or self.get_seq_length() < long:
             return super().update(key_states, value_states, *args, **kwargs)
         self.keys = self._append("keys", self.keys, key_states)
         self.values = self._append("values", self.values, value_states)

@@ -250,9 +250,12 @@ def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) 
             cache.layers.append(cache.layer_class_to_replicate())
     while len(cache.layers) < num_layers:  # transformers 5.17 gives none to layers that take the keys of earlier ones
         cache.layers.append(AnchorLayer())
-    cache.layers[:] = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     passes = [max(modifier.passes(i) for modifier in modifiers) for i in range(num_layers)]
     memories = [[name for modifier in modifiers for name in modifier.memories(i)] for i in range(num_layers)]
+    cache.layers[:] = [
+        GrowingLayer(enlarged=bool(remembered)) if type(layer) is DynamicLayer else layer
+        for layer, remembered in zip(cache.layers, memories, strict=True)
+    ]
     slots: dict[tuple[int, int, str], int] = {}
     for pass_index in range(max(passes)):
         running = [i for i in range(num_layers) if pass_index < passes[i]]

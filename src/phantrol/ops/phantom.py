@@ -58,20 +58,19 @@ def attend_anchor_heads(
 def attend_kinds_at_once(states: Tensor, keys: Tensor, values: Tensor, query_weights: Tensor, own: Tensor) -> Tensor:
     """`attend_anchor_heads` of one token's values, keys and queries together, in as few operations as of one of them.
 
-    states         [S, B, ..., d]  of S kinds, each with as many heads: those of keys and values are repeated
+    states         [B, S, ..., d]  of S kinds, each with as many heads, h: those of keys and values are repeated
     keys, values   [B, A, d]       of the anchor's heads of all kinds
     query_weights  [S, d, d]
-    own            [S, A]          0 at heads of the same kind, -∞ at others
-    →              [S, B, ..., d]
+    own            [A, S·h]        0 where a head of the anchor and one of the token are of a kind, -∞ elsewhere
+    →              [B, S, ..., d]
     """
-    kinds, batch, size = *states.shape[:2], states.shape[-1]
-    queries = _gelu_of_few(torch.bmm(states.flatten(1, -2), query_weights.mT)).reshape(kinds * batch, -1, size)
-    own, keys, values = (
-        part.expand(kinds, batch, -1, -1).flatten(0, 1) for part in (own[:, None, :, None], keys.to(own.dtype), values)
-    )
-    scores = torch.baddbmm(own, keys, queries.to(keys.dtype).mT, alpha=size**-0.5)  # [S·B, A, heads]
+    batch, kinds, size = *states.shape[:2], states.shape[-1]
+    rows = states.transpose(0, 1).reshape(kinds, -1, size)
+    queries = _gelu_of_few(torch.bmm(rows, query_weights.mT)).to(own.dtype)
+    queries = queries.view(kinds, batch, -1, size).transpose(0, 1).reshape(batch, -1, size)
+    scores = torch.baddbmm(own, keys.to(own.dtype), queries.mT, alpha=size**-0.5)  # [B, A, S·h]
     shares = torch.softmax(scores, dim=1).to(states.dtype)
-    return _gelu_of_few(torch.bmm(shares.mT, values)).reshape(states.shape)
+    return _gelu_of_few(torch.bmm(shares.mT, values)).view(states.shape)
 
 
 def attend_anchors_of_blocks(
