@@ -6,7 +6,9 @@
         --tasks count,left_right,objects,colour_several
 
 Each point is the mean score over the tasks of the same held-out questions. Cost is passes of all layers, the plain
-decoder being 1; where tokens are chosen, as many as were kept when the questions were answered. What is left out:
+decoder being 1; where tokens are chosen, as many as were kept when the questions were answered. Beside each point stand
+the paired differences on these questions, [mean, low, high] with their 95 % interval: `lost`, what every second pass
+scores more, and `ahead`, what this choice scores more than its control of as many. What is left out:
 
 layers         those that move tokens least, as `phantrol calibrate` chooses; `by w` takes the least mean w instead
 random layers  as many, drawn at random, the mean of several draws: the control of the choice of layers
@@ -26,13 +28,14 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
+from phantrol.evals.intervals import bootstrap, interval
 from phantrol.explain.canvas import Canvas
 from phantrol.inference.calibrating import calibrate, open_groups
 from phantrol.inference.engine import Engine
@@ -42,6 +45,7 @@ TASKS = ("shape", "colour_several", "colour_one", "existence", "count", "outermo
 COLOURS = {
     "layers": "#2a62c9", "by w": "#17794a", "random layers": "#a8b3c2", "tokens": "#b4560b", "shuffled": "#e0b48c",
 }  # fmt: skip
+CONTROLS = {"layers": "random layers", "by w": "random layers", "tokens": "shuffled"}
 INK, MUTED, LINE = "#17202b", "#566273", "#dce1e8"
 
 
@@ -63,47 +67,66 @@ def main() -> None:
 
 
 def measure(engine: Engine, benchmark: PrimerBenchmark, limit: int, draws: int, examples: int) -> dict[str, Any]:
-    """Return {"tasks", "questions", "points": {curve: [{"cost", "score"}, ...]}, "layers": what the gates said}."""
+    """Return {"tasks", "questions", "points": {curve: [{"cost", "score", "lost", "ahead"}, ...]}, "layers"}.
+
+    layers  what the gates said
+    """
     decoder, rows = engine.model.get_decoder(), benchmark.rows("val", limit, seed=1)
     options = [f"tasks={','.join(benchmark.tasks)}", f"sprites={benchmark.sprites}"]
     options += [f"scenes={','.join(benchmark.scenes)}", f"size_px={benchmark.size_px}"]
     groups = open_groups("primer", options, None, examples)
-    found = calibrate(engine.model, engine.processor, groups, budget=1e9)
-    said = found.recording
-    step = (found.cost - 1) / len(said.layers)  # what each layer adds
+    whole = calibrate(engine.model, engine.processor, groups, budget=1e9)
+    said = whole.recording
+    step = (whole.cost - 1) / len(said.layers)  # what each layer adds
 
-    def score(note: str) -> float:
+    def score(note: str) -> np.ndarray:
         answers = engine.answer_batch([row.chat for row in rows], benchmark.max_new_tokens, batch_size=100)
-        value = mean(benchmark.scores(row, answer.text)[row.task] for row, answer in zip(rows, answers, strict=True))
-        print(f"{note}: {value:.4f}", flush=True)
-        return value
+        pairs = zip(rows, answers, strict=True)
+        values = np.array([benchmark.scores(row, answer.text)[row.task] for row, answer in pairs])
+        print(f"{note}: {values.mean():.4f}", flush=True)
+        return values
 
     @cache  # the curves share what lies at their ends, and more
-    def keeping(kept: frozenset[int]) -> float:
+    def keeping(kept: frozenset[int]) -> np.ndarray:
         skip_traversal(decoder, set(said.layers) - kept)
         return score(f"layers {sorted(kept)}")
 
-    points: dict[str, list[dict[str, float]]] = {curve: [] for curve in COLOURS}
+    found: dict[str, list[tuple[float, np.ndarray]]] = {curve: [] for curve in COLOURS}  # cost, score of each question
     orders = {"layers": _ranked(said.layers, said.moved), "by w": _ranked(said.layers, said.ratios)}
     largest = said.ratios.flatten().sort(descending=True).values
     for kept in range(len(said.layers) + 1):
         chosen = {curve: [order[:kept]] for curve, order in orders.items()}
         chosen["random layers"] = [random.Random(draw).sample(said.layers, kept) for draw in range(draws)]
         for curve, subsets in chosen.items():
-            value = mean(keeping(frozenset(subset)) for subset in subsets)
-            points[curve].append({"cost": 1 + kept * step, "score": value})
+            found[curve].append((1 + kept * step, np.mean([keeping(frozenset(subset)) for subset in subsets], axis=0)))
         skip_traversal(decoder, ())
         least = float(largest[kept * said.ratios.shape[1] - 1]) if kept else torch.inf
         for curve, shuffle in (("tokens", False), ("shuffled", True)):
             with only(traversing_gates(decoder).values(), least, shuffle) as counted:
-                value = score(f"{curve}, w >= {least:.3g}")
+                values = score(f"{curve}, w >= {least:.3g}")
             share = counted["kept"] / counted["all"]
-            points[curve].append({"cost": 1 + share * len(said.layers) * step, "score": value})
+            found[curve].append((1 + share * len(said.layers) * step, values))
+    best = keeping(frozenset(said.layers))
+    names = [(benchmark.group_of(row), row.task) for row in rows]
+    points: dict[str, list[dict[str, Any]]] = {curve: [] for curve in found}
+    for curve, line in found.items():
+        for index, (cost, values) in enumerate(line):
+            point = {"cost": cost, "score": float(values.mean()), "lost": paired(names, best - values)}
+            if curve in CONTROLS:
+                point["ahead"] = paired(names, values - found[CONTROLS[curve]][index][1])
+            points[curve].append(point)
     layers = [
         {"layer": layer, "moved": float(moved.mean()), "ratio": float(ratio.mean())}
         for layer, moved, ratio in zip(said.layers, said.moved, said.ratios, strict=True)
     ]
     return {"tasks": list(benchmark.tasks), "questions": len(rows), "points": points, "layers": layers}
+
+
+def paired(names: Sequence[tuple[str, str]], differences: np.ndarray) -> list[float]:
+    """Return [mean, low, high] of the differences of questions, each with its (group, task), for the mean of tasks."""
+    pairs = zip(names, differences.tolist(), strict=True)
+    draws = bootstrap((group, {task: difference}) for (group, task), difference in pairs)
+    return [float(differences.mean()), *interval(np.mean([*draws.values()], axis=0))]
 
 
 def _ranked(layers: Sequence[int], said: Tensor) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,16 @@ def test_points_are_what_was_measured(engine: Seeing, tmp_path: Path, monkeypatc
     # of gates that say the same of all tokens, those that are kept are whole layers, shuffled or not
     expected |= {"tokens": score(BY_W), "shuffled": score(BY_W)}
     assert {name: [point["score"] for point in curve] for name, curve in found["points"].items()} == expected
+    for name, curve in found["points"].items():
+        control = found["points"].get(
+            {"layers": "random layers", "by w": "random layers", "tokens": "shuffled"}.get(name)
+        )
+        for index, point in enumerate(curve):
+            lost, low, high = point["lost"]
+            assert lost == sum(WORTH.values()) / 8 - point["score"] and low <= lost <= high
+            assert (low < high) == (lost > 0), "nothing is lost of all passes, and that is sure"
+            assert ("ahead" in point) == (control is not None)
+            assert control is None or point["ahead"][0] == pytest.approx(point["score"] - control[index]["score"])
     for curve in found["points"].values():  # three passes: a layer of four adds two quarters
         assert [point["cost"] for point in curve] == pytest.approx([1, 1.5, 2, 2.5])
     subsets = {frozenset(order[:kept]) for order in (by_moved, BY_W) for kept in range(4)}
@@ -77,6 +88,16 @@ def test_points_are_what_was_measured(engine: Seeing, tmp_path: Path, monkeypatc
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == engine.rounds == len(subsets) + 2 * 4, "what lies on several curves is measured once"
     assert {f"layers {sorted(kept)}: {sum(WORTH[i] for i in kept) / 8:.4f}" for kept in subsets} < set(shown)
+
+
+def test_differences_are_drawn_within_their_tasks():
+    """Two tasks that each answer alike are sure, however far apart; rows that stand together count once."""
+    differences = np.array([1.0] * 50 + [0.0] * 50)
+    apart = [(str(i), "count" if i < 50 else "shape") for i in range(100)]
+    assert script.paired(apart, differences) == [0.5, 0.5, 0.5]
+    mean, low, high = script.paired([(str(i), "count") for i in range(100)], differences)
+    together = script.paired([(str(i // 10), "count") for i in range(100)], differences)
+    assert together[1] < low < mean == 0.5 < high < together[2] and high - low == pytest.approx(0.196, abs=0.03)
 
 
 def test_tokens_are_kept_counted_and_shuffled():
