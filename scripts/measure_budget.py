@@ -106,15 +106,8 @@ def measure(engine: Engine, benchmark: PrimerBenchmark, limit: int, draws: int, 
                 values = score(f"{curve}, w >= {least:.3g}")
             share = counted["kept"] / counted["all"]
             found[curve].append((1 + share * len(said.layers) * step, values))
-    best = keeping(frozenset(said.layers))
     names = [(benchmark.group_of(row), row.task) for row in rows]
-    points: dict[str, list[dict[str, Any]]] = {curve: [] for curve in found}
-    for curve, line in found.items():
-        for index, (cost, values) in enumerate(line):
-            point = {"cost": cost, "score": float(values.mean()), "lost": paired(names, best - values)}
-            if curve in CONTROLS:
-                point["ahead"] = paired(names, values - found[CONTROLS[curve]][index][1])
-            points[curve].append(point)
+    points = compare(found, keeping(frozenset(said.layers)), names)
     layers = [
         {"layer": layer, "moved": float(moved.mean()), "ratio": float(ratio.mean())}
         for layer, moved, ratio in zip(said.layers, said.moved, said.ratios, strict=True)
@@ -122,8 +115,28 @@ def measure(engine: Engine, benchmark: PrimerBenchmark, limit: int, draws: int, 
     return {"tasks": list(benchmark.tasks), "questions": len(rows), "points": points, "layers": layers}
 
 
+def compare(
+    found: dict[str, list[tuple[float, np.ndarray]]], best: np.ndarray, names: Sequence[tuple[str, str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the points of each curve, beside every second pass and beside its control.
+
+    found  (cost, score of each question [Q]) by curve;  best  [Q] with every second pass;  names  as for `paired`
+    """
+    points: dict[str, list[dict[str, Any]]] = {curve: [] for curve in found}
+    for curve, line in found.items():
+        for index, (cost, values) in enumerate(line):
+            point = {"cost": cost, "score": float(values.mean()), "lost": paired(names, best - values)}
+            if curve in CONTROLS:
+                point["ahead"] = paired(names, values - found[CONTROLS[curve]][index][1])
+            points[curve].append(point)
+    return points
+
+
 def paired(names: Sequence[tuple[str, str]], differences: np.ndarray) -> list[float]:
-    """Return [mean, low, high] of the differences of questions, each with its (group, task), for the mean of tasks."""
+    """Return [mean, low, high], the 95 % interval being that of the mean of the tasks.
+
+    names  (group, task) of each question, tasks being asked equally often;  differences  [Q]
+    """
     pairs = zip(names, differences.tolist(), strict=True)
     draws = bootstrap((group, {task: difference}) for (group, task), difference in pairs)
     return [float(differences.mean()), *interval(np.mean([*draws.values()], axis=0))]
