@@ -20,9 +20,9 @@ def calibrate(
     images: Annotated[Path | None, typer.Option(help="where a file's paths of pictures start")] = None,
     examples: Annotated[int, typer.Option(min=1, help="pictures, or rows of a file, to record")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="of these at once")] = 8,
-    json: Annotated[Path | None, typer.Option(help="write what each layer's gate said here")] = None,
+    json: Annotated[Path | None, typer.Option(help="write each layer's w, and how far it moves tokens, here")] = None,
 ) -> None:
-    """Choose the layers that look twice within a budget, by what their gates say about some data."""
+    """Let only those layers look twice, within a budget, whose second pass moves tokens most on some data."""
     from phantrol.inference.calibrating import calibrate_folder
 
     calibrate_folder(model, data, options or (), budget, out, images, examples, batch_size, json)

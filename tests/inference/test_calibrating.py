@@ -131,6 +131,7 @@ def test_the_layers_that_do_least_are_left_out(built, budget: float, skip: tuple
     found = calibrate(model, processor, GROUPS, budget, batch_size=4)
     assert found.skip == skip and found.cost == 1 + (4 - len(skip)) / 4 <= budget
     assert (found.loss == pytest.approx(found.recording.loss, rel=1e-6)) == (not skip)
+    assert (found.loss == pytest.approx(found.loss_none, rel=1e-6)) == (len(skip) == 4)
     assert model.config.text_config.modifiers[0]["skip"] == list(skip)
     assert list(found.as_dict()["layers"][1]) == [
         "layer", "traverses", "moved", "ratio", "ratio_quantiles", "over_half",
@@ -166,16 +167,22 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
     monkeypatch.setattr("sys.argv", ["phantrol", *words, "--out", str(out), "--json", str(gates)])
     with pytest.raises(SystemExit) as end:
         main()
-    assert not end.value.code and "1 of 4 layers traverse, 1.25 times" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert not end.value.code and "1 of 4 layers traverse, 1.25 times" in shown
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before, "the model itself stays as it was"
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "manifest.json"}
     assert {name for name in before if before[name] != after[name]} == {"config.json"} and set(after) == set(before)
-    assert json.loads(gates.read_text())["skip"] == [0, 2, 3]
+    said = json.loads(gates.read_text())
+    assert said["skip"] == [0, 2, 3]
+    assert said["loss_none"] < said["loss"] and "as likely without any second pass: --budget 1 keeps none" in shown
     loaded, _ = phantrol.load(out)
     assert list(traversing_gates(loaded.get_decoder())) == [1]
-    calibrate_folder(
-        out, "primer", ["tasks=shape,count", "scenes=shapes"], budget=1.5, examples=3
-    )  # the gates are there still
+    options = ["tasks=shape,count", "scenes=shapes"]
+    assert calibrate_folder(out, "primer", options, budget=1, examples=3).loss == pytest.approx(said["loss_none"])
+    losses = iter((2.0, 1.0))  # with none, and so
+    monkeypatch.setattr("phantrol.inference.calibrating.answer_loss", lambda *_: next(losses))
+    calibrate_folder(out, "primer", options, budget=1.5, examples=3)  # the gates are there still
+    assert "as likely without" not in capsys.readouterr().out
     assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1, 3]
     listed = json.loads((out / "manifest.json").read_text())["files"]["config.json"]
     assert listed["size"] == (out / "config.json").stat().st_size and not list(out.glob(".*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,16 @@ def test_a_cache_that_a_plain_model_filled(case: Any):
     case.plain(case.ids[:, :4], past_key_values=cache)
     with pytest.raises(ValueError, match="the cache holds 4 tokens that were not computed by this grafted model"):
         case.step(case.ids[:, 4:], cache)
+
+
+@torch.no_grad()
+def test_a_cache_of_a_deeper_decoder(build_case: Callable[[str, str], Any]):
+    case = build_case("llama", "both_prompt")
+    deeper = copy.deepcopy(case.plain.config)
+    deeper.num_hidden_layers += 1
+    message = f"the cache has {deeper.num_hidden_layers} layers, the decoder {deeper.num_hidden_layers - 1}: expected"
+    with pytest.raises(ValueError, match=message):
+        case.step(case.ids, DynamicCache(config=deeper))
 
 
 @pytest.mark.parametrize("name", ["trol_prompt", "both_prompt"])

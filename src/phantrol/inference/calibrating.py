@@ -1,7 +1,8 @@
-"""Which layers are worth a second pass: `phantrol calibrate` asks the gates of a trained model, and keeps a budget.
+"""Which layers keep their second pass within a budget: `phantrol calibrate` listens to a trained model on some data.
 
-A layer whose second pass changes little is left out: it runs once, and has no slot in the cache. What a layer changes
-is ‖y - h1‖ / ‖h1‖ for each token, h1 its first pass and y what it returns: w·‖h2 - h1‖ / ‖h1‖ where there are two.
+A layer whose second pass moves tokens little is left out: it runs once, and has no slot in the cache. How far it moves
+a token is ‖y - h1‖ / ‖h1‖, h1 its first pass and y what it returns: w·‖h2 - h1‖ / ‖h1‖ where there are two. That is not
+what the pass is worth, so the loss of the answers is told for what is kept, for all and for none.
 
 L layers with a gate, T real tokens of all rows (those of prompts, if only prompts traverse), D hidden size.
 """
@@ -56,14 +57,16 @@ class Recording:
 class Calibration:
     """What was recorded with every layer traversing, and what is left out.
 
-    skip    layers that run once from now on;  cost  passes of all layers, the plain decoder being 1
-    loss    of the answers with them left out
+    skip       layers that run once from now on;  cost  passes of all layers, the plain decoder being 1
+    loss       of the answers with them left out
+    loss_none  with every second pass left out
     """
 
     recording: Recording
     skip: tuple[int, ...]
     cost: float
     loss: float
+    loss_none: float
 
     def as_dict(self) -> dict[str, Any]:
         said = self.recording
@@ -82,7 +85,7 @@ class Calibration:
         tokens = said.ratios.shape[1]
         return {
             "cost": self.cost, "skip": list(self.skip), "tokens": tokens, "loss_all": said.loss, "loss": self.loss,
-            "layers": layers,
+            "loss_none": self.loss_none, "layers": layers,
         }  # fmt: skip
 
 
@@ -121,9 +124,11 @@ def calibrate_folder(
     kept = len(said.layers) - len(found.skip)
     console.print(
         f"{kept} of {len(said.layers)} layers traverse, {found.cost:.3g} times the plain decoder's passes. Loss of the "
-        f"answers {said.loss:.4f} with all, {found.loss:.4f} so. Written to {written}.",
+        f"answers {said.loss:.4f} with all, {found.loss:.4f} so, {found.loss_none:.4f} with none. Written to {written}.",
         soft_wrap=True,
     )
+    if kept and found.loss_none <= found.loss:
+        console.print("These answers are as likely without any second pass: --budget 1 keeps none.", soft_wrap=True)
     return found
 
 
@@ -140,9 +145,11 @@ def calibrate(model: Any, processor: Any, groups: Iterable[Any], budget: float, 
     recording = record(model, batches)
     order = recording.moved.mean(dim=1).argsort(descending=True, stable=True).tolist()
     skip = tuple(sorted(recording.layers[i] for i in order[most:]))
+    skip_traversal(model.get_decoder(), recording.layers)
+    loss_none = answer_loss(model, batches)
     skip_traversal(model.get_decoder(), skip)
     cost = 1 + (len(recording.layers) - len(skip)) * (trol.config.passes - 1) / trol.num_layers
-    return Calibration(recording, skip, cost, answer_loss(model, batches))
+    return Calibration(recording, skip, cost, answer_loss(model, batches), loss_none)
 
 
 def passes_within(budget: float, num_layers: int, passes: int) -> int:

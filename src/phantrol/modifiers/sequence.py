@@ -160,7 +160,8 @@ class PassCache:
 def sequence_state(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
     """Return the state of the sequences in `cache`; at their beginning, give the cache the layers that it needs.
 
-    Raises ValueError if the cache was filled without the modifiers: what they should have remembered is lost.
+    Raises ValueError if the cache was filled without the modifiers (what they should have remembered is lost), or has
+    more layers than the decoder.
     """
     length = cache.get_seq_length()  # of a static cache a tensor, which must not be read at each step
     state = getattr(cache, "sequence_state", None)
@@ -245,6 +246,11 @@ def _who_sees_whom(mask: Tensor) -> Tensor:
 
 
 def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
+    if len(cache.layers) > num_layers:
+        raise ValueError(
+            f"the cache has {len(cache.layers)} layers, the decoder {num_layers}: expected a cache that was made from "
+            "this decoder's configuration"
+        )
     if cache.layer_class_to_replicate is not None:  # a cache that grows by itself: fix its own layers first
         while len(cache.layers) < num_layers:
             cache.layers.append(cache.layer_class_to_replicate())
