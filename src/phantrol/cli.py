@@ -250,6 +250,7 @@ def main() -> None:
 def _reason_of_the_disk(error: Exception) -> str | None:
     """Why a file could not be written, if that is why; safetensors says the number of the fault in words alone."""
     reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
+    reasons |= {errno.ENAMETOOLONG: "the name is too long"}
     reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is expected")
     told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return reasons.get(int(told[1]) if told else getattr(error, "errno", None))

@@ -36,6 +36,13 @@ def test_pictures(here, phantrol, content, word):
     check(phantrol("ask", "runs/demo/final", "bad.png", "What?"), "bad.png", word)
 
 
+@pytest.mark.parametrize(
+    "words", [("ask", "runs/demo/final", "a" * 300, "What?"), ("data", "export", "a" * 300, "--count", 1)]
+)
+def test_a_name_that_is_too_long(here, phantrol, words):
+    check(phantrol(*words), "a" * 300, "too long")
+
+
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1)])
 def test_extreme_pictures_work(here, phantrol, size):
     Image.new("RGB", size, "red").save(here / "odd.png")

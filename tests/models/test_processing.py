@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,6 +198,21 @@ def test_extreme_sizes_work(size, max_tiles):
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "I;16", "1"])
 def test_every_mode_becomes_rgb(mode, tmp_path):
     assert load_picture(Image.new(mode, (5, 4))).mode == "RGB"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_sixteen_bits_of_grey_keep_their_shades(suffix: str, tmp_path: Path):
+    shades = np.array([[0, 255, 256, 32_768, 65_535]], dtype=np.uint16)
+    path = tmp_path / f"grey.{suffix}"
+    Image.fromarray(shades).save(path)
+    assert np.asarray(load_picture(path))[0].tolist() == [[shade] * 3 for shade in (0, 0, 1, 128, 255)]
+    Image.fromarray(shades.astype(np.int32)).save(tmp_path / "whole.tiff")  # whole numbers of no known range
+    assert np.asarray(load_picture(tmp_path / "whole.tiff"))[0, :, 0].tolist() == [0, 255, 255, 255, 255]
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"picture a{300} cannot be read: .*too long; choose another file"):
+        load_picture("a" * 300)
 
 
 def test_pixels_are_normalised_and_tiles_in_reading_order():

@@ -17,6 +17,7 @@ from phantrol.training.checkpoint import (
     checkpoints,
     keep,
     last_whole_checkpoint,
+    make_room,
     remove_after,
     where_to_resume,
     written_beside,
@@ -40,6 +41,13 @@ def test_a_folder_appears_whole(tmp_path):
         "a.bin": {"size": 1, "sha256": "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}
     }
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 250, "a" * 300 + "/b"])
+def test_a_name_that_is_too_long_for_the_disk_or_for_what_is_written_beside(tmp_path, name):
+    make_room(tmp_path / ("a" * 240))  # 9 characters more go beside
+    with pytest.raises(ValueError, match="a: the name is too long; choose a shorter one|b: the name is too long"):
+        make_room(tmp_path / name)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):

@@ -136,6 +136,7 @@ def test_accelerates_own_sharding_is_refused(two_stages, tmp_path, monkeypatch, 
         (dict(optimiser="muon"), 2, "got optimiser='muon' with sharding, expected adamw"),
         (dict(feature_cache="here"), 2, "got feature_cache and sharding, expected one of them"),
         (dict(batch_size=2), 2, "got batch_size=2, expected a multiple of accumulation × ranks = 2 × 2"),
+        (dict(loss=WordAlignment(), accumulation=2), 2, "got 1 of batch_size=4 in a micro-batch, expected at least 2"),
     ],
 )
 def test_a_stage_that_ranks_cannot_share_is_refused_before_the_first_begins(two_stages, change, ranks, said):

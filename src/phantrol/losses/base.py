@@ -2,7 +2,8 @@
 
 A loss sees one micro-batch at a time and is a sum over its tokens and pairs divided by `totals`, the numbers of tokens
 and pairs in the whole optimiser step (all micro-batches, all ranks). So four micro-batches of one group add up to the
-very loss of one batch of four.
+very loss of one batch of four. A loss that compares the rows of its micro-batch does not (`WordAlignment`), and says how
+few groups are too few for it.
 
 M labelled tokens, S sequences, P preference pairs. A batch is what `data.collate.Collator` returns.
 """
@@ -43,6 +44,10 @@ class Loss:
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         """Return the loss of `batch`, divided by the counts of the whole step."""
         raise NotImplementedError
+
+    def fewest_groups(self) -> int:
+        """Return how many groups a micro-batch must have for anything to be learnt from it."""
+        return 1
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Return what this batch adds to the totals: tokens (those of rejected answers left out) and pairs."""

@@ -10,6 +10,7 @@ B rows, I tiles of all rows, L features of a tile, N tokens of a row, D hidden s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,8 @@ class WordAlignment(Loss):
     """BCE over words of s·(max_l cos(f_l, e_w) - t), with label 1 if the answers about the picture contain word w.
 
     A word is a token of the answers, or two tokens in a row, whose embeddings are then added: so "red circle" asks one
-    feature to be both. Words and labels come from the batch, no list is given. Rows without a picture are skipped.
+    feature to be both. Words and labels come from the micro-batch, no list is given: with more of them to a step each
+    has fewer rows and words to tell apart. Rows without a picture are skipped.
 
     max_share   words in more than this share of the rows tell pictures apart too little and are left out
     sharpness   s;  threshold  t, of a single word and of a pair
@@ -51,6 +53,9 @@ class WordAlignment(Loss):
         pair_loss = self._loss(features, double, has_pair, self.pair_threshold)
         share = len(owner) / max(totals["pictures"], 1)
         return LossOutput((word_loss + pair_loss) * share)
+
+    def fewest_groups(self) -> int:
+        return ceil(1 / self.max_share)  # in fewer rows every word is in more than its share of them
 
     def count(self, batch: Batch) -> dict[str, int]:
         return super().count(batch) | {"pictures": len(batch.get("pixel_values", ()))}

@@ -39,17 +39,19 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     """Return a picture in RGB, turned as its EXIF data says, and without that data.
 
     source  a file, the bytes of one, or a picture that Pillow has opened
-    Raises ValueError, naming the file: missing, empty, truncated, not a picture, or more than `max_pixels` pixels,
+    Raises ValueError, naming the file: missing, unreadable, empty, truncated, not a picture, or more than `max_pixels` pixels,
     which is checked before anything is decoded.
     """
     name = "the picture" if isinstance(source, bytes | Image.Image) else f"picture {source}"
     if isinstance(source, Image.Image):
         return _decode(source, name, max_pixels)
     if not isinstance(source, bytes):
-        path = Path(source)
-        if not path.is_file():
-            raise ValueError(f"{name}: no such file")
-        source = path.read_bytes()
+        try:
+            if not Path(source).is_file():
+                raise ValueError(f"{name}: no such file")
+            source = Path(source).read_bytes()
+        except OSError as error:  # no permission, a name that is too long
+            raise ValueError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
     if not source:
         raise ValueError(f"{name} is empty: 0 bytes")
     try:
@@ -78,13 +80,20 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{name} has no pixels: {width} x {height}")
     try:
         picture.load()  # Pillow decodes here: truncated or corrupt data shows now
-        rgb = _upright(picture).convert("RGB")
+        rgb = _eight_bits(_upright(picture), picture.format).convert("RGB")
         rgb.info = {}  # the turn is done: whoever loads this picture again must not turn it once more
         return rgb
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise ValueError(f"{name} is broken: {error}") from None
+
+
+def _eight_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
+    """Return 16 bits of grey as 8, where Pillow's own conversion makes white of all above 255."""
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format == "PPM"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture
 
 
 def _upright(picture: Image.Image) -> Image.Image:

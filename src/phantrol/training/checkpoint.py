@@ -188,17 +188,27 @@ def make_room(path: Path) -> None:
     """Make the folder of a file that is written later, after the work. Raises ValueError if it cannot stand there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = path.is_dir()
+        _file_beside(path).exists()
     except (FileExistsError, NotADirectoryError, FileNotFoundError):
         raise ValueError(f"{path}: {path.parent} is no folder; choose another file") from None
-    if path.is_dir():
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(f"{path}: the name is too long; choose a shorter one") from None
+    if is_folder:
         raise ValueError(f"{path} is a folder: expected the name of a file")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    writing = path.with_name(f".{path.name}.writing")
+    writing = _file_beside(path)
     writing.write_text(text, "utf-8")
     os.replace(writing, path)
+
+
+def _file_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.writing")
 
 
 def replace_text(folder: Path, name: str, text: str) -> None:

@@ -86,7 +86,7 @@ def sharding_of(name: str, ranks: int) -> Sharding | None:
 
 
 def check_ranks(recipe: Recipe, ranks: int) -> None:
-    """Raise ValueError if a stage of a recipe cannot be shared by so many ranks."""
+    """Raise ValueError if a stage of a recipe cannot be shared by so many ranks and micro-batches."""
     is_sharded = sharding_of(recipe.sharding, ranks) is not None
     for stage in recipe.stages:
         where = f"stage {stage.name!r}"
@@ -94,6 +94,12 @@ def check_ranks(recipe: Recipe, ranks: int) -> None:
             raise ValueError(
                 f"{where}: got batch_size={stage.batch_size}, expected a multiple of accumulation × ranks = "
                 f"{stage.accumulation} × {ranks}"
+            )
+        groups, fewest = stage.batch_size // (stage.accumulation * ranks), stage.loss.fewest_groups()
+        if groups < fewest:
+            raise ValueError(
+                f"{where}: got {groups} of batch_size={stage.batch_size} in a micro-batch, expected at least {fewest}, "
+                f"since {type(stage.loss).__name__} compares its rows; raise batch_size, or lower accumulation"
             )
         if is_sharded and stage.optimiser == "muon":
             raise ValueError(
