@@ -4,7 +4,7 @@
 #   scripts/build_vllm_env.sh [FOLDER]     takes minutes and some 4 GB; remove the folder to build anew
 #
 # It stands apart from .venv, since vLLM pins torch and transformers. With a GPU, none of this is needed:
-# pip install 'phantrol[vllm]'.
+# pip install -e '.[vllm]'.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-.venv-vllm}

@@ -7,7 +7,7 @@ Stage 0 aligns what the tower sees with the decoder's word embeddings; then the 
 the tower says something worth reading; then everything learns, the tower five times as fast as the decoder. Budgets are
 steps of 256 pictures, in parts of 64 where the decoder runs, some 40 GB: `stages.tune.accumulation=16` and the like cut
 them smaller where memory is short, and change nothing else. Sizes come from a pilot and from arithmetic: no GPU was at
-hand to tune them (docs/results.md).
+hand to tune them, and it was never run to its end.
 """
 
 from __future__ import annotations
