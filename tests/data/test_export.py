@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from phantrol.data import manifest as manifest_module
 from phantrol.data.choosing import choose_source
 from phantrol.data.export import check, export, export_again
 from phantrol.data.manifest import Digest, read_manifest
+from phantrol.data.primer import generator
 from phantrol.data.primer.tasks import FAMILIES, TASKS
 
 COUNT = 12
@@ -125,6 +127,7 @@ def _spoil(llava, tmp_path, **changes):
     spoilt.mkdir()
     (spoilt / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     (spoilt / "llava.json").write_bytes((llava / "llava.json").read_bytes())
+    shutil.copytree(llava / "images", spoilt / "images")
     return spoilt
 
 
@@ -159,6 +162,35 @@ def test_a_manifest_that_does_not_match_is_a_hard_error(llava, tmp_path, changes
         with pytest.raises(ValueError, match=words):
             export_again(spoilt, tmp_path / "out")
         assert {path.name for path in tmp_path.iterdir()} == {"spoilt"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda first, second: second.unlink(), "is missing"),
+        (lambda first, second: os.truncate(second, 90), "is broken"),
+        (lambda first, second: shutil.copy(first, second), "was changed"),
+        (lambda first, second: Image.open(second).convert("L").save(second), "was changed"),
+    ],
+)
+def test_a_picture_that_is_no_longer_what_was_written_is_named(llava, tmp_path, spoil, words):
+    spoilt = _spoil(llava, tmp_path)
+    first, second = sorted((spoilt / "images").rglob("*.png"))[:2]
+    spoil(first, second)
+    for named in (spoilt, spoilt / "manifest.json"):
+        with pytest.raises(ValueError, match=f"{second} {words}.*: export again"):
+            check(named)
+
+
+def test_a_changed_picture_shows_where_letters_are_drawn_otherwise_too(llava, tmp_path, monkeypatch):
+    """Each picture that was written differs then from one that is drawn, yet all of them are what was written."""
+    spoilt, draw = _spoil(llava, tmp_path), generator.draw
+    monkeypatch.setattr(generator, "draw", lambda scene, size_px: draw(scene, size_px).rotate(90))
+    assert "other pixels" in check(spoilt)
+    first, second = sorted((spoilt / "images").rglob("*.png"))[:2]
+    shutil.copy(first, second)
+    with pytest.raises(ValueError, match=rf"{first}, or one of the \d+ that differ after it, was changed"):
+        check(spoilt)
 
 
 def test_other_pixels_are_only_a_remark(llava, tmp_path):

@@ -11,12 +11,13 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from phantrol.data.folder_beside import folder_beside
+from phantrol.data.folder_beside import find_place, folder_beside
 from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw, sha256_of
 from phantrol.data.primer.generator import Sample
 from phantrol.data.sources.primer import PrimerSource
@@ -73,30 +74,57 @@ def export_again(manifest_path: Path, out: Path, form: str | None = None) -> Pat
 def check(folder: Path) -> str:
     """Draw an export again and compare. Return a remark if only the pixels differ, else "".
 
-    Raises ValueError as `export_again`, and if the file of the texts is missing or was changed.
+    Raises ValueError as `export_again`, and if the file of the texts or one of the pictures is missing or was changed.
     """
     manifest, source = read_manifest(folder)
-    file = (folder if folder.is_dir() else folder.parent) / manifest["file"]["name"]
+    folder = folder if folder.is_dir() else folder.parent
+    file = folder / manifest["file"]["name"]
     if not file.is_file() or sha256_of(file) != manifest["file"]["sha256"]:
         raise ValueError(f"{file} is missing or was changed after it was written: export again")
-    digest = Digest()
-    for name, drawn in redraw(manifest, source):
-        digest.add(name, drawn)
-    return advice(manifest, digest.as_dict()["pixels_sha256"])
+    here, stored, others = Digest(), Digest(), []
+    for number, (name, drawn) in enumerate(redraw(manifest, source)):
+        here.add(name, drawn)
+        if manifest["format"] == "llava" and drawn.picture is not None:  # elsewhere the pictures are in the file
+            path = folder / _picture_name(number)
+            picture = _read_picture(path)
+            stored.add(name, replace(drawn, picture=picture))
+            if (picture.size, picture.tobytes()) != (drawn.picture.size, drawn.picture.tobytes()):
+                others.append(path)
+    then, now = manifest["pixels_sha256"], here.as_dict()["pixels_sha256"]
+    # where FreeType draws letters anew, good pictures differ as well: the digest of then tells whether any is bad
+    if others and stored.as_dict()["pixels_sha256"] != then:
+        which = others[0] if now == then else f"{others[0]}, or one of the {len(others) - 1} that differ after it,"
+        raise ValueError(f"{which} was changed after it was written: export again")
+    return advice(manifest, now)
+
+
+def _picture_name(number: int) -> str:
+    return f"images/{number // FILES_A_FOLDER:05}/{number:08}.png"
+
+
+def _read_picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them
+        what = "is missing" if isinstance(error, FileNotFoundError) else "is broken"
+        raise ValueError(f"{path} {what}: export again") from error
 
 
 def _write_whole(out: Path, form: str, groups: Iterable[Group], manifest: Callable[[Path], dict[str, Any]]) -> None:
     """Write into a folder beside `out`, which takes its name when all is there."""
     if form not in FORMATS:
         raise ValueError(f"unknown format {form!r}: use one of {', '.join(FORMATS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is in use: choose another folder, or remove it")
+    place = find_place(out)
     if form != "llava":
         import_pyarrow()
-    with folder_beside(out) as beside:
+    with folder_beside(place) as beside:
         file = _write_llava(beside, groups) if form == "llava" else _write_parquet(beside, form, groups)
         (beside / FILE).write_text(json.dumps(manifest(file), indent=1) + "\n", "utf-8")
-        os.replace(beside, out)
+        os.replace(beside, place)
 
 
 def _write_llava(folder: Path, groups: Iterable[Group]) -> Path:
@@ -107,7 +135,7 @@ def _write_llava(folder: Path, groups: Iterable[Group]) -> Path:
         for number, (name, drawn) in enumerate(groups):
             record: dict[str, Any] = {"id": name}
             if drawn.picture is not None:
-                record["image"] = f"images/{number // FILES_A_FOLDER:05}/{number:08}.png"
+                record["image"] = _picture_name(number)
                 path = folder / record["image"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 drawn.picture.save(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from phantrol.data.check import FileReport, Report
-from phantrol.data.folder_beside import folder_beside
+from phantrol.data.folder_beside import find_place, folder_beside
 from phantrol.data.rows.arrow_rows import ArrowRows
 from phantrol.data.rows.json_rows import JsonRows
 from phantrol.data.rows.opening import find_files, open_rows
@@ -31,12 +31,13 @@ def write_fixed(report: Report, out: Path) -> Path:
     Raises ValueError if the folder is in use or cannot be made, or two of the files have the same name.
     """
     check_room(out, [file.path for file in report.files])
-    with folder_beside(out) as beside:
+    place = find_place(out)
+    with folder_beside(place) as beside:
         for file in report.files:
             _write(file, beside / file.path.name)
         with (beside / BROKEN).open("w", encoding="utf-8") as listed:
             listed.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in broken_lines(report))
-        os.replace(beside, out)
+        os.replace(beside, place)
     return out
 
 
@@ -46,13 +47,12 @@ def check_room(out: Path, paths: Sequence[str | Path]) -> None:
 
     paths  files, folders and patterns, as for `check`
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is in use: choose another folder, or remove it")
+    place = find_place(out)
     names = [file.name for file in dict.fromkeys(file for path in paths for file in find_files(path))]
     twice = next((name for name in names if names.count(name) > 1 or name == BROKEN), None)
     if twice is not None:
         raise ValueError(f"several files are called {twice}, and all go into {out}: fix them one after the other")
-    with folder_beside(out):
+    with folder_beside(place):
         pass  # it can be written: that is better known before the files are read
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +17,49 @@ from pathlib import Path
 def folder_beside(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, to write into and to rename; what is left of it at the end goes.
 
+    SIGTERM ends the block as an error does, with exit code 143, unless somebody handles it already.
     Raises ValueError if nobody can write there.
     """
+    with _ended_by_sigterm():
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
+        except (FileNotFoundError, PermissionError) as error:  # no folder is made below /proc, whoever asks
+            reason = "no permission" if isinstance(error, PermissionError) else "no folder can be made there"
+            raise ValueError(f"{out} cannot be written, {reason}: choose another place") from None
+        try:
+            beside.chmod(0o755)
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def find_place(out: Path) -> Path:
+    """Return where a new folder goes, links followed, for one takes the place of a folder but not of a link.
+
+    Raises ValueError if something is there, or if it is an empty folder that cannot be replaced.
+    """
+    place = Path(os.path.realpath(out)) if out.is_symlink() else out
+    if os.path.lexists(place):
+        if not place.is_dir() or any(place.iterdir()):
+            raise ValueError(f"{out} is in use: choose another folder, or remove it")
+        what = "the current folder" if place.samefile(os.curdir) else "a mount point" if place.is_mount() else ""
+        if what:
+            raise ValueError(
+                f"{out} is {what}, which cannot be replaced: name a new folder in it, such as {out / 'new'}"
+            )
+    return place
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which would end the process at once, raise SystemExit(143)."""
+    is_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
-    except (FileNotFoundError, PermissionError) as error:  # no folder is made below /proc, whoever asks
-        reason = "no permission" if isinstance(error, PermissionError) else "no folder can be made there"
-        raise ValueError(f"{out} cannot be written, {reason}: choose another place") from None
-    try:
-        beside.chmod(0o755)
-        yield beside
+        yield
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,8 +10,6 @@ from phantrol.data.primer.splits import Split
 from phantrol.data.primer.vocabulary import PLURALS, Pair
 from phantrol.data.primer.wordings import Template
 
-COUNTED_KINDS = ("animal", "vehicle", "instrument")  # of which nobody doubts what belongs to them
-
 
 def plan_pair_counts(rng: random.Random, split: Split, low: int, high: int) -> tuple[list[Pair], dict]:
     """Draw how many there are of one pair, evenly from 0; about half of the others share its colour or its shape."""
@@ -26,15 +24,9 @@ def plan_pair_counts(rng: random.Random, split: Split, low: int, high: int) -> t
 
 
 def plan_kind_counts(rng: random.Random, split: Split, low: int, high: int) -> tuple[list[str], dict]:
-    """Draw how many are of one kind, evenly from 0, then as many names of it; the others are of other kinds.
-
-    Raises ValueError if the sprites have no kind of which there are enough.
-    """
+    """Draw how many are of one kind, evenly from 0, then as many names of it; the others are of other kinds."""
     pack = split.pack
-    kinds = [kind for kind in COUNTED_KINDS if len(pack.by_kind.get(kind, ())) >= high]
-    if not kinds:
-        raise ValueError(f"no kind of these sprites has {high} names to be counted: leave out the task count_by_kind")
-    kind, count = rng.choice(kinds), rng.randint(0, high)
+    kind, count = rng.choice(pack.countable_kinds(high)), rng.randint(0, high)
     number = rng.randint(max(1, low, count), high)
     names = rng.sample(pack.by_kind[kind], count)
     while len(names) < number:

@@ -87,13 +87,13 @@ def work_out(curriculum: Curriculum, split_name: str, size_px: int) -> Syllabus:
     numbers = _numbers(curriculum, split)
     shown = tuple(kind for kind in split.scene_kinds if kind in curriculum.scenes)
     kinds = tuple(kind for kind in shown if kind not in KINDS or size_px >= KINDS[kind].smallest_px)
-    possible = tasks_for(kinds, numbers)
+    possible = tasks_for(kinds, numbers, split.pack)
     if curriculum.tasks is None:
         weights = {name: TASKS[name].weight for name in possible if curriculum.captions or name != "captions"}
     else:
         weights = dict(curriculum.tasks)
         wrong = [name for name in weights if name not in possible]
-        small = [name for name in wrong if name in tasks_for(shown, numbers)]
+        small = [name for name in wrong if name in tasks_for(shown, numbers, split.pack)]
         if small:
             need = max(min(KINDS[kind].smallest_px for kind in TASKS[name].kinds) for name in small)
             raise ValueError(
@@ -101,9 +101,11 @@ def work_out(curriculum: Curriculum, split_name: str, size_px: int) -> Syllabus:
                 "their letters could not be read"
             )
         if wrong:
+            pack = split.pack
+            few = f" and {len(pack.names)} sprites ({', '.join(pack.by_kind)})" if curriculum.sprites else ""
             raise ValueError(
-                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects in scenes of {', '.join(kinds)} "
-                f"has no task {', '.join(wrong)}; it has {', '.join(possible) or 'none'}"
+                f"Primer split {split_name} with {numbers[0]} to {numbers[1]} objects{few} in scenes of "
+                f"{', '.join(kinds)} has no task {', '.join(wrong)}; it has {', '.join(possible) or 'none'}"
             )
     leads = {
         family: {name: weight for name, weight in weights.items() if TASKS[name].family == family}

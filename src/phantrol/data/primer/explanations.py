@@ -63,6 +63,8 @@ def ask_why_so_many(sitting: Sitting) -> Draft | None:
         for shape in ((value,) if attribute == "name" else SHAPES)
         if (colour, shape) in split.mentioned and (colour, shape) not in pairs
     ]
+    if not others:  # every pair that there is of this colour or shape is in the picture: there is nothing to change to
+        return None
     changed = list(pairs)
     changed[rng.randrange(len(pairs))] = rng.choice(others)
     right, wrong = _list(pairs), _list(changed)

@@ -84,7 +84,7 @@ def _draw_clock(page: Page, numbers: tuple[int, ...], rng: random.Random, colour
 
 
 def _draw_number_line(page: Page, numbers: tuple[int, ...], rng: random.Random, colour: Colour) -> None:
-    """Every second mark has its number, and those that the arrow could give away have not."""
+    """The first, the middle and the last of 11 marks have their numbers, but for the one that the arrow points at."""
     side, (first, unit, steps) = page.size_px, numbers
     left, right, y = 0.08 * side, 0.92 * side, rng.uniform(0.5, 0.7) * side
     at = [left + i / 10 * (right - left) for i in range(11)]

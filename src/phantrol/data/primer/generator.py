@@ -17,7 +17,7 @@ from phantrol.data.primer.splits import Split
 from phantrol.data.primer.tasks import KINDS, TASKS, WORDINGS
 from phantrol.data.primer.wordings import choose_wording
 
-VERSION = 3  # raise it whenever any sample changes
+VERSION = 4  # raise it whenever any sample changes
 SEEDS = 1  # raise it to draw other samples: pictures of shapes, asked what version 1 asked, are what they were
 SMALLEST_PX, LARGEST_PX = 64, 448
 ASKED_TWICE = 2  # most questions of one task about one picture
@@ -71,9 +71,8 @@ def sample(split: str, family: str, index: int, size_px: int = 64, curriculum: C
 
 def check_size(size_px: int) -> None:
     if not SMALLEST_PX <= size_px <= LARGEST_PX:
-        raise ValueError(
-            f"size_px must be {SMALLEST_PX} to {LARGEST_PX}, got {size_px}: smaller shapes are not legible"
-        )
+        why = ": smaller shapes are not legible" if size_px < SMALLEST_PX else ""
+        raise ValueError(f"size_px must be {SMALLEST_PX} to {LARGEST_PX}, got {size_px}{why}")
 
 
 def draw(scene: Any, size_px: int) -> Image.Image:

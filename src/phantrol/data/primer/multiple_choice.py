@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from phantrol.data.primer.asking import Ask, Draft, Sitting, Task
 from phantrol.data.primer.shape_tasks import ask_colour, ask_shape
@@ -38,9 +37,12 @@ def choose_among(kind: str, tasks: Mapping[str, Task]) -> Task:
     def ask(sitting: Sitting) -> Draft | None:
         if sitting.asked.get(own):
             return None
-        name, focus = sitting.lead(own) or (sitting.rng.choice(names), None)
-        # what was asked before is not asked again with options
-        return _offer(sitting, tasks[name].ask(replace(sitting, focus=focus)))
+        planned = sitting.lead(own)
+        if planned is None:
+            name = sitting.rng.choice(names)
+        else:  # whatever is asked from here on has to know what the scene was built for
+            name, sitting.focus = planned
+        return _offer(sitting, tasks[name].ask(sitting))  # what was asked before is not asked again with options
 
     return Task("multiple_choice", ask, {kind: plan}, "letter", weight=WEIGHT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,6 +13,7 @@ from phantrol.data.primer.stamps import TUXPAINT, read_stamps
 
 FEWEST = 8
 NO_KIND = "thing"  # says nothing, so it is never an answer
+COUNTED_KINDS = ("animal", "vehicle", "instrument")  # of which nobody doubts what belongs to them
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class SpritePack:
     def named_kinds(self) -> tuple[str, ...]:
         """The kinds that are an answer to "What kind of thing is this?"."""
         return tuple(kind for kind in self.by_kind if kind != NO_KIND)
+
+    def countable_kinds(self, most: int) -> tuple[str, ...]:
+        """Return the kinds of which a picture can show `most` names, or as many without any of them."""
+        others = Counter(self.kind_of[name] for name in self._unbarred)
+        return tuple(
+            kind
+            for kind in COUNTED_KINDS
+            if len(self.by_kind.get(kind, ())) >= most and others.total() - others[kind] >= most
+        )
+
+    @cached_property
+    def _unbarred(self) -> tuple[str, ...]:
+        """The names that `pick` finds beside whatever else is shown."""
+        known = set(self.names)
+        return tuple(name for name in self.names if known.isdisjoint(ALSO_CALLED.get(name, ())))
 
     def pick(self, rng: random.Random, without: Collection[str] = (), kind: str | None = None) -> str:
         """Return a name, each as likely, of one kind if it is given and has any that is neither in `without` nor could

@@ -1,6 +1,7 @@
 """The tasks of Primer: which family each belongs to, what scene it leads, how it asks.
 
-A family of its own is one file with TASKS and WORDINGS, and a KIND if it draws its own pictures, named in FILES below.
+A family of its own is one file with TASKS and WORDINGS, and a KIND if it draws its own pictures, named in OBJECT_FILES
+or PAGE_FILES below.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from phantrol.data.primer.asking import Task
 from phantrol.data.primer.captions import ask_caption
 from phantrol.data.primer.kinds import OBJECTS, Kind
 from phantrol.data.primer.multiple_choice import ask_multiple_choice, choose_among
+from phantrol.data.primer.sprite_packs import SpritePack
 from phantrol.data.primer.wordings import WORDINGS as WORDINGS_OF_OBJECTS
 from phantrol.data.primer.wordings import Template
 
@@ -83,13 +85,16 @@ for _file in (*OBJECT_FILES, *PAGE_FILES.values()):
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(task.family for task in TASKS.values()))
 
 
-def tasks_for(kinds: tuple[str, ...], numbers: tuple[int, int]) -> tuple[str, ...]:
-    """Return the tasks that these kinds of scenes, with so many objects, allow."""
+def tasks_for(kinds: tuple[str, ...], numbers: tuple[int, int], pack: SpritePack) -> tuple[str, ...]:
+    """Return the tasks that these kinds of scenes, with so many objects and these sprites, allow."""
     low, high = numbers
+    barred = {"count"} if low == high else set()
+    barred |= {"kinds"} if len(pack.named_kinds) < 2 else set()  # one would be the answer to every question
+    barred |= {"count_by_kind"} if not pack.countable_kinds(high) else set()
     names = []
     for name, task in TASKS.items():
         shown = any(kind in kinds for kind in task.kinds)
         allowed = task.numbers[0] <= high and task.numbers[1] >= low
-        if shown and allowed and not (name == "count" and low == high):
+        if shown and allowed and name not in barred:
             names.append(name)
     return tuple(names)
