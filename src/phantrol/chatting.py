@@ -79,7 +79,7 @@ def chat(model: str, image: Path | None, max_new_tokens: int, weights: str | Non
     else:
         conversation = Conversation(Engine.open(model, weights), max_new_tokens)
     if image is not None:
-        _do(conversation, f"/image {image}", console, by_hand)
+        _show(conversation, image, console, by_hand)  # as it is: nobody typed quotes or backslashes around it
     for line in _lines(console, by_hand):
         try:
             if not _do(conversation, line, console, by_hand):
@@ -108,11 +108,15 @@ def _do(conversation: Conversation, line: str, console: Console, by_hand: bool) 
     elif word == "/image":
         if not rest.strip():
             raise ValueError("/image without a file: expected, for example, /image picture.png")
-        width, height = conversation.show(_unquoted(rest.strip()))
-        _remark(console, by_hand, f"{width} x {height} px, shown with the next question")
+        _show(conversation, _unquoted(rest.strip()), console, by_hand)
     else:
         raise ValueError(f"unknown command {word}: expected /image FILE, /clear, /help or /quit")
     return True
+
+
+def _show(conversation: Conversation, path: str | Path, console: Console, by_hand: bool) -> None:
+    width, height = conversation.show(path)
+    _remark(console, by_hand, f"{width} x {height} px, shown with the next question")
 
 
 def _answer(conversation: Conversation, question: str, console: Console, by_hand: bool) -> None:

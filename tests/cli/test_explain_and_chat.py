@@ -91,6 +91,15 @@ def test_a_piped_conversation(here, phantrol, monkeypatch):
     assert kinds == [["image", "text"], ["text"], ["image", "image", "text"], ["text"]]
 
 
+@pytest.mark.parametrize("name", ["a\\ b.png", "'quoted.png'", " spaced.png "])
+def test_the_picture_of_the_command_line_may_have_any_name(here, phantrol, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save(name, "PNG")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    done = phantrol("chat", here / MODEL, name)
+    assert (done.code, done.out, done.error) == (0, "", "")
+
+
 def test_a_closed_input_is_an_empty_one(here, phantrol, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     done = phantrol("chat", MODEL, PICTURE)

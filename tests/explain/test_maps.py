@@ -40,6 +40,14 @@ def test_both_maps_in_one_go(maps):
     assert maps.pictures[0].picture.size == (40, 20)
 
 
+def test_only_the_logits_of_one_token_are_computed(build):
+    model, processor = build(TROL, PHANTOM)
+    shapes = []
+    model.register_forward_hook(lambda module, args, output: shapes.append(output.logits.shape[:2]))
+    trace_maps(model, processor, chat("What color is it?", (40, 20)))
+    assert shapes == [(1, 1), (1, 1)]
+
+
 @pytest.mark.parametrize(
     ("modifier", "there", "missing", "word"),
     [(TROL, "traversal", "phantom", "no Phantom"), (PHANTOM, "phantom", "traversal", "no TroL")],
@@ -90,6 +98,14 @@ def test_the_figure_shows_the_numbers(maps):
     for row in expected:
         assert any(near(at(y), row) for y in range(0, figure.height, 10))
     assert not any(near(at(y), expected[0][::-1]) for y in range(0, figure.height, 10))
+
+
+def test_no_caption_runs_into_the_margin(maps):
+    traversal = dataclasses.replace(maps.traversal, ratios=maps.traversal.ratios / 1000)  # long numbers
+    phantom = dataclasses.replace(maps.phantom, shares=maps.phantom.shares / 1000)
+    figure = draw_figure(dataclasses.replace(maps, traversal=traversal, phantom=phantom))
+    margin = figure.crop((WIDTH - MARGIN, 0, WIDTH, figure.height))
+    assert margin.getextrema() == ((255, 255),) * 3
 
 
 def test_writing_is_whole_or_not_at_all(maps, tmp_path, monkeypatch):

@@ -66,6 +66,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n%%EOF\n"
 NO_URL, NOT_ALLOWED = "expected a picture as data", "fetches no pictures"
 UNREADABLE, BROKEN = "cannot be read", "broken"
+KEYS = dict.fromkeys(map(str, range(30_000)), 0)
 PRIVATE_USE = "".join(map(chr, range(0xE000, 0xF900)))
 
 ADDRESSES = [
@@ -180,6 +181,10 @@ FIELDS = [
      "messages.0.tool_calls: this server does not do this"),
     ("an unknown field", chat(trust_remote_code=True), 400, "does not know"),
     ("a field with an endless name", chat(**{"a" * 9000: 1}), 400, "does not know"),
+    ("fields without end", chat(**KEYS), 400, "30003 fields: expected at most 64"),
+    ("fields of a message without end", chat({"role": "user", "content": "a", **KEYS}), 400,
+     "messages.0: 30002 fields: expected at most 64"),
+    ("metadata without end", chat(metadata=KEYS), 400, "metadata: 30000 entries: expected at most 16"),
 ]  # fmt: skip
 ROUTES = [
     ("a route that is none", Raw(method="GET", path="/v1/completion"), 404, "no such route"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 
 from asking import PATIENCE_S
+
+from phantrol.serving import reading
 
 
 @contextlib.contextmanager
@@ -41,3 +45,20 @@ def held(engine, number=20):
     finally:
         go.set()
         hook.remove()
+
+
+def watch_pictures(monkeypatch):
+    """Return a function that says how many of the pictures that are decoded from now on are in memory."""
+    decoded, decode = [], reading.decode_picture
+
+    def watched(*args):
+        picture = decode(*args)
+        decoded.append(weakref.ref(picture))
+        return picture
+
+    def count():
+        gc.collect()
+        return sum(picture() is not None for picture in decoded)
+
+    monkeypatch.setattr(reading, "decode_picture", watched)
+    return count

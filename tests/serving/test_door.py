@@ -126,6 +126,44 @@ def test_a_body_that_ends_after_its_answer_keeps_the_connection(serve, monkeypat
             assert server_side._timer is None
 
 
+def expecting(kind: str, length: int) -> bytes:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n"
+    return f"{head}Expect: 100-continue\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "status"), [("text/plain", 1000, 415), ("application/json", 10**9, 413), (None, 1000, 401)]
+)
+def test_a_body_that_is_refused_by_its_head_is_not_asked_for(serve, monkeypatch, kind, length, status):
+    monkeypatch.setattr("phantrol.serving.guard.DISCARD_S", 2 * PATIENCE_S)  # it does not hold the refusal up
+    with (
+        serve(api_key=None if kind else "a-key-of-tests") as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(expecting(kind or "application/json", length))
+        first = connection.recv(20)
+        assert first.startswith(f"HTTP/1.1 {status} ".encode()), first
+        heard = first + connection.recv(65536)
+        while not heard.endswith(b"}}"):
+            heard += connection.recv(65536)
+        head, _, said = heard.partition(b"\r\n\r\n")
+        assert b"connection: close" in head.lower() and json.loads(said)["error"]["message"]
+        connection.sendall(b"{")  # who sends it nonetheless is heard to the end
+        connection.close()
+        running.until(lambda: not running.service.guard.in_flight)
+
+
+def test_a_body_that_is_taken_is_asked_for(running):
+    asked = json.dumps(body(1, max_tokens=2)).encode()
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(expecting("application/json", len(asked)))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(asked)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 200 and json.loads(answer.read())["choices"]
+
+
 def test_a_key_covers_every_route(serve):
     key = "a-key-of-tests"
     with serve(api_key=key) as running:
@@ -192,3 +230,5 @@ def test_names_keys_and_hosts():
             check_image_hosts([host])
     with pytest.raises(ValueError, match="the limit rows is 0"):
         Limits(rows=0)
+    with pytest.raises(ValueError, match="the limit body_s is nan: expected more than 0"):
+        Limits(body_s=float("nan"))

@@ -13,7 +13,7 @@ import warnings
 import httpx
 import pytest
 from asking import CHATS, NAME, PATIENCE_S, png
-from hostile import HOSTILE, PATH, WIRE, body, chat, file, png_of_size
+from hostile import HOSTILE, KEYS, PATH, WIRE, body, chat, file, png_of_size
 from PIL import Image, PngImagePlugin
 from pydantic import ValidationError
 
@@ -107,6 +107,55 @@ def test_of_many_faults_in_a_list_the_first_is_looked_for(kind, sent):
     with pytest.raises(Refusal) as told:
         parse(kind, body(sent))
     assert "0" in told.value.param.split(".")
+
+
+MANY_KEYS = [
+    (ChatRequest, chat(**KEYS), None),
+    (ConversationRequest, {"messages": CHATS[1], **KEYS}, None),
+    (ChatRequest, chat({"role": "user", "content": "What?", **KEYS}), "messages.0"),
+    (ChatRequest, of({**TEXT, **KEYS}), "messages.0.content.0"),
+    (ChatRequest, of({**IMAGE, "image_url": KEYS}), "messages.0.content.0.image_url"),
+    (ChatRequest, chat(stream_options=KEYS), "stream_options"),
+    (ChatRequest, chat(metadata=KEYS), "metadata"),
+    (ChatRequest, chat(logit_bias=KEYS), "logit_bias"),
+]
+
+
+@pytest.mark.parametrize(("kind", "sent", "field"), MANY_KEYS)
+def test_an_object_of_too_many_keys_is_refused_before_they_are_looked_at(kind, sent, field):
+    with pytest.raises(ValidationError) as found:
+        kind.model_validate_json(body(sent))
+    assert found.value.error_count() <= 2  # and not one for each key
+    with pytest.raises(Refusal) as told:
+        parse(kind, body(sent))
+    assert (told.value.status, told.value.param) == (400, field)
+
+
+MANY_OF_ALL = [
+    chat(*[{"role": "user", "content": "a"}] * 60_000),
+    chat(metadata=dict.fromkeys(map(str, range(100_001)), 0)),
+]
+
+
+@pytest.mark.parametrize("given", MANY_OF_ALL)
+def test_a_body_of_very_many_keys_is_not_parsed(monkeypatch, given):
+    sent = body(given)
+    monkeypatch.setattr(ChatRequest, "model_validate_json", lambda *_: pytest.fail("it was parsed"))
+    with pytest.raises(Refusal, match="too many fields: expected at most 100,000") as told:
+        parse(ChatRequest, sent)
+    assert told.value.status == 400
+    monkeypatch.undo()
+    for text in (":" * 390_000, '"' * 390_000, '":' * 90_000):  # are no keys
+        assert parse(ChatRequest, body(chat(messages=[{"role": "user", "content": text}])))
+
+
+def test_as_many_keys_as_are_allowed(http):
+    metadata = {f"key {number}": "a" for number in range(16)}
+    assert parse(ChatRequest, body(chat(metadata=metadata))).metadata == metadata
+    assert parse(ChatRequest, body(chat(metadata=None))).metadata is None
+    assert http.post(PATH, json=chat(metadata=metadata, stream_options=None)).status_code == 200
+    with pytest.raises(Refusal, match=r"metadata\.key 0: .* valid string"):
+        parse(ChatRequest, body(chat(metadata=metadata | {"key 0": 1})))
 
 
 @pytest.mark.parametrize(("reads", "words"), [("_open", "cannot be read"), ("load", "broken")])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 from asking import CHATS, NAME, PATH, PATIENCE_S, body, patient, to_engine_chat
-from pacing import held, slow
+from pacing import held, slow, watch_pictures
 
 from phantrol.inference.engine import Engine
 from phantrol.inference.running import Failure, Piece
@@ -228,14 +228,15 @@ def test_looks_inside_the_model_take_turns_with_the_batch(engine):
 
 
 def test_a_look_whose_client_has_left_is_not_taken(serve, engine, monkeypatch):
-    looks, route = [], "/v1/phantrol/explain"
+    looks, route, num_pictures = [], "/v1/phantrol/explain", watch_pictures(monkeypatch)
     monkeypatch.setattr("phantrol.serving.page.maps_as_json", lambda *args: looks.append(args) or {})
     with serve() as running, held(engine) as (passes, go):
         calls = running.service.scheduler._calls
         stream = running.client().chat.completions.create(**body(), stream=True)
         running.until(lambda: len(passes) == 20)
-        ask_and_leave(running, {"messages": CHATS[0]}, lambda: calls, route)
+        ask_and_leave(running, {"messages": CHATS[0]}, lambda: calls and num_pictures(), route)
         running.until(lambda: calls[0][1].cancelled())
+        running.until(lambda: not num_pictures(), PATIENCE_S / 4)  # though its turn has not come: it is held for longer
         go.set()
         running.until(lambda: not calls)
         assert patient.post(running.url + route, json={"messages": CHATS[1]}).json() == {}

@@ -6,15 +6,20 @@ import io
 import re
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
-from asking import ask, data_uri, patient, png
+from asking import ask, body, data_uri, patient, png
+from pacing import held, watch_pictures
 from PIL import Image
 
 from phantrol.explain.maps import maps_as_json
 from phantrol.serving import page
+from phantrol.serving.limits import Limits
+from phantrol.serving.reading import AT_ONCE
 
 ROOT = files("phantrol.serving.page")
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in ("index.html", *page.FILES)}
@@ -161,6 +166,23 @@ def test_explain_while_the_model_answers(running):
     assert explain(running, (data_uri(png()),), "What?").json() == alone
     stream.close()
     running.until(running.is_idle)
+
+
+def test_pictures_of_looks_that_wait_are_few(serve, engine, monkeypatch):
+    num_looks, num_pictures, sent = 10, watch_pictures(monkeypatch), (data_uri(png()),)
+    with serve(Limits(answer_tokens=256)) as running, held(engine, 1) as (passes, go), ThreadPoolExecutor(20) as pool:
+        stream = pool.submit(patient.post, f"{running.url}/v1/chat/completions", json=body(1, max_tokens=2))
+        running.until(lambda: passes)
+        looks = [pool.submit(explain, running, sent, sent, sent, "What?") for _ in range(num_looks)]
+        running.until(lambda: running.service.guard.in_flight == num_looks + 1)
+        running.until(lambda: len(running.service.scheduler._calls) == AT_ONCE)
+        time.sleep(1.0)  # in which all of them would be decoded
+        assert num_pictures() == 3 * AT_ONCE
+        go.set()
+        assert stream.result().status_code == 200
+        assert {look.result().status_code for look in looks} == {200}
+        assert len({look.result().text for look in looks}) == 1
+        running.until(lambda: not num_pictures())
 
 
 def test_explain_says_what_is_wrong(running, engine, serve):

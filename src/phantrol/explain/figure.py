@@ -112,12 +112,14 @@ def _pictures(found: PictureTokens, maps: Maps) -> Image.Image:
         high = float(grid.max())  # of this picture: a single word may lie far above all of it
         words = f"{title.lower()}: 0 to {short_number(high)}" + (", mean of the layers" if len(rows) > 1 else "")
         panels.append((draw_overlay(found.picture, grid, 0.0, high, side), words))
-    canvas = _block(size[1] + 2 * LABEL + GAP)
-    for index, (picture, words) in enumerate(panels):
+    captions = [wrap(words, SMALL, side, 2) for _, words in panels]
+    canvas = _block(size[1] + 2 * LABEL + (max(map(len, captions)) - 1) * 1.3 * SMALL + GAP)
+    for index, ((picture, _), lines) in enumerate(zip(panels, captions, strict=True)):
         left = MARGIN + index * (side + GAP)
         canvas.paste(picture, (left, 0))
         ImageDraw.Draw(canvas).rectangle((left, 0, left + picture.width - 1, picture.height - 1), outline=LINE)
-        write(canvas, (left, size[1] + 1.4 * SMALL), words, SMALL, MUTED)
+        for number, line in enumerate(lines):
+            write(canvas, (left, size[1] + (1.4 + 1.3 * number) * SMALL), line, SMALL, MUTED)
     return canvas
 
 

@@ -61,7 +61,8 @@ class TracedPrompt:
         handles = [module.register_forward_hook(only_here(hook)) for module, hook in hooks]
         try:
             with torch.inference_mode():
-                model.eval()(**self.inputs, use_cache=False)
+                # nobody looks at the logits: those of one token are the fewest that can be asked for
+                model.eval()(**self.inputs, use_cache=False, logits_to_keep=1)
         finally:
             for handle in handles:
                 handle.remove()

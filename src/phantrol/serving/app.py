@@ -6,7 +6,7 @@ import asyncio
 import copy
 import importlib.util
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -25,8 +25,8 @@ from phantrol.serving.fetching import Fetcher
 from phantrol.serving.guard import Guard
 from phantrol.serving.limits import Limits
 from phantrol.serving.metrics import Metrics
-from phantrol.serving.protocol import ChatRequest, ConversationRequest, parse
-from phantrol.serving.reading import Question, Reader, conversation_refusal
+from phantrol.serving.protocol import ChatRequest, ConversationRequest, Message, parse
+from phantrol.serving.reading import AT_ONCE, Question, Reader, conversation_refusal
 
 Result = TypeVar("Result")
 
@@ -49,6 +49,7 @@ class Service:
         self.reader = Reader(engine, self.limits, fetcher or Fetcher(image_hosts, self.limits))
         self.wording = Wording(name, copy.deepcopy(engine.processor.tokenizer))
         self.metrics = Metrics(self.scheduler)
+        self._looks = asyncio.Semaphore(AT_ONCE)
         self.created = int(time.time())
         self.app = _application(self)
         self.guard = Guard(self.app, self.limits, api_key, local_names, self._count)
@@ -98,31 +99,39 @@ class Service:
         if name != self.name:
             raise Refusal(404, f"this server has one model, {self.name!r}", "model", "model_not_found")
 
-    async def read_chat(self, request: Request) -> Chat:
-        """Return the chat in a body {"messages": [...]}, its pictures decoded, within the limits. Raises Refusal."""
-        asked = parse(ConversationRequest, await request.body())
-        if asked.model is not None:
-            self.check_model(asked.model)
-        return await self.reader.chat(asked.messages)
-
-    async def run(self, request: Request, work: Callable[[], Result]) -> Result:
-        """Do a piece of work with the engine between two steps of the batch; its ValueErrors are refused (400).
+    async def look(self, request: Request, work: Callable[[Chat], Result]) -> Result:
+        """Do a piece of work with the engine and the chat in a body {"messages": [...]}, its pictures decoded, within
+        the limits, between two steps of the batch. Raises Refusal.
 
         Work that has not begun when its client leaves is not done.
         """
+        asked = parse(ConversationRequest, await request.body())
+        if asked.model is not None:
+            self.check_model(asked.model)
+        return await unless_gone(request, self._look(asked.messages, work))
+
+    async def _look(self, messages: Sequence[Message], work: Callable[[Chat], Result]) -> Result:
+        async with self._looks:  # its pictures are in memory until its turn has come
+            chat = await self.reader.chat(messages)
+            return await self._between_steps(lambda: work(chat))
+
+    async def _between_steps(self, work: Callable[[], Result]) -> Result:
+        """Do a piece of work in the scheduler's thread; its ValueErrors are refused (400)."""
+        wanted = [work]
 
         def guarded(engine: Engine) -> tuple[Result | None, Exception | None]:
             try:
                 with self.reader.text_lock:  # whoever looks into the model reads its prompt there
-                    return work(), None
+                    return wanted.pop()(), None
             except Exception as error:  # a StopIteration, say, could not pass through a future
                 return None, error
 
         try:
-            future = asyncio.wrap_future(self.scheduler.between_steps(guarded))
-            result, error = await unless_gone(request, future)
+            result, error = await asyncio.wrap_future(self.scheduler.between_steps(guarded))
         except QueueFull:
             raise Refusal(503, "the server is stopping", code="draining", retry_after_s=5) from None
+        finally:
+            wanted.clear()  # the scheduler forgets work that nobody waits for only at its turn, and it holds pictures
         if isinstance(error, ValueError):
             raise conversation_refusal(error)
         if error is not None:
@@ -234,7 +243,7 @@ def _application(service: Service) -> FastAPI:
     if importlib.util.find_spec("phantrol.serving.page") is not None:
         from phantrol.serving import page
 
-        app.include_router(page.routes(service.engine, service.read_chat, service.run))
+        app.include_router(page.routes(service.engine, service.look))
     return app
 
 

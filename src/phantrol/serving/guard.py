@@ -65,9 +65,13 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status >= 400 and status != 408:
-                    await body.discard()
                 message.setdefault("headers", []).append((b"x-content-type-options", b"nosniff"))
+            elif status >= 400 and status != 408 and not message.get("more_body"):
+                # the refusal, the rest of the body, and then the end. Its rest asked for first, a client that expects
+                # "100 Continue" would be told to send what nobody wants, and hear of the refusal later
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body"}
             await send(message)
 
         async def refuse(refusal: Refusal) -> None:

@@ -42,5 +42,5 @@ class Limits:
             object.__setattr__(self, "drain_s", self.request_s)
         for field in dataclasses.fields(self):
             value, smallest = getattr(self, field.name), 0 if field.name in ("queue", "images") else 1e-3
-            if value < smallest:
+            if not value >= smallest:  # so that nan is refused too
                 raise ValueError(f"the limit {field.name} is {value}: expected more than 0")

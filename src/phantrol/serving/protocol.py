@@ -14,6 +14,9 @@ from phantrol.serving.errors import Refusal
 
 MAX_NAME = 120  # characters of a field's name that an error repeats: it may be the client's own invention
 MAX_STOP = 200  # characters of a stop string
+MAX_KEYS = 100_000  # of a body, counted before it is parsed, which takes more than a second for two million
+MAX_FIELDS = 64  # of an object: pydantic tells of each unknown one, which takes seconds and gigabytes for a million
+MAX_METADATA = 16  # entries, as OpenAI has it
 NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio"}
 NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store"}
 
@@ -23,6 +26,11 @@ Request = TypeVar("Request", bound=BaseModel)
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_are_few(cls, given: Any) -> Any:
+        return _no_more(given, MAX_FIELDS, "fields")
 
 
 class ImageUrl(_Strict):
@@ -103,6 +111,11 @@ class ChatRequest(_Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _metadata_are_few(cls, given: Any) -> Any:
+        return _no_more(given, MAX_METADATA, "entries")
+
     @field_validator("stop")
     @classmethod
     def _stops_are_few_and_short(cls, stop: str | list[str] | None) -> str | list[str] | None:
@@ -141,6 +154,8 @@ class ConversationRequest(_Strict):
 
 def parse(kind: type[Request], body: bytes) -> Request:
     """Return the request in a body. Raises Refusal (400), naming the first field that is wrong."""
+    if body.count(b'"') > 2 * MAX_KEYS and body.count(b":") > MAX_KEYS:  # a text may have many of one of them
+        raise Refusal(400, f"the body has too many fields: expected at most {MAX_KEYS:,}", code="limit_exceeded")
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -166,6 +181,13 @@ def parse(kind: type[Request], body: bytes) -> Request:
     else:
         code = "invalid_value"
     raise Refusal(400, f"{where}: {what}" if where else what, param=where, code=code)
+
+
+def _no_more(given: Any, most: int, what: str) -> Any:
+    """Return what was given, unless it is an object of too many members: told before any of them is looked at."""
+    if isinstance(given, dict) and len(given) > most:
+        raise ValueError(f"{len(given)} {what}: expected at most {most}")
+    return given
 
 
 def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -39,16 +39,15 @@ HEADERS = {
 
 def routes(
     engine: Any,
-    read_chat: Callable[[Request], Awaitable[Chat]],
-    run: Callable[[Request, Callable[[], dict[str, Any]]], Awaitable[dict[str, Any]]],
+    look: Callable[[Request, Callable[[Chat], dict[str, Any]]], Awaitable[dict[str, Any]]],
 ) -> APIRouter:
     """Return the routes of the page: `/`, its files under /page/, and POST /v1/phantrol/explain.
 
-    engine     an `Engine`
-    read_chat  from the body of a request, {"messages": [...]} as /v1/chat/completions takes it, to a chat with decoded
-               pictures; raises what the app answers with. The limits on bodies, pictures and addresses are its own
-    run        does a piece of work for a request where the model may be used, in its turn, and returns what it gives; a
-               ValueError of the work is a mistake in the request
+    engine  an `Engine`
+    look    does a piece of work with the chat in the body of a request, {"messages": [...]} as /v1/chat/completions
+            takes it, its pictures decoded, where the model may be used, in its turn, and returns what it gives; a
+            ValueError of the work is a mistake in the request. It raises what the app answers with; the limits on
+            bodies, pictures, addresses and on how many chats are in memory are its own
 
     /v1/phantrol/explain answers what `maps_as_json` returns for the prompt of the chat.
     """
@@ -67,8 +66,7 @@ def routes(
     @router.post("/v1/phantrol/explain")
     async def explain(request: Request) -> dict[str, Any]:
         """Where the model looked twice, and what its phantom adds, in the prompt of a chat."""
-        chat = await read_chat(request)
-        return await run(request, lambda: maps_as_json(engine, chat))
+        return await look(request, lambda chat: maps_as_json(engine, chat))
 
     return router
 
