@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phantrol.models.released.convert import convert
+from phantrol.models.released.convert import convert, load_official
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -132,6 +132,16 @@ def extra_tensor(folder: Path) -> None:
     )
 
 
+def whole_numbers(folder: Path) -> None:
+    for path in folder.glob("*.safetensors"):
+        save_file({name: tensor.to(torch.int8) for name, tensor in load_file(path).items()}, path)
+
+
+def a_name_for_a_list(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    spoil_config(folder, llm_config={**config["llm_config"], "architectures": "GemmaForCausalLM"})
+
+
 def outside(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     table = json.loads(index.read_text("utf-8"))
@@ -164,6 +174,8 @@ SPOILS = [
     ),
     (wrong_shape, rf"{O_PROJ} has shape \[3, 5\].*expected \[64, 64\]"),
     (unknown_backbone, "found architectures .*GemmaForCausalLM"),
+    (a_name_for_a_list, r"found architectures \[.*'GemmaForCausalLM'\]"),
+    (whole_numbers, "torch.int8: expected torch.float16"),
     (
         code,
         r"pytorch_model.bin is a pickle that wants to run \w+\.system: refused|is broken, or saved by a PyTorch before",
@@ -221,7 +233,29 @@ def test_trol_without_its_gates(copy_of: Callable[..., Path], run: Callable[...,
     (source / "trol_gating.pt").write_bytes(safetensors.read_bytes())
     status, _, complaint = run("convert", source, tmp_path / "new")
     assert status == 2 and "is no plain table of tensors: refused" in complaint and "weights_only" not in complaint
+    (source / "trol_gating.pt").write_text("Repository not found")
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and "trol_gating.pt is broken, or saved by" in complaint and complaint.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_describing_whole_numbers(copy_of: Callable[..., Path], run: Callable[..., Any]):
+    source = copy_of("phantom", "qwen2")
+    whole_numbers(source)
+    status, _, complaint = run("describe", source)
+    assert status == 2 and "holds whole numbers alone: expected weights as released" in complaint
+
+
+def test_what_lies_beside_whole_weights_does_no_harm(copy_of: Callable[..., Path], tmp_path: Path):
+    source = copy_of("phantom", "qwen2")
+    table = {"weight_map": {O_PROJ: "pytorch_model-00001-of-00002.bin"}}
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps(table), "utf-8")
+    expected = load_official(source).state_dict()
+    whole = {name: tensor for path in source.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    save_file(whole, source / "model.safetensors")
+    (source / "model-00002-of-00002.safetensors").unlink()  # the index stays, and names it
+    found = load_official(source).state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_no_such_source(run: Callable[..., Any], tmp_path: Path):

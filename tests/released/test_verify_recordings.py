@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from verifying import INPUTS, RECORDED, changed, found, missed
 
@@ -80,25 +80,30 @@ def test_a_tensor_that_nobody_knows_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize(("times", "verdict"), [(1.5, "rounds"), (3.0, "MISS")])
 def test_what_float32_rounds_is_no_miss_and_more_is(tmp_path: Path, times: float, verdict: str):
-    """One number of one layer, so many times what float32 takes that layer from float64; in another layer it would be
-    a miss."""
+    """One number of the token that rounds most in a layer, so many times what float32 takes it from float64; in another
+    layer, or in the token that rounds least, it would be a miss."""
     folder = RECORDED / "trol_internlm2"
     io = load_file(folder / "io.safetensors")
     ours, exact = (
         Replay(load_official(folder, dtype=dtype, need_vision=False), io).answer(Variant()).hidden_states
         for dtype in (torch.float32, torch.float64)
     )
-    rounding = (ours - exact).abs()[:, io["attention_mask"] == 1].amax((1, 2))
+    by_token = (ours - exact).abs().amax(-1).float()  # [layers, B, N]
+    rounding = by_token[:, io["attention_mask"] == 1].amax(1)
     assert rounding[3] > 2e-5 > rounding[4]
+    most, least = (by_token[3] == rounding[3]).nonzero()[0], by_token[3].where(io["attention_mask"] == 1, 1.0).argmin()
+    least = divmod(int(least), by_token.shape[-1])
+    assert by_token[3][least] < rounding[3] / 8
 
-    def spoil(io: dict[str, Tensor], layer: int = 3) -> None:
+    def spoil(io: dict[str, Tensor], layer: int = 3, token: Any = tuple(most)) -> None:
         io["hidden_states"].copy_(ours)
-        io["hidden_states"][layer, 1, -1, 0] += times * rounding[3]
+        io["hidden_states"][layer][token][0] += times * rounding[3]
 
     found_here = found(changed(tmp_path, folder, "io", spoil))
     assert found_here["hidden_states"].verdict == verdict
     assert passed(list(found_here.values())) is (verdict == "rounds")
     assert missed(changed(tmp_path, folder, "io", lambda io: spoil(io, layer=4))) == {"hidden_states"}
+    assert missed(changed(tmp_path, folder, "io", lambda io: spoil(io, token=least))) == {"hidden_states"}
 
 
 def test_without_an_answer_the_prompt_is_compared(tmp_path: Path):
@@ -118,6 +123,27 @@ def test_comparing_nothing_is_no_success(tmp_path: Path):
     assert "nothing to compare" in comparisons["decode_logits_official_forward"].note
     only_inputs = changed(tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: [io.pop(n) for n in set(io) - INPUTS])
     assert not passed(verify(only_inputs))
+
+
+def test_the_weights_that_were_recorded_are_read_and_no_others(tmp_path: Path):
+    def keep(io: dict[str, Tensor]) -> None:
+        pass
+
+    folder = changed(tmp_path, RECORDED / "phantom_qwen2", "io", keep)
+    weights = {name: 1.1 * tensor for name, tensor in load_file(folder / "weights.safetensors").items()}
+    save_file(weights, folder / "model.safetensors")
+    assert passed(verify(folder))
+
+
+@pytest.mark.parametrize(
+    ("recording", "name"), [("phantom_qwen2", "pixel_values"), ("trol_internlm2", "image_features")]
+)
+def test_what_went_in_has_its_dimensions(tmp_path: Path, recording: str, name: str):
+    def flatten(io: dict[str, Tensor]) -> None:
+        io[name] = torch.tensor(1.0)
+
+    with pytest.raises(ValueError, match=rf"{name} in io.safetensors is \[\]: expected"):
+        verify(changed(tmp_path, RECORDED / recording, "io", flatten))
 
 
 def test_a_miss_is_told_from_rounding(tmp_path: Path):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from phantrol.models.released.card import model_card
 from phantrol.models.released.layout import UNKNOWN_TOKEN, Layout, read_layout
 from phantrol.models.released.mapping import Plan, plan
 from phantrol.models.released.processor import released_generation, released_processor
-from phantrol.models.released.source import Source, find_source
+from phantrol.models.released.source import WEIGHTS, Source, find_source
 
 SHARD_BYTES = 4 * 10**9
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -79,22 +79,27 @@ def convert(
 
 @torch.no_grad()
 def load_official(
-    folder: str | Path, dtype: torch.dtype | None = None, need_vision: bool = True, per_layer_gates: bool = False
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    need_vision: bool = True,
+    per_layer_gates: bool = False,
+    weights: Sequence[str] = WEIGHTS,
 ) -> PhantrolForConditionalGeneration:
     """Return the model of a folder in the official layout, in eval mode.
 
     dtype        by default that of the folder's weights
     need_vision  False lets a vision tower be missing: it is then on the meta device, and refuses to compute
+    weights      names of the file to read, as for `Source`
     Raises ValueError as `convert` does.
     """
-    source = Source(Path(folder))
+    source = Source(Path(folder), weights)
     layout = read_layout(source.config, source.shapes, per_layer_gates)
     todo = plan(layout, source.shapes, need_vision)
     _check_dtypes(source, todo)
     with init_empty_weights(include_buffers=False):
         model = PhantrolForConditionalGeneration(layout.config)
-    weights = {name: tensor.to(dtype or source.dtype) for name, tensor in _converted(source, todo)}
-    model.load_state_dict(weights, strict=False, assign=True)  # `plan` has held the names against each other
+    tensors = {name: tensor.to(dtype or source.dtype) for name, tensor in _converted(source, todo)}
+    model.load_state_dict(tensors, strict=False, assign=True)  # `plan` has held the names against each other
     model.tie_weights()
     return model.eval()
 

@@ -97,16 +97,21 @@ def _named_backbone(config: Mapping[str, Any]) -> str | None:
     if "backbone" in config:
         return config["backbone"]
     llm = config.get("llm_config")
-    names = [*(llm.get("architectures") or []), llm.get("model_type") or ""] if llm else []
+    names = [*_architectures(llm), llm.get("model_type") or ""] if llm else []
     names = [name.lower() for name in names if name]
     if not names:
         return None
     return next((backbone for backbone in MARKS if any(backbone in name for name in names)), names[0])
 
 
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    names = config.get("architectures") or []
+    return [names] if isinstance(names, str) else names
+
+
 def _other_model(config: Mapping[str, Any], shapes: Shapes, backbone: str | None) -> str:
     llm = config.get("llm_config") or config.get("text_config") or {}
-    architectures = [*(config.get("architectures") or []), *(llm.get("architectures") or [])]
+    architectures = [*_architectures(config), *_architectures(llm)]
     says = f", backbone {config['backbone']!r}" if "backbone" in config else ""
     some = f"{len(shapes)} tensors such as {min(shapes)}" if shapes else "no tensors"
     return (

@@ -236,7 +236,7 @@ class Replay:
         config = self.model.config
         if "pixel_values" in self.io:
             pixels = self.io["pixel_values"]
-            _expect("pixel_values", pixels, (len(pixels), 3, config.image_px, config.image_px))
+            _expect("pixel_values", pixels, (_first(pixels), 3, config.image_px, config.image_px))
             return pixels
         if "image_features" not in self.io:
             if self.is_image.any():
@@ -247,10 +247,14 @@ class Replay:
             return None
         features = self.io["image_features"]
         side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
-        _expect("image_features", features, (len(features), side * side, self.model.projector.linear_1.in_features))
+        _expect("image_features", features, (_first(features), side * side, self.model.projector.linear_1.in_features))
         self.model.vision_tower = GivenFeatures()
         config.image_grid, config.unshuffle = side, 1
         return features
+
+
+def _first(tensor: Tensor) -> int:
+    return tensor.shape[0] if tensor.ndim else 0
 
 
 def _given(io: dict[str, Tensor], name: str) -> Tensor:

@@ -10,7 +10,7 @@ import json
 import pickle
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from torch import Tensor
 from phantrol.models.released.layout import GATE_FILE
 from phantrol.models.released.parts import Shape
 
-INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-WHOLE = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
+# in the order of transformers: whole before shards, safetensors before pickles, whatever else was left there
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "weights.safetensors")
+WEIGHTS += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 WANTED = ["*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt"]
 REMAP_BYTES = 2**30
 
@@ -66,10 +67,11 @@ def _wanted(repository: str) -> list[str]:
 class Source:
     """config, shapes and dtypes of a folder's tensors by official names; `read` returns one of them.
 
+    weights  names of files of weights or of their indices: the first that is there is taken
     Raises ValueError naming the file that is missing, broken, or holds what it must not.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, weights: Sequence[str] = WEIGHTS):
         self.folder = folder
         self.config = _read_json(folder / "config.json")
         self.shapes: dict[str, Shape] = {}
@@ -77,7 +79,7 @@ class Source:
         self._files: dict[str, Path] = {}
         self._mapped: tuple[Path, Mapping[str, Tensor]] | None = None
         self._bytes_read = 0
-        for path, promised in _weight_files(folder).items():
+        for path, promised in _weight_files(folder, weights).items():
             self._enter(path, promised)
         if (folder / GATE_FILE).is_file():
             self._enter(folder / GATE_FILE, (), f"{GATE_FILE}/")
@@ -89,6 +91,8 @@ class Source:
         for name, dtype in self.dtypes.items():
             if dtype.is_floating_point:
                 counts[dtype] += torch.Size(self.shapes[name]).numel()
+        if not counts:
+            raise ValueError(f"{self.folder} holds whole numbers alone: expected weights as released, in floating point")
         return counts.most_common(1)[0][0]
 
     def read(self, name: str) -> Tensor:
@@ -156,7 +160,9 @@ def _open(path: Path) -> Mapping[str, Tensor]:
         raise ValueError(
             f"{path} is a pickle that {what}: refused, since only tensors are read; ask for safetensors"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle makes its reader raise whatever it runs into
         raise ValueError(
             f"{path} is broken, or saved by a PyTorch before 1.6: {_first_line(error)}; copy it again, or save it anew"
         ) from None
@@ -171,24 +177,23 @@ def _kind(path: Path, name: Any, tensor: Any) -> tuple[Shape, torch.dtype]:
     return tuple(tensor.shape), tensor.dtype
 
 
-def _weight_files(folder: Path) -> dict[Path, tuple[str, ...]]:
+def _weight_files(folder: Path, weights: Sequence[str]) -> dict[Path, tuple[str, ...]]:
     """Return the files, each with the names that an index promises in it."""
-    for index in INDICES:
-        if (folder / index).is_file():
-            table = _read_json(folder / index).get("weight_map")
-            if not isinstance(table, dict) or not table:
-                raise ValueError(f"{folder / index} names no weight_map: expected the index of sharded weights")
-            files: dict[str, list[str]] = {}
-            for name, file in table.items():
-                files.setdefault(str(file), []).append(name)
-            for file in sorted(files):
-                if Path(file).name != file or not (folder / file).is_file():
-                    raise ValueError(f"shard {file} is missing in {folder}, though {index} names it: download it too")
-            return {folder / file: tuple(files[file]) for file in sorted(files)}
-    for name in WHOLE:
-        if (folder / name).is_file():
-            return {folder / name: ()}
-    raise ValueError(f"no weights in {folder}: expected {', '.join(WHOLE)}, or an index and its shards")
+    found = next((name for name in weights if (folder / name).is_file()), None)
+    if found is None:
+        raise ValueError(f"no weights in {folder}: expected {' or '.join(weights)}")
+    if not found.endswith(".json"):
+        return {folder / found: ()}
+    table = _read_json(folder / found).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ValueError(f"{folder / found} names no weight_map: expected the index of sharded weights")
+    files: dict[str, list[str]] = {}
+    for name, file in table.items():
+        files.setdefault(str(file), []).append(name)
+    for file in sorted(files):
+        if Path(file).name != file or not (folder / file).is_file():
+            raise ValueError(f"shard {file} is missing in {folder}, though {found} names it: download it too")
+    return {folder / file: tuple(files[file]) for file in sorted(files)}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
