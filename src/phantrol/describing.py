@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ def _find_model(thing: str) -> Model:
         return Model(f"{release.name}, as released", config, release.dtype, release.max_tiles, next_step)
     folder = Path(thing)
     found = _read(folder / "config.json")
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{folder / 'config.json'} holds a {type(found).__name__}: expected one JSON object; copy it again"
+        )
     if found and found.get("model_type") != PhantrolConfig.model_type:
         source = Source(folder)
         layout = read_layout(source.config, source.shapes)
@@ -110,14 +115,30 @@ def _find_model(thing: str) -> Model:
         next_step = f"phantrol convert {thing} OUT"
         return Model(f"{thing}, in the official layout", layout.config, _name(source.dtype), tiles, next_step)
     check_folder(folder)
-    config = PhantrolConfig.from_pretrained(folder)
-    cut = _read(folder / "processor_config.json")["image_processor"]
-    tiles = cut["max_tiles"] + (cut["max_tiles"] > 1 and cut["thumbnail"])
+    with _refusals_in_one_line(thing):
+        config = PhantrolConfig.from_pretrained(folder)
+        cut = _read(folder / "processor_config.json")["image_processor"]
+        tiles = cut["max_tiles"] + (cut["max_tiles"] > 1 and cut["thumbnail"])
     return Model(thing, config, _name(config.dtype or "float32"), tiles, f'phantrol ask {thing} IMAGE "QUESTION"')
 
 
+@contextmanager
+def _refusals_in_one_line(thing: str) -> Iterator[None]:
+    """What transformers and the model's classes do with values that they do not know is any error."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, AssertionError, ZeroDivisionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{thing} cannot be described: {reason}; expected a config.json and a processor_config.json as they were "
+            "saved, copy them again"
+        ) from None
+
+
 def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None) -> list:
-    config, text, model = found.config, found.config.text_config, on_shapes(found.config)
+    config, text = found.config, found.config.text_config
+    with _refusals_in_one_line(found.title):
+        model = on_shapes(config)
     counts = count_parameters(model)
     table = number_table("part", "parameters")
     for part, count in counts.items():
@@ -160,8 +181,8 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file, or nothing: whoever needs it says what is wrong with it."""
+def _read(path: Path) -> Any:
+    """What a JSON file holds, or nothing: whoever needs it says what is wrong with it."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

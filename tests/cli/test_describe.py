@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,38 @@ def test_a_folder_of_another_model_is_one_line(phantrol, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     done = phantrol("describe", tmp_path)
     assert done.code == 2 and len(done.error.strip().splitlines()) == 1
+
+
+def set_dtype(folder):
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "x"}), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "config.json").write_text("[1]"), ["config.json holds a list", "copy"]),
+        (lambda folder: (folder / "config.json").write_text("null"), ["config.json holds a NoneType", "copy"]),
+        (lambda folder: (folder / "processor_config.json").write_text("{}"), ["KeyError: 'image_processor'", "copy"]),
+        (lambda folder: (folder / "processor_config.json").write_text("[]"), ["TypeError", "copy"]),
+        (set_dtype, ["has no attribute 'x'", "copy"]),
+    ],
+    ids=["a list", "null", "no image processor", "a list of the processor", "dtype"],
+)
+def test_a_corrupt_model_folder_is_one_line(here, phantrol, tmp_path, spoil, words):
+    folder = Path(shutil.copytree("runs/demo/final", tmp_path / "model"))
+    spoil(folder)
+    done = phantrol("describe", folder)
+    assert done.code == 2 and len(done.error.strip().splitlines()) == 1, done.error
+    for word in ("phantrol: ", str(folder), *words):
+        assert word in done.error
+
+
+def test_an_official_folder_that_no_model_can_be_built_of_is_one_line(phantrol, tmp_path):
+    folder = Path(shutil.copytree(RECORDED / "phantom_qwen2", tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["llm_config"]["hidden_act"] = "x"
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    done = phantrol("describe", folder)
+    assert done.code == 2 and len(done.error.strip().splitlines()) == 1, done.error
+    assert "KeyError: 'x'" in done.error

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, Lfm2Con
 
 from phantrol.modifiers.base import config_from_dict
 from phantrol.modifiers.graft import graft
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 
@@ -23,6 +24,12 @@ OPTIONS = [
     (lambda: TrolConfig(tokens="answer"), "TrolConfig.tokens is 'answer': expected 'all' or 'prompt'"),
     (lambda: PhantomConfig(logits="some"), "PhantomConfig.logits is 'some': expected exact or drop"),
     (lambda: PhantomConfig(init="zero"), "PhantomConfig.init is 'zero': expected identity or random"),
+    (lambda: TrolConfig(gate_bias=None), "TrolConfig.gate_bias is None: expected a number"),
+    (lambda: TrolConfig(gate_bias="-4"), "TrolConfig.gate_bias is '-4': expected a number"),
+    (lambda: PhantomConfig(eta=None), "PhantomConfig.eta is None: expected a number"),
+    (lambda: PhantomConfig(eta=True), "PhantomConfig.eta is True: expected a number"),
+    (lambda: PartialLoraConfig(alpha=None), "PartialLoraConfig.alpha is None: expected a number"),
+    (lambda: PartialLoraConfig(rank=True), "PartialLoraConfig.rank is True: expected 1 or more"),
     (lambda: config_from_dict({"name": "trol", "depth": 3}), "modifier 'trol' has no option depth: known are layers"),
     (
         lambda: config_from_dict({"name": "troll"}),
@@ -39,6 +46,15 @@ LISTS = [
     ([TrolConfig(layers=())], r"TrolConfig.layers is \(\)"),
     ([TrolConfig(layers="some")], "TrolConfig.layers is .*: expected 'all' or indices"),
     ([TrolConfig(layers=(0.5,))], r"TrolConfig.layers is \(0.5,\): expected 'all' or indices"),
+    ([TrolConfig(layers=1)], "TrolConfig.layers is 1: expected 'all' or indices"),
+    ([TrolConfig(layers=None)], "TrolConfig.layers is None: expected 'all' or indices"),
+    ([TrolConfig(layers=({},))], "TrolConfig.layers is .*: expected 'all' or indices"),
+    ([TrolConfig(layers=(0, []))], "TrolConfig.layers is .*: expected 'all' or indices"),
+    ([PhantomConfig(layers=1)], "PhantomConfig.layers is 1: expected 'all' or indices"),
+    ([PartialLoraConfig(layers=None)], "PartialLoraConfig.layers is None: expected 'all' or indices"),
+    ([TrolConfig(skip=1)], r"TrolConfig.skip is 1: expected a tuple of layers that traverse, \(0, 1, 2\)"),
+    ([TrolConfig(skip=None)], "TrolConfig.skip is None: expected a tuple of layers"),
+    ([TrolConfig(skip=("a", 5))], r"TrolConfig.skip names \['a', 5\]: expected some of the layers"),
     (["trol"], "'trol' is no modifier's configuration: expected, for example, TrolConfig"),
     ([TrolConfig], "is no modifier's configuration"),
     ([TrolConfig(), TrolConfig(layers=(0,))], "twice"),

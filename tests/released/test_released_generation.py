@@ -210,6 +210,20 @@ def test_whose_end_of_sequence_counts(tmp_path, family, end):
     assert released_generation(family, "phi3", processor).eos_token_id == stops
 
 
+@pytest.mark.parametrize("family", ["phantom", "trol"])
+@pytest.mark.parametrize("ends", [[3, 4], [4], [], [700]])
+def test_each_configured_end_of_sequence_counts(tmp_path, family, ends):
+    """For Phantom; TroL goes by its tokenizer's. Of an empty list, or of ids that are none, nothing is taken."""
+    write_tokenizer(tmp_path, family, "phi3")
+    config = tiny_config(family, 600, -1)
+    config.eos_token_id = ends
+    processor = released_processor(tmp_path, family, "phi3", config)
+    known = [end for end in ends if end < 600 and family == "phantom"] or [2]
+    assert processor.tokenizer.eos_token_id == known[0]
+    stops = released_generation(family, "phi3", processor, config).eos_token_id
+    assert stops == [*known, processor.end_of_turn_id]
+
+
 def test_tokens_that_the_files_do_not_call_special_become_so(tmp_path):
     """Also where no file names them: the reserved pieces of InternLM2, and an image token that must be added."""
     pieces = small_pieces()

@@ -2,8 +2,8 @@
 
 A loss sees one micro-batch at a time and is a sum over its tokens and pairs divided by `totals`, the numbers of tokens
 and pairs in the whole optimiser step (all micro-batches, all ranks). So four micro-batches of one group add up to the
-very loss of one batch of four. A loss that compares the rows of its micro-batch does not (`WordAlignment`), and says how
-few groups are too few for it.
+very loss of one batch of four. A loss that compares the rows of its micro-batch does not (`WordAlignment`), and says
+how few groups are too few for it.
 
 M labelled tokens, S sequences, P preference pairs. A batch is what `data.collate.Collator` returns.
 """

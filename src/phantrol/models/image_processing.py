@@ -39,8 +39,8 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     """Return a picture in RGB, turned as its EXIF data says, and without that data.
 
     source  a file, the bytes of one, or a picture that Pillow has opened
-    Raises ValueError, naming the file: missing, unreadable, empty, truncated, not a picture, or more than `max_pixels` pixels,
-    which is checked before anything is decoded.
+    Raises ValueError, naming the file: missing, unreadable, empty, truncated, not a picture, or more than `max_pixels`
+    pixels, which is checked before anything is decoded.
     """
     name = "the picture" if isinstance(source, bytes | Image.Image) else f"picture {source}"
     if isinstance(source, Image.Image):

@@ -39,8 +39,10 @@ class LayerModifier:
         self.config, self.num_layers = config, num_layers
         layers = getattr(config, "layers", ALL)
         chosen = range(num_layers) if layers == ALL else layers
-        self.layers = tuple(i for i in range(num_layers) if i in chosen) if not isinstance(chosen, str) else ()
-        if not self.layers or set(self.layers) != set(chosen):
+        if not isinstance(chosen, (range, tuple, list)):
+            chosen = ()  # none, which is refused below
+        self.layers = tuple(i for i in range(num_layers) if i in chosen)
+        if not self.layers or any(i not in self.layers for i in chosen):
             raise ValueError(
                 f"{type(config).__name__}.layers is {layers}: expected 'all' or indices from 0 to {num_layers - 1}, "
                 f"since the decoder has {num_layers} layers"

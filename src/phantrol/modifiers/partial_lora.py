@@ -34,8 +34,10 @@ class PartialLoraConfig:
     share_qkv: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"PartialLoraConfig.rank is {self.rank!r}: expected 1 or more")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
+            raise ValueError(f"PartialLoraConfig.alpha is {self.alpha!r}: expected a number, such as 256.0")
 
 
 class PartlyAdapted:

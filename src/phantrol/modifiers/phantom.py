@@ -61,6 +61,8 @@ class PhantomConfig:
         for name, allowed in (("logits", ("exact", "drop")), ("init", ("identity", "random"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"PhantomConfig.{name} is {getattr(self, name)!r}: expected {' or '.join(allowed)}")
+        if isinstance(self.eta, bool) or not isinstance(self.eta, (int, float)):
+            raise ValueError(f"PhantomConfig.eta is {self.eta!r}: expected a number, such as 1.0")
         for name in ("anchors", "anchor_stride"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

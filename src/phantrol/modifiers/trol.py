@@ -48,6 +48,8 @@ class TrolConfig:
             )
         if self.tokens not in ("all", "prompt"):
             raise ValueError(f"TrolConfig.tokens is {self.tokens!r}: expected 'all' or 'prompt'")
+        if isinstance(self.gate_bias, bool) or not isinstance(self.gate_bias, (int, float)):
+            raise ValueError(f"TrolConfig.gate_bias is {self.gate_bias!r}: expected a number, such as -4.0")
 
 
 IDENTITY_BIAS = -40.0  # tanh(-40) is -1 in any float, so that w is 0
@@ -127,7 +129,11 @@ class Trol(LayerModifier):
 
     def __init__(self, config: TrolConfig, num_layers: int):
         super().__init__(config, num_layers)
-        unknown = sorted(set(config.skip) - set(self.layers))
+        if not isinstance(config.skip, (tuple, list)):
+            raise ValueError(
+                f"TrolConfig.skip is {config.skip!r}: expected a tuple of layers that traverse, {self.layers}"
+            )
+        unknown = [i for i in config.skip if i not in self.layers]
         if unknown:
             raise ValueError(
                 f"TrolConfig.skip names {unknown}: expected some of the layers that traverse, {self.layers}"

@@ -55,8 +55,8 @@ class Stage:
     lr             highest learning rate
     max_steps      optimiser steps
     batch_size     groups a step, over all micro-batches and ranks
-    accumulation   micro-batches that a step is cut into; changes memory and time, not the result (but for WordAlignment,
-                   which compares the rows of a micro-batch)
+    accumulation   micro-batches that a step is cut into; changes memory and time, not the result (but for
+                   WordAlignment, which compares the rows of a micro-batch)
     schedule       of the learning rate after the warm-up: down to final_lr, or constant
     warmup_steps   steps in which the learning rate rises to lr; with fewer max_steps it does not get there
     weight_decay   of parameters with two dimensions or more

@@ -67,7 +67,7 @@ def convert(
         num_tensors, num_bytes = write_shards(_converted(files, todo), unfinished, shard_bytes)
         config.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
-        released_generation(layout.family, layout.backbone, processor).save_pretrained(unfinished)
+        released_generation(layout.family, layout.backbone, processor, config).save_pretrained(unfinished)
         (unfinished / "README.md").write_text(model_card(_public_name(source), out.name, layout, notes), "utf-8")
         unfinished.chmod(0o755)
         os.rename(unfinished, out)

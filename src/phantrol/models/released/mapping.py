@@ -132,25 +132,29 @@ def plan(layout: Layout, shapes: Shapes, need_vision: bool = True) -> Plan:
             f"no {GATE_FILE} beside the weights: TroL's gates are in that file of the same repository; download it too"
         )
     for name, shape in shapes.items():
-        reason, move = _drop_reason(name, layout, shapes), None
-        if reason is None:
-            move = _move(name, layout)
-            if move is None:
-                unknown.append(name)
-            else:
-                moves.append(move)
-                if move.source == _embeddings_name(layout) and shape[0] == layout.text.vocab_size + 1:
-                    dropped[f"{name}[{layout.text.vocab_size}]"] = EXTRA_ROW
-        else:
+        if reason := _drop_reason(name, layout, shapes):
             dropped[name] = reason
+        elif (move := _move(name, layout)) is None:
+            unknown.append(name)
+        else:
+            moves.append(move)
+            if name == _embeddings_name(layout) and shape[0] == layout.text.vocab_size + 1:
+                dropped[f"{name}[{layout.text.vocab_size}]"] = EXTRA_ROW
     _check(layout, shapes, moves, unknown, need_vision)
     return Plan(tuple(moves), dropped)
 
 
 def target_shapes(layout: Layout) -> dict[str, Shape]:
-    """Return names and shapes of all tensors of the phantrol model, which is built without memory for them."""
-    with torch.device("meta"):
-        model = PhantrolForConditionalGeneration(layout.config)
+    """Return names and shapes of all tensors of the phantrol model, which is built without memory for them.
+
+    Raises ValueError if its classes refuse the configuration.
+    """
+    try:
+        with torch.device("meta"):
+            model = PhantrolForConditionalGeneration(layout.config)
+    except (KeyError, ZeroDivisionError, AssertionError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"config.json describes no model that can be built: {reason}; copy it again") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if layout.tied:
         del shapes["language_model.lm_head.weight"]
@@ -159,14 +163,13 @@ def target_shapes(layout: Layout) -> dict[str, Shape]:
 
 def official_name(target: str, layout: Layout) -> str:
     """Return the official tensor that one of ours is made of."""
+    attention = "attention" if layout.backbone == "internlm2" else "self_attn"
     lora = any(modifier["name"] == "partial_lora" for modifier in layout.config.modifiers)
     for rule in _rules(layout):
         for ours in (rule.ours,) if isinstance(rule.ours, str) else rule.ours:
             found = _pattern(ours).fullmatch(target)
             if found:
-                values = {
-                    "attention": "attention" if layout.backbone == "internlm2" else "self_attn"
-                } | found.groupdict()
+                values = {"attention": attention} | found.groupdict()
                 if ours == GATE and not layout.per_layer_gates:
                     values["i"] = str(layout.text.num_hidden_layers - 1)
                 fused = lora and not values.get("part", "").startswith("lora_")
@@ -203,9 +206,8 @@ def _move(name: str, layout: Layout) -> Move | None:
             if rule.ours == GATE and not layout.per_layer_gates:
                 values["i"] = "0"  # the first layer owns the gate that all share
             ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
-            return Move(
-                name, tuple(target.format(**values) for target in ours), partial(SPLITS[rule.split], layout=layout)
-            )
+            targets = tuple(target.format(**values) for target in ours)
+            return Move(name, targets, partial(SPLITS[rule.split], layout=layout))
     return None
 
 
@@ -227,21 +229,19 @@ def _drop_reason(name: str, layout: Layout, shapes: Shapes) -> str | None:
 def _check(layout: Layout, shapes: Shapes, moves: list[Move], unknown: list[str], need_vision: bool) -> None:
     expected, made = target_shapes(layout), {}
     for move in moves:
-        whole = torch.empty(shapes[move.source], device="meta")
+        shape = list(shapes[move.source])
         try:
-            parts = move.split(whole)
+            parts = move.split(torch.empty(shape, device="meta"))
         except (RuntimeError, ValueError, IndexError):
-            raise ValueError(
-                f"{move.source} has shape {list(shapes[move.source])}, which does not fall into parts"
-            ) from None
+            raise ValueError(f"{move.source} has shape {shape}, which does not fall into parts") from None
         for target, part in zip(move.targets, parts, strict=True):
             if target in made:
                 raise ValueError(f"{move.source} and {made[target]} both give {target}: expected one of them")
             made[target] = move.source
             if target in expected and tuple(part.shape) != expected[target]:
                 raise ValueError(
-                    f"{move.source} has shape {list(shapes[move.source])}, of which {target} would be "
-                    f"{list(part.shape)}: expected {list(expected[target])}"
+                    f"{move.source} has shape {shape}, of which {target} would be {list(part.shape)}: expected "
+                    f"{list(expected[target])}"
                 )
     unknown += [source for target, source in made.items() if target not in expected]
     missing = [target for target in expected if target not in made]

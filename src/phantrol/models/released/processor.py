@@ -19,16 +19,16 @@ def released_processor(folder: str | Path, family: str, backbone: str, config: P
 
     folder            in the official layout: tokenizer.model or tokenizer.json (or vocab.json and merges.txt), with
                       tokenizer_config.json and added_tokens.json where there are some
-    family, backbone  as for `dialect`;  config  its image sizes count, and its end-of-sequence token
+    family, backbone  as for `dialect`;  config  its image sizes count, and the first of its end-of-sequence tokens
     Raises ValueError if the folder has no tokenizer, or a broken one, or `dialect` knows no such model.
     """
     speech = dialect(family, backbone)
     tokenizer = _open_tokenizer(Path(folder), backbone, speech)
     _mark_special(tokenizer, speech)
     if family == "phantom" or tokenizer.eos_token is None:  # TroL goes by its tokenizer, Phantom by its configuration
-        end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-        if end is not None and 0 <= end < len(tokenizer):
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+        ends = _ends(config, tokenizer)
+        if ends:
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.chat_template = speech.chat_template
@@ -43,13 +43,18 @@ def released_processor(folder: str | Path, family: str, backbone: str, config: P
     )
 
 
-def released_generation(family: str, backbone: str, processor: PhantrolProcessor) -> GenerationConfig:
+def released_generation(
+    family: str, backbone: str, processor: PhantrolProcessor, config: PhantrolConfig | None = None
+) -> GenerationConfig:
     """Return how the released evaluation generates: beams, never by chance.
+
+    config  of a Phantom, each of whose end-of-sequence tokens ends an answer: a tokenizer knows one alone
 
     Differs: the token that ends a turn stops generation too; the released TroL says two tokens more, and cuts them.
     """
     speech = dialect(family, backbone)
-    ends = [processor.tokenizer.eos_token_id, processor.end_of_turn_id]
+    configured = _ends(config, processor.tokenizer) if family == "phantom" and config is not None else []
+    ends = [*(configured or [processor.tokenizer.eos_token_id]), processor.end_of_turn_id]
     return GenerationConfig(
         num_beams=speech.num_beams,
         do_sample=False,
@@ -60,12 +65,24 @@ def released_generation(family: str, backbone: str, processor: PhantrolProcessor
     )
 
 
+def _ends(config: PhantrolConfig, tokenizer: Any) -> list[int]:
+    """The end-of-sequence tokens of a configuration, which names one, several or none, as far as they are tokens."""
+    ends = config.eos_token_id
+    ends = ends if isinstance(ends, (list, tuple)) else [] if ends is None else [ends]
+    return [end for end in ends if 0 <= end < len(tokenizer)]
+
+
 def _open_tokenizer(folder: Path, backbone: str, speech: Dialect) -> Any:
     model, whole = folder / "tokenizer.model", folder / "tokenizer.json"
     special = (*speech.special_tokens, speech.image_token)
     # the released InternLM2 tokenizers are slow ones, whose code is not here; their model is
     if model.is_file() and (backbone == "internlm2" or not whole.is_file()):
-        return fast_tokenizer(model, special)
+        try:
+            return fast_tokenizer(model, special)
+        except ValueError:  # says itself what is wrong
+            raise
+        except Exception as error:  # settings of another kind than expected, wherever they are first used
+            raise _unreadable(folder, error) from error
     if whole.is_file():
         return _load(PreTrainedTokenizerFast, folder)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -77,8 +94,12 @@ def _load(kind: Any, folder: Path) -> Any:
     try:
         return kind.from_pretrained(folder)
     except Exception as error:  # tokenizers and json each have their own kind
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the tokenizer of {folder} cannot be read: {type(error).__name__}: {reason}") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ValueError(f"the tokenizer of {folder} cannot be read: {reason}; copy its files from the checkpoint again")
 
 
 def _mark_special(tokenizer: Any, speech: Dialect) -> None:

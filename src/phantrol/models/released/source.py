@@ -92,7 +92,9 @@ class Source:
             if dtype.is_floating_point:
                 counts[dtype] += torch.Size(self.shapes[name]).numel()
         if not counts:
-            raise ValueError(f"{self.folder} holds whole numbers alone: expected weights as released, in floating point")
+            raise ValueError(
+                f"{self.folder} holds whole numbers alone: expected weights as released, in floating point"
+            )
         return counts.most_common(1)[0][0]
 
     def read(self, name: str) -> Tensor:

@@ -1,0 +1,97 @@
+"""`convert`, when config.json or the tokenizer's files hold values that nothing can be made of: one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizer_files import write_tokenizer
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from phantrol.models.configuration import PhantrolConfig
+from phantrol.models.released.processor import released_processor
+
+CONFIGS = [
+    ("llm_config", "hidden_act", "x", "KeyError: 'x'"),
+    ("vision_config", "norm_type", "x", "KeyError: 'x'"),
+    ("vision_config", "num_attention_heads", 0, "ZeroDivisionError"),
+    ("llm_config", "pad_token_id", 600, "AssertionError: Padding_idx must be within num_embeddings"),
+]
+TOKENIZERS = [
+    ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
+    ("tokenizer_config.json", {"bos_token": -1}),
+    ("tokenizer_config.json", {"bos_token": [3]}),
+    ("tokenizer_config.json", {"bos_token": {"a": 1}}),
+    ("tokenizer_config.json", {"additional_special_tokens": -1}),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"0": None}}),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"0": {}}}),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"0": {"content": 5}}}),
+    ("tokenizer_config.json", {"chat_template": [3]}),
+    ("added_tokens.json", {"a": "b"}),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value", "reason"), CONFIGS, ids=[case[1] for case in CONFIGS])
+def test_a_config_that_no_model_can_be_built_of(
+    part: str,
+    key: str,
+    value: Any,
+    reason: str,
+    copy_of: Callable[..., Path],
+    run: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+):
+    source = copy_of("phantom", "qwen2")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config[part][key] = value
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    capsys.readouterr()
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and complaint.count("\n") == 1, complaint
+    assert f"config.json describes no model that can be built: {reason}" in complaint and "copy" in complaint
+    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+
+
+def open_tokenizer(folder: Path) -> Any:
+    config = PhantrolConfig(LlamaConfig(), CLIPVisionConfig(image_size=490), image_px=490, image_grid=35)
+    return released_processor(folder, "trol", "internlm2", config)
+
+
+@pytest.fixture(scope="module")
+def internlm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"), "trol", "internlm2")
+
+
+@pytest.mark.parametrize(("name", "change"), TOKENIZERS, ids=[json.dumps(change) for _, change in TOKENIZERS])
+def test_a_tokenizer_whose_settings_are_malformed(name: str, change: dict[str, Any], internlm2: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(internlm2, tmp_path / "spoilt"))
+    before = json.loads((folder / name).read_text("utf-8")) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps({**before, **change}), "utf-8")
+    with pytest.raises(ValueError, match=f"the tokenizer of {folder} cannot be read: ") as caught:
+        open_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_tokenizer_says_itself_passes_as_it_is(internlm2: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(internlm2, tmp_path / "spoilt"))
+    (folder / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^\S*tokenizer.model is no SentencePiece model"):
+        open_tokenizer(folder)
+
+
+def test_every_end_that_the_configuration_names_ends_an_answer(
+    copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path
+):
+    source = copy_of("phantom", "qwen2")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config["eos_token_id"] = config["llm_config"]["eos_token_id"] = [5, 7]
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    assert run("convert", source, tmp_path / "new")[0] == 0
+    ends = json.loads((tmp_path / "new" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
+    assert {5, 7} < set(ends) and len(ends) == 3, "and the token that ends a turn"
