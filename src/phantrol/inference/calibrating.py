@@ -124,8 +124,7 @@ def calibrate_folder(
     kept = len(said.layers) - len(found.skip)
     console.print(
         f"{kept} of {len(said.layers)} layers traverse, {found.cost:.3g} times the plain decoder's passes. Loss of the "
-        f"answers {said.loss:.4f} with all, {found.loss:.4f} so, {found.loss_none:.4f} with none. Written to "
-        f"{written}.",
+        f"answers {said.loss:.4f} with all, {found.loss:.4f} so, {found.loss_none:.4f} with none. It is in {written}.",
         soft_wrap=True,
     )
     if kept and found.loss_none <= found.loss:
