@@ -122,7 +122,6 @@ def test_where_the_tokens_of_each_picture_are():
     # after them a thumbnail of 16 tokens, which belongs to no place; then the second picture
     assert red.positions.shape == (4, 4)
     assert red.positions.flatten().tolist() == [i for i, flag in enumerate(traversal.is_image) if flag][-16:]
-    torch.testing.assert_close(traversal.of_picture(1), traversal.ratios[:, -len(traversal.tokens) :][:, red.positions])
 
 
 def test_unshuffled_grids():

@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.released.processor import released_processor
+from phantrol.models.released.tokenizer import fast_tokenizer
 
 CONFIGS = [
     ("llm_config", "hidden_act", "x", "KeyError: 'x'"),
@@ -76,6 +77,8 @@ def test_a_tokenizer_whose_settings_are_malformed(name: str, change: dict[str, A
     with pytest.raises(ValueError, match=f"the tokenizer of {folder} cannot be read: ") as caught:
         open_tokenizer(folder)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="cannot be read: "):  # as the base decoder of a recipe opens it
+        fast_tokenizer(folder / "tokenizer.model")
 
 
 def test_what_a_tokenizer_says_itself_passes_as_it_is(internlm2: Path, tmp_path: Path):
@@ -95,3 +98,9 @@ def test_every_end_that_the_configuration_names_ends_an_answer(
     assert run("convert", source, tmp_path / "new")[0] == 0
     ends = json.loads((tmp_path / "new" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     assert {5, 7} < set(ends) and len(ends) == 3, "and the token that ends a turn"
+
+
+def test_a_phantom_has_no_gates_to_keep(copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
+    status, _, complaint = run("convert", copy_of("phantom", "qwen2"), tmp_path / "new", "--per-layer-gates")
+    assert status == 2 and "Phantom" in complaint and "leave --per-layer-gates out" in complaint
+    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"

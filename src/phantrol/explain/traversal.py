@@ -37,10 +37,6 @@ class Traversal:
     is_image: tuple[bool, ...]
     pictures: tuple[PictureTokens, ...]
 
-    def of_picture(self, index: int) -> Tensor:
-        """Return the ratios of one picture's tokens: [L, H, W]."""
-        return self.ratios[:, self.pictures[index].positions]
-
 
 def stretch_layers(ratios: Tensor) -> Tensor:
     """Return ratios with each layer stretched to 0 ... 1, as the figure released with TroL shows them: [L, N] → [L, N].

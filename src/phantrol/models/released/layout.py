@@ -140,6 +140,8 @@ def _modifiers(
     config: Mapping[str, Any], shapes: Shapes, family: str, backbone: str, per_layer_gates: bool
 ) -> list[Any]:
     if family == "phantom":
+        if per_layer_gates:
+            raise ValueError("this is a Phantom, whose layers run once and have no gates: leave --per-layer-gates out")
         return [PhantomConfig(eta=number_of(config, "eta", RELEASED_ETA), init="random", logits="exact")]
     modifiers: list[Any] = [TrolConfig(tokens="prompt", share_gate=not per_layer_gates)]
     down = next((name for name in shapes if name.endswith(".wqkv.lora_A.weight")), "")

@@ -11,7 +11,7 @@ from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.released.prompts import Dialect, dialect
-from phantrol.models.released.tokenizer import fast_tokenizer
+from phantrol.models.released.tokenizer import fast_tokenizer, unreadable
 
 
 def released_processor(folder: str | Path, family: str, backbone: str, config: PhantrolConfig) -> PhantrolProcessor:
@@ -77,12 +77,7 @@ def _open_tokenizer(folder: Path, backbone: str, speech: Dialect) -> Any:
     special = (*speech.special_tokens, speech.image_token)
     # the released InternLM2 tokenizers are slow ones, whose code is not here; their model is
     if model.is_file() and (backbone == "internlm2" or not whole.is_file()):
-        try:
-            return fast_tokenizer(model, special)
-        except ValueError:  # says itself what is wrong
-            raise
-        except Exception as error:  # settings of another kind than expected, wherever they are first used
-            raise _unreadable(folder, error) from error
+        return fast_tokenizer(model, special)
     if whole.is_file():
         return _load(PreTrainedTokenizerFast, folder)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -94,12 +89,7 @@ def _load(kind: Any, folder: Path) -> Any:
     try:
         return kind.from_pretrained(folder)
     except Exception as error:  # tokenizers and json each have their own kind
-        raise _unreadable(folder, error) from error
-
-
-def _unreadable(folder: Path, error: Exception) -> ValueError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ValueError(f"the tokenizer of {folder} cannot be read: {reason}; copy its files from the checkpoint again")
+        raise unreadable(folder, error) from error
 
 
 def _mark_special(tokenizer: Any, speech: Dialect) -> None:

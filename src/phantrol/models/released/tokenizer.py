@@ -42,10 +42,25 @@ def fast_tokenizer(model_file: str | Path, special: Iterable[str] = ()) -> PreTr
     Tokens that tokenizer_config.json, added_tokens.json and special_tokens_map.json beside the file add or rename are
     there too, and what the first says on begin-of-sequence, padding side and chat template holds.
 
-    Raises ValueError if the file is no SentencePiece BPE model, or works in a way that no fast tokenizer can. Warns
-    where single pieces cannot be made as SentencePiece makes them.
+    Raises ValueError if the file is no SentencePiece BPE model, or works in a way that no fast tokenizer can, or if
+    what lies beside it cannot be read. Warns where single pieces cannot be made as SentencePiece makes them.
     """
-    model, settings = read_model(model_file), _Settings(Path(model_file).parent)
+    try:
+        return _make(Path(model_file), special)
+    except ValueError:  # says itself what is wrong
+        raise
+    except Exception as error:  # settings of another kind than expected, wherever they are first used
+        raise unreadable(Path(model_file).parent, error) from error
+
+
+def unreadable(folder: Path, error: Exception) -> ValueError:
+    """Return what to raise where a tokenizer's files are damaged, in one line."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ValueError(f"the tokenizer of {folder} cannot be read: {reason}; copy its files from the checkpoint again")
+
+
+def _make(model_file: Path, special: Iterable[str]) -> PreTrainedTokenizerFast:
+    model, settings = read_model(model_file), _Settings(model_file.parent)
     _check(model, model_file)
     kinds = {CONTROL: True, UNKNOWN: True} | ({} if _cuts_late(model) else {USER_DEFINED: False})
     added = {
