@@ -257,3 +257,15 @@ def test_released_resizing_is_torchs_on_bytes(tmp_path):
     torch.testing.assert_close(pixels, (resized - mean) / std, atol=1e-6, rtol=0)
     smooth = PhantrolImageProcessor(490, image_mean=processor.image_mean, image_std=processor.image_std)
     assert (smooth([Image.fromarray(noise)])["pixel_values"] - pixels).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("options", [{"truncation": True, "max_length": 4}, {"max_length": 4}, {"truncation": True}])
+def test_a_prompt_is_not_cut(options, model_and_processor, picture, chat):
+    _, processor = model_and_processor
+    for ask in (
+        lambda: processor(text="What color is the circle?", **options),
+        lambda: processor.apply_chat_template(chat(picture, "What?"), tokenize=True, **options),
+    ):
+        with pytest.raises(ValueError, match="prompts with pictures are not cut: leave it out"):
+            ask()
+    processor(text="What color is the circle?", truncation=False, max_length=None)

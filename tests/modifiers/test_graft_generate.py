@@ -12,6 +12,10 @@ from torch import Tensor
 from transformers import StaticCache
 from transformers.cache_utils import Cache
 
+from phantrol.modifiers.graft import graft
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.trol import TrolConfig
+
 PADS, NEW_TOKENS, NUM_LAYERS = 5, 4, 3
 EXACT, BROKEN = 1e-10, 1e-3
 
@@ -111,6 +115,29 @@ def test_guessed_tokens_can_be_taken_back(build_case: Callable[[str, str], Any],
         guessed = case.model.generate(prompt, prompt_lookup_num_tokens=3, **options)
     assert crops, "nothing was guessed, so nothing was tested"
     assert torch.equal(guessed, case.model.generate(prompt, use_cache=False, **options))
+
+
+@pytest.fixture
+def draft(tiny_decoder: Callable[..., Any]) -> Any:
+    """A plain decoder of other weights, which guesses."""
+    return tiny_decoder("llama", seed=7, num_hidden_layers=1).double()
+
+
+@pytest.mark.parametrize("name", ["trol", "trol_prompt", "phantom", "both"])
+def test_an_assistant_guesses(build_case: Callable[[str, str], Any], name: str, draft: Any):
+    case = build_case("llama", name)
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    alone = case.model.generate(case.ids[:1, :5], use_cache=False, **options)
+    assert torch.equal(case.model.generate(case.ids[:1, :5], assistant_model=draft, **options), alone)
+    graft(draft, [TrolConfig(gate_bias=0.5), PhantomConfig()])
+    assert torch.equal(case.model.generate(case.ids[:1, :5], assistant_model=draft, **options), alone)
+
+
+def test_an_assistant_that_cannot_take_tokens_back_is_refused(build_case: Callable[[str, str], Any], draft: Any):
+    case = build_case("llama", "trol_prompt")
+    for assistant in ({"assistant_model": graft(draft, [TrolConfig(tokens="prompt")])}, {"assistant_early_exit": 2}):
+        with pytest.raises(ValueError, match="whose prompt alone traverses, which cannot take tokens back: expected"):
+            case.model.generate(case.ids[:1, :5], max_new_tokens=4, do_sample=False, **assistant)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""`convert`, when config.json or the tokenizer's files hold values that nothing can be made of: one line."""
+"""`convert`, when config.json, the tokenizer's files or single tensors are of a kind that nothing can be made of: one
+line; and of a kind that is worth one."""
 
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tokenizer_files import write_tokenizer
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from phantrol.models.configuration import PhantrolConfig
+from phantrol.models.released.convert import convert
+from phantrol.models.released.parts import internvit_config
 from phantrol.models.released.processor import released_processor
 from phantrol.models.released.tokenizer import fast_tokenizer
 
@@ -104,3 +109,34 @@ def test_a_phantom_has_no_gates_to_keep(copy_of: Callable[..., Path], run: Calla
     status, _, complaint = run("convert", copy_of("phantom", "qwen2"), tmp_path / "new", "--per-layer-gates")
     assert status == 2 and "Phantom" in complaint and "leave --per-layer-gates out" in complaint
     assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+
+
+def test_a_gate_in_pieces_that_is_not_loaded(copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
+    source = copy_of("trol", "phi3")
+    gates = torch.load(source / "trol_gating.pt", weights_only=True)
+    torch.save({name: tensor for name, tensor in gates.items() if name != "0.bias"}, source / "trol_gating.pt")
+    assert run("convert", source, tmp_path / "new")[0] == 0
+    torch.save({**gates, "3.bias": gates["3.bias"].to_sparse()}, source / "trol_gating.pt")
+    status, _, complaint = run("convert", source, tmp_path / "other")
+    assert status == 2 and "'3.bias', a tensor of layout torch.sparse_coo: expected" in complaint
+    torch.save({**gates, "3.bias": gates["3.bias"].to("meta")}, source / "trol_gating.pt")
+    status, _, complaint = run("convert", source, tmp_path / "other")
+    assert status == 2 and "'3.bias', a tensor without data: expected" in complaint
+
+
+def test_tensors_of_several_kinds_are_told(sources: Callable[..., Path], tmp_path: Path):
+    source = Path(shutil.copytree(sources("phantom", "qwen2", "whole"), tmp_path / "mixed"))
+    weights = load_file(source / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.0.mlp.up_proj.weight"))
+    save_file({**weights, name: weights[name].bfloat16()}, source / "model.safetensors", {"format": "pt"})
+    notes = convert(source, tmp_path / "new").notes
+    assert "its tensors are bfloat16 and float32, as they were, and loaded as float32; --weights chooses" in notes
+
+
+def test_norms_of_queries_and_keys_with_another_epsilon():
+    shapes = {"vision_model.encoder.layers.0.attn.q_norm.weight": (64,)}
+    sizes = dict(hidden_size=64, patch_size=8, image_size=16, num_hidden_layers=1, num_attention_heads=2)
+    options = dict(sizes, intermediate_size=96)
+    assert internvit_config(options, shapes).use_qk_norm and internvit_config({**options, "layer_norm_eps": 1e-5}, {})
+    with pytest.raises(ValueError, match=r"layer_norm_eps 1e-05 and norms of queries and keys, .*: expected 1e-6"):
+        internvit_config({**options, "layer_norm_eps": 1e-5}, shapes)

@@ -80,8 +80,8 @@ def test_quantised_while_loading_is_quantised_afterwards(folder, weights, dtype)
 
 @pytest.mark.parametrize(("weights", "dtype"), WAYS)
 def test_the_memory_is_what_describe_says(folder, weights, dtype):
-    plain, _ = phantrol.load(folder, dtype=torch.bfloat16)
-    model, _ = phantrol.load(folder, weights, dtype=torch.bfloat16)
+    plain, _ = phantrol.load(folder, dtype=dtype)
+    model, _ = phantrol.load(folder, weights, dtype=dtype)
     found = sum(inner_bytes(parameter) for parameter in model.parameters())
     assert found == weight_bytes(on_shapes(plain.config), weights)
     linears = [name for name, _ in plain.named_parameters() if QUANTISED.fullmatch(name)]

@@ -73,16 +73,17 @@ def weight_bytes(model: PhantrolForConditionalGeneration, dtype: str) -> int:
     """Return the bytes of all parameters in `dtype`, one of DTYPES.
 
     With "int8" and "int4" they are those of the backbone's linears with their scales (see `quantised.py`), and the rest
-    in bfloat16. Raises ValueError if the name is none of them, or the model's sizes do not suit 4 bits.
+    in what it computes with. Raises ValueError if the name is none of them, or the model's sizes do not suit 4 bits.
     """
     if dtype not in BITS:
-        return _size(model) * compute_dtype(dtype).itemsize
-    rest = _size(model) * torch.bfloat16.itemsize
+        return _size(model) * compute_dtype(model.config, dtype).itemsize
+    itemsize = compute_dtype(model.config, dtype).itemsize
+    rest = _size(model) * itemsize
     for name in backbone_linears(model):
         check_sizes(model.get_submodule(name), dtype, name)
         weight = model.get_submodule(name).weight
         scales = 5 * weight.shape[0] if dtype == "int8" else 4 * weight.numel() // GROUP_SIZE
-        rest += weight.numel() * BITS[dtype] // 8 + scales - weight.numel() * torch.bfloat16.itemsize
+        rest += weight.numel() * BITS[dtype] // 8 + scales - weight.numel() * itemsize
     return rest
 
 
@@ -93,11 +94,15 @@ def cache_bytes(cache: Any) -> int:
     return sum(storage.nbytes() for storage in storages)
 
 
-def compute_dtype(dtype: str) -> torch.dtype:
-    """Return what a model with such weights computes with. Raises ValueError if the name is none of DTYPES."""
+def compute_dtype(config: PhantrolConfig, dtype: str) -> torch.dtype:
+    """Return what a model with such weights computes with: beside 8 bits it stays what it is saved in.
+
+    Raises ValueError if the name is none of DTYPES.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}: expected {', '.join(DTYPES)}")
-    return torch.bfloat16 if dtype in BITS else getattr(torch, dtype)
+    saved = config.dtype if dtype == "int8" else None
+    return (saved or torch.bfloat16) if dtype in BITS else getattr(torch, dtype)
 
 
 @torch.no_grad()
@@ -108,7 +113,7 @@ def phases(config: PhantrolConfig, prompt: Prompt, dtype: str = "bfloat16") -> l
     kernels are given and return, with fused attention; the scratch memory inside of a kernel is not, nor is a mask of
     rows with unequal lengths. With "int8", torchao's kernel writes one linear at a time in full, which is added.
     """
-    model = on_shapes(config).to(compute_dtype(dtype))
+    model = on_shapes(config).to(compute_dtype(config, dtype))
     whole = max((model.get_submodule(name).weight.nbytes for name in backbone_linears(model)), default=0)
     cache = DynamicCache(config=config.text_config)
     if grafted_modifiers(model):  # lays the cache out, by copies that tensors without data do not allow
@@ -132,14 +137,18 @@ def _run(model: Any, prompt: Prompt, num_tiles: int, cache: Any, watch: Watch) -
     images = {}
     if num_tiles and grafted_modifiers(model):
         images["image_mask"] = torch.empty(rows, num_tokens, dtype=torch.bool)
-    embeddings = torch.empty(rows, num_tokens, size, dtype=model.dtype)
-    model(inputs_embeds=embeddings, **images, **inputs).logits.float()
+
+    def tokens(number: int) -> dict[str, torch.Tensor]:
+        lookups = model.token_lookups(torch.empty(rows, number, dtype=torch.long))
+        return {"inputs_embeds": torch.empty(rows, number, size, dtype=model.dtype), **lookups}
+
+    model(**tokens(num_tokens), **images, **inputs).logits.float()
     yield _phase("reading the prompt", cache, watch)
-    del features, embeddings
+    del features
     if prompt.answer_tokens > 1:
-        model(inputs_embeds=torch.empty(rows, prompt.answer_tokens - 1, size, dtype=model.dtype), **inputs)
+        model(**tokens(prompt.answer_tokens - 1), **inputs)
         watch.take_peak()
-    model(inputs_embeds=torch.empty(rows, 1, size, dtype=model.dtype), **inputs).logits.float()
+    model(**tokens(1), **inputs).logits.float()
     yield _phase("writing the answer", cache, watch)
 
 

@@ -110,6 +110,9 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+
     def get_decoder(self) -> nn.Module:
         return self.language_model.get_decoder()
 
@@ -152,6 +155,8 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
             return PhantrolOutput(image_features=features)
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids)
+        if "per_layer_inputs" not in kwargs:
+            kwargs |= self.token_lookups(input_ids)
         if features is not None:
             is_image = input_ids == self.config.image_token_id
             inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
@@ -196,10 +201,40 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
             input_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
         return self.get_input_embeddings()(input_ids)
 
+    def token_lookups(self, input_ids: Tensor | None) -> dict[str, Tensor]:
+        """Return {"per_layer_inputs": [B, N, layers, size]} of ids [B, N] where the decoder, such as Gemma 3n or 4,
+        looks up the token in each layer beside its embedding, and nothing for others. Of an image it is padding's.
+
+        Raises ValueError if there are no ids: from embeddings alone such a decoder would compute another function.
+        """
+        if not getattr(self.config.text_config, "hidden_size_per_layer_input", None):
+            return {}
+        if input_ids is None:
+            raise ValueError(
+                f"got inputs_embeds alone, but each layer of {type(self.get_decoder()).__name__} looks up the token as "
+                "well: give input_ids, or per_layer_inputs too"
+            )
+        padding = self.config.text_config.pad_token_id or 0
+        input_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, padding)
+        return {"per_layer_inputs": self.get_decoder().get_per_layer_inputs(input_ids)}
+
+
+@dataclasses.dataclass
+class _HiddenAlone(BaseModelOutputWithPast):
+    """The output of any family's decoder: what only some have, such as `router_logits`, is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
 
 class _GivenHidden(nn.Module):
-    def forward(self, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
+        return _HiddenAlone(last_hidden_state=inputs_embeds)
+
+    @property
+    def decoder(self) -> nn.Module:  # where OPT and BART look for it
+        return self
 
 
 def output_head(language_model: nn.Module) -> Any:

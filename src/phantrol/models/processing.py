@@ -180,6 +180,7 @@ class PhantrolProcessor(ProcessorMixin):
         Raises ValueError if a prompt holds more or fewer placeholders than pictures. For text that a user typed take
         `apply_chat_template`, where a typed placeholder is text.
         """
+        _refuse_cutting(kwargs)
         prompts = [text] if isinstance(text, str) else list(text or [])
         counts = [prompt.count(self.image_token) for prompt in prompts]
         pictures = _flat(images)
@@ -211,6 +212,7 @@ class PhantrolProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> Any:
         """As in transformers: conversation(s) → text, or with `tokenize=True` the model's inputs. See `encode`."""
+        _refuse_cutting(kwargs)
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
         chats = list(conversation) if batched else [conversation]
         if not tokenize:
@@ -258,6 +260,13 @@ class PhantrolProcessor(ProcessorMixin):
         if tiles is not None:
             batch["pixel_values"] = tiles["pixel_values"]
         return BatchFeature(dict(batch))
+
+
+def _refuse_cutting(options: Mapping[str, Any]) -> None:
+    """Others that are unknown change nothing; these would have to cut a picture's tokens, or be passed over unsaid."""
+    asked = {name: options[name] for name in ("truncation", "max_length") if options.get(name)}
+    if asked:
+        raise ValueError(f"got {asked}, but prompts with pictures are not cut: leave it out, or shorten the text")
 
 
 def _is_list_of_lists(images: Any) -> bool:

@@ -36,6 +36,7 @@ class EnlargedCache:
         self._kept = None if cache is None else cache.layers[step.state.slots[step.pass_index, layer_idx, ANCHOR]]
         self._met: dict[str, Pair] = {}  # of anchors, in this forward pass
         self._waiting: tuple[Any, Any] | None = None
+        self.entered = 0  # how often attention asked for `enlarge`
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """[B, K, N, d] each → keys [B, K, T, 2d] (or d), values [B, K, T, 2d]; those that wait stay as they are."""
@@ -49,6 +50,7 @@ class EnlargedCache:
 
     def enlarge(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, H, N, d] and what `update` returned → queries [B, H, N, 2d] (or d), and keys and values of all tokens."""
+        self.entered += 1
         if self._waiting is not None:
             return self._enlarge_at_once(query, key, value)
         if self._phantom.exact:
@@ -162,6 +164,12 @@ class EnlargedCache:
         return self._cache.update(key_states, value_states, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if self._cache is None and name.startswith(("get_", "has_", "update_")):
+            raise ValueError(
+                f"Phantom cannot enlarge a layer that asks its cache for {name} where there is none, as one does that "
+                "is attention and state at once: expected one that keeps keys and values alone; graft another decoder, "
+                "such as Llama or Qwen, or leave Phantom out"
+            )
         return getattr(self._cache, name)
 
 

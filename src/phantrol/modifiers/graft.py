@@ -115,7 +115,11 @@ class GraftedDecoder:
 
 
 class GraftedGeneration:
-    """Mixed in before a model that generates: tells its decoder where the prompt ends."""
+    """Mixed in before a model that generates: tells its decoder where the prompt ends.
+
+    Raises ValueError for an assistant (speculative decoding) that treats prompt and answer differently: after each
+    round it takes back tokens, and the last of the prompt among them.
+    """
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         prompt = next(
@@ -125,6 +129,18 @@ class GraftedGeneration:
         if prompt is not None:
             kwargs.setdefault("prompt_length", prompt.shape[1])
         return super().generate(inputs, *args, **kwargs)
+
+    def _get_candidate_generator(
+        self, *args: Any, model_kwargs: dict[str, Any], assistant_model: Any = None, **kwargs: Any
+    ) -> Any:
+        drafts = self if kwargs["generation_config"].assistant_early_exit is not None else assistant_model
+        if drafts is not None and any(modifier.prompt_only for modifier in grafted_modifiers(drafts)):
+            raise ValueError(
+                "got an assistant whose prompt alone traverses, which cannot take tokens back: expected "
+                'TrolConfig(tokens="all"), or another assistant'
+            )
+        own = {name: value for name, value in model_kwargs.items() if name != "prompt_length"}  # it may not know it
+        return super()._get_candidate_generator(*args, model_kwargs=own, assistant_model=assistant_model, **kwargs)
 
     def prepare_inputs_for_generation(
         self,

@@ -133,9 +133,13 @@ def phantom_attention(
 
     The scale is the backbone's own, 1/√d for most: the paper's λ = √2 undoes the doubled size.
     Without `phantom` (a layer that has none, or another model with the same configuration) this is the backend itself.
+
+    Raises ValueError if the layer's own class keeps `phantom` from an attention that has the parameters for it.
     """
     base = backend_function(module, backend)
     if phantom is None:
+        if hasattr(module, "phantom"):
+            raise _refusal(module)
         return base(module, query, key, value, attention_mask, **kwargs)
     size, dimension = query.shape[-1], module.phantom
     query, key, value = phantom.enlarge(query, key, value)
@@ -225,7 +229,8 @@ def _family(module: nn.Module) -> str:
 def _refusal(module: nn.Module) -> ValueError:
     return ValueError(
         f"Phantom cannot enlarge {type(module).__name__}: expected a layer whose self_attn goes through transformers' "
-        "AttentionInterface and has a head_dim; graft another decoder, such as Llama or Qwen, or leave Phantom out"
+        "AttentionInterface, once, and has a head_dim; name layers of such attention, PhantomConfig(layers=(...)), "
+        "graft another decoder, such as Llama or Qwen, or leave Phantom out"
     )
 
 
@@ -247,7 +252,10 @@ class Enlarged:
         # Gemma 3n and 4: of some layers the keys and values go to others, as they leave the cache
         keys_go_on = getattr(attention, "store_full_length_kv", False)
         cache = EnlargedCache(attention.phantom, past_key_values, attention.layer_idx, step, keys_go_on)
-        return super().forward(hidden_states, *args, past_key_values=cache, sequence=step, phantom=cache, **kwargs)
+        output = super().forward(hidden_states, *args, past_key_values=cache, sequence=step, phantom=cache, **kwargs)
+        if cache.entered != 1:  # never: it goes past `phantom_attention`; twice, with other values: DiffLlama
+            raise _refusal(attention)
+        return output
 
 
 class Phantom(LayerModifier):

@@ -134,6 +134,11 @@ def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> Ima
     return ImageRows(image_mask, index) if len(index) or torch.is_grad_enabled() else None
 
 
+_ONE_SLOT = (
+    "expected keys and values, once; name layers of such attention, TrolConfig(layers=(...)), or graft another decoder"
+)
+
+
 class PassCache:
     """A view of a cache for a later pass of a layer: layer i means the slot of (pass, i).
 
@@ -144,15 +149,16 @@ class PassCache:
         self._cache, self._step = cache, step
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        slot = self._step.state.slots[self._step.pass_index, layer_idx, KEYS_AND_VALUES]
+        slot = self._step.state.slots.get((self._step.pass_index, layer_idx, KEYS_AND_VALUES))
+        if slot is None:  # LongCat: two attentions of a layer, numbered as if each were one
+            raise ValueError(f"TroL cannot run a layer again that has more in the cache than its own slot: {_ONE_SLOT}")
         return self._cache.update(key_states, value_states, slot, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("update_conv_state", "update_recurrent_state"):
+        if name.startswith("update"):  # a state, or what sparse attention keeps to find its keys
             raise ValueError(
                 "TroL cannot run a layer again that keeps a state in the cache, as linear attention and convolutions "
-                "do: expected keys and values; name layers of attention, TrolConfig(layers=(...)), or graft another "
-                "decoder"
+                f"do: {_ONE_SLOT}"
             )
         return getattr(self._cache, name)
 

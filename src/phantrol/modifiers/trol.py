@@ -106,7 +106,8 @@ class Traversed:
     ) -> Any:
         step = sequence or SequenceStep()
         output = self._one_pass(hidden_states, *args, past_key_values=past_key_values, sequence=step, **kwargs)
-        first, *rest = output if isinstance(output, tuple) else (output,)
+        in_tuple = isinstance(output, tuple)
+        first, *rest = output if in_tuple else (output,)
         prompt = True if self.traversal_tokens == "all" else step.prompt
         if prompt is False or self.traversal_passes == 1:
             return output
@@ -117,11 +118,11 @@ class Traversed:
             output = self._one_pass(passes[-1], *args, past_key_values=cache, sequence=step, **kwargs)
             ratio = self.traversal_gate(passes[-1])
             ratios.append(ratio if prompt is True else ratio * prompt[..., None])
-            passes.append(output[0] if isinstance(output, tuple) else output)
+            passes.append(output[0] if in_tuple else output)
         mixed = passes.pop()
         for earlier, ratio in zip(reversed(passes), reversed(ratios), strict=True):
             mixed = mix_passes(earlier, mixed, ratio)
-        return (mixed, *rest) if rest else mixed
+        return (mixed, *rest) if in_tuple else mixed
 
 
 class Trol(LayerModifier):

@@ -224,8 +224,9 @@ def _step(model: Any, stage: Stage, row: RowShape, image_tokens: int) -> None:
     text = torch.empty(row.text_tokens + answers, size)
     embeddings = torch.cat([features.float(), text])[None]
     prompt = torch.empty(1, embeddings.shape[1], dtype=torch.bool)
-    masks = {"image_mask": prompt, "prompt_mask": prompt} if model.config.modifiers else {}
-    hidden = model.get_decoder()(inputs_embeds=embeddings, use_cache=False, **masks).last_hidden_state
+    inputs = {"image_mask": prompt, "prompt_mask": prompt} if model.config.modifiers else {}
+    inputs |= model.token_lookups(torch.empty(1, embeddings.shape[1], dtype=torch.long))
+    hidden = model.get_decoder()(inputs_embeds=embeddings, use_cache=False, **inputs).last_hidden_state
     head, labels = output_head(model.language_model), torch.zeros(answers, dtype=torch.long)
     token_logprobs(
         hidden[0, -answers:], head, labels, chunk_rows(model.config.text_config.vocab_size)

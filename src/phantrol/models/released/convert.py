@@ -186,6 +186,10 @@ def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         notes.append(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
+    kinds = sorted({str(source.dtypes[move.source]).removeprefix("torch.") for move in todo.moves})
+    if len(kinds) > 1:
+        loaded = str(source.dtype).removeprefix("torch.")
+        notes.append(f"its tensors are {' and '.join(kinds)}, as they were, and loaded as {loaded}; --weights chooses")
     gates = _count_gates(source)
     if gates > 1:
         kept = "each layer keeps its own" if layout.per_layer_gates else "the last one serves every layer"
@@ -195,10 +199,11 @@ def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
 
 def _count_gates(source: Source) -> int:
     """How many different gates there are among those that the released loader takes."""
-    weights = [name for name in source.shapes if "trol_gating" in name and name.endswith(".weight")]
-    loaded = [name for name in weights if ".pt/" in name] or weights
+    names = [name.removesuffix("weight") for name in source.shapes if "trol_gating" in name and name.endswith("weight")]
+    names = [name for name in names if f"{name}bias" in source.shapes]  # one that is not loaded may be in pieces
+    loaded = [name for name in names if ".pt/" in name] or names
     entries = {
-        tuple(torch.cat([source.read(name).flatten(), source.read(name.removesuffix("weight") + "bias")]).tolist())
+        tuple(torch.cat([source.read(f"{name}{part}").flatten() for part in ("weight", "bias")]).tolist())
         for name in loaded
     }
     return len(entries)

@@ -134,15 +134,21 @@ def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisi
     layers = "vision_model.encoder.layers."
     if patch is None:
         hidden, patch, image_px = (options[name] for name in ("hidden_size", "patch_size", "image_size"))
+    qk_norm, eps = f"{layers}0.attn.q_norm.weight" in shapes, options.get("layer_norm_eps", 1e-6)
+    if qk_norm and eps != 1e-6:
+        raise ValueError(
+            f"vision_config has layer_norm_eps {eps} and norms of queries and keys, which transformers computes with "
+            "1e-6 alone: expected 1e-6; no released model has them"
+        )
     return InternVLVisionConfig(
         hidden_size=hidden,
         intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or options["intermediate_size"],
         num_hidden_layers=num_layers(shapes, layers) or options["num_hidden_layers"],
         num_attention_heads=options["num_attention_heads"],
         attention_bias=f"{layers}0.attn.qkv.bias" in shapes or (not shapes and bool(options.get("qkv_bias", True))),
-        use_qk_norm=f"{layers}0.attn.q_norm.weight" in shapes,
+        use_qk_norm=qk_norm,
         norm_type=options.get("norm_type", "layer_norm"),
-        layer_norm_eps=options.get("layer_norm_eps", 1e-6),
+        layer_norm_eps=eps,
         hidden_act=options.get("hidden_act", "gelu"),
         image_size=image_px,
         patch_size=patch,

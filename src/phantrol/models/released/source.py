@@ -176,6 +176,9 @@ def _open(path: Path) -> Mapping[str, Tensor]:
 def _kind(path: Path, name: Any, tensor: Any) -> tuple[Shape, torch.dtype]:
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise ValueError(f"{path} holds {name!r}, a {type(tensor).__name__}: expected tensors and their names alone")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        what = "without data" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise ValueError(f"{path} holds {name!r}, a tensor {what}: expected its numbers one by one, as released")
     return tuple(tensor.shape), tensor.dtype
 
 
