@@ -20,7 +20,7 @@ def test_a_comparison(scored):
     for each in found.differences:
         if each.name in a["scores"]:
             assert (each.a, each.b) == (a["scores"][each.name]["model"], b["scores"][each.name]["model"])
-            assert each.low <= each.b - each.a <= each.high
+            assert each.low is None or each.low <= each.b - each.a <= each.high
             assert each.p <= each.p_holm <= 1
     assert next(each for each in found.differences if each.name == "existence_f1").p is None
     assert found.remarks == ()
@@ -53,6 +53,38 @@ def test_a_clear_difference_is_found(scored, tmp_path):
         compare_files(tmp_path / "bare.json", tmp_path / "other.json")
     with pytest.raises(ValueError, match="no file"):
         compare_files(tmp_path / "none.json", tmp_path / "other.json")
+
+
+def test_scores_that_are_no_means_are_compared_over_the_same_rows_alone(scored, tmp_path):
+    (report,) = read_reports(scored / "a.json")
+    assert "existence_f1" in {each.name for each in compare_files(scored / "a.json", scored / "b.json").differences}
+    report["rows"] = report["rows"][1:]
+    report["overall"]["existence_f1"]["model"] = 1.0  # as it may be over fewer rows
+    (tmp_path / "fewer.json").write_text(json.dumps(report))
+    for pair in ((tmp_path / "fewer.json", scored / "a.json"), (scored / "a.json", tmp_path / "fewer.json")):
+        found = compare_files(*pair)
+        assert "existence_f1" not in {each.name for each in found.differences}
+        assert all(each.a == each.b for each in found.differences)
+        assert any("no means over rows: existence_f1; ask both the same rows" in remark for remark in found.remarks)
+
+
+def test_no_interval_where_no_draw_differs(scored, tmp_path):
+    """+0.0 to +0.0 would be more than five rows can tell."""
+    (report,) = read_reports(scored / "a.json")
+    report["rows"] = [
+        {"id": f"{i}", "task": "t", "prompt_sha256": "", "scores": {"t": 0.0, "u": i / 5}} for i in range(5)
+    ]
+    report["overall"] = {}
+    (tmp_path / "a.json").write_text(json.dumps(report))
+    report["rows"][0]["scores"]["u"] = 1.0
+    (tmp_path / "b.json").write_text(json.dumps(report))
+    same, other, mean = compare_files(tmp_path / "a.json", tmp_path / "b.json").differences
+    assert (same.name, same.low, same.high, same.p) == ("t", None, None, 1.0)
+    assert other.low == 0 < other.high and mean.low == 0 < mean.high
+    nothing = compare_files(tmp_path / "a.json", tmp_path / "a.json")
+    assert {each.low for each in nothing.differences} == {None} and "to +0.0" not in str(
+        list(nothing.table().columns[4].cells)
+    )
 
 
 @pytest.fixture
@@ -91,6 +123,15 @@ def test_a_table_beside_the_papers(published):
     assert latex.count(r"\hline") == 4 and r"own\_set" in latex
     with pytest.raises(ValueError, match="two results on pope"):
         collect([published, published])
+
+
+def test_tasks_that_are_not_there_are_named(published, tmp_path):
+    reports = read_reports(published)
+    reports[1]["card"]["headline"]["left_out"] = ["count", "OCR"]
+    (tmp_path / "some.json").write_text(json.dumps({"benchmarks": reports}))
+    lines = to_markdown(collect([tmp_path / "some.json"])).splitlines()
+    assert "| 1400 (1398–1402)<sup>2</sup> |" in lines[2]
+    assert "2. MME of mine_1/final: 2 tasks are not there (count, OCR), the others stand for all." in lines
 
 
 def test_the_papers_rows_are_those_of_the_tables():

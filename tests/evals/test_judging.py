@@ -21,6 +21,15 @@ from phantrol.evals.judging import TRIES, Judge
         (read_share, "1.5", None),
         (read_share, "", None),
         (read_share, "I cannot say. 0.5", None),
+        (read_share, "**0.5**", 0.5),
+        (read_share, "**Number**: (0.5).", None),  # a name in Markdown: nobody was asked for that
+        (read_share, "Number:\n0.5", 0.5),
+        (read_share, "0.5\nBecause 1 of 2 parts is there.", 0.5),
+        *(
+            (read_share, odd, None)
+            for odd in ("1/10", "0/10", "0,9", "-1", "-0.5", "1 out of 10", "1 of 3", "1%", "1-2")
+        ),
+        *((read_share, odd, None) for odd in ("1e-3", "0.5 0.9", "0.5\n0.9", "0.5/1", ".1", "0.5 because", "~0.5")),
         (read_pair, "8 9\nFine.", (0.8, 0.9)),
         (read_pair, "7.5, 10", (0.75, 1.0)),
         (read_pair, "8 9 7", None),
@@ -30,6 +39,7 @@ from phantrol.evals.judging import TRIES, Judge
         (read_yes, "1", 1.0),
         (read_yes, "Judgement: 0.", 0.0),
         (read_yes, "10", None),
+        *((read_yes, odd, None) for odd in ("-1", ".1", "1%", "1/10")),
         (read_yes, "yes", None),
     ],
 )
@@ -70,6 +80,7 @@ def test_a_redirect_is_an_error_and_the_key_goes_nowhere_else(status, replying, 
         (500, b"no", CUT, "says 500: IncompleteRead", TRIES),
         (400, b"no", CUT, "says 400: IncompleteRead", 1),
         (None, b"junk\r\n\r\n", {}, "does not answer: junk", TRIES),
+        (200, b"[" * 200_000, {}, "does not answer: maximum recursion depth", TRIES),
     ],
 )
 def test_a_reply_that_is_cut_off_is_no_verdict(status, body, headers, reason, times, replying):
@@ -77,3 +88,9 @@ def test_a_reply_that_is_cut_off_is_no_verdict(status, body, headers, reason, ti
     with pytest.raises(NoVerdict, match=reason):
         Judge(here, "m", wait_s=0.0).reply("a", 8)
     assert len(replying.met[here]) == times
+
+
+def test_a_reply_can_be_written(replying):
+    """JSON can say half of a character, which is none in UTF-8."""
+    body = b'{"model": "m\\ud83d", "choices": [{"message": {"content": "0.5 \\ud83d"}}]}'
+    assert Judge(replying(200, body), "m").reply("a", 8) == ("0.5 ?", "m?")

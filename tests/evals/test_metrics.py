@@ -132,6 +132,19 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
         ("Bonn", "Oslo", 0),
         ("2021", "2020-03-01", 0),  # a date is not a number to be near to
         ("2020-03-01", "2020-03-01", 1),
+        ("4 July", "4 June", 0),
+        ("21 June", "20 June", 0),
+        ("4 june.", "4 June", 1),
+        ("5 marks", "5", 1),
+        ("1.2 million", "1.2 billion", 0),
+        ("$1.21 billion", "1.2 billion", 1),
+        ("1.2 billion", "1.2", 1),  # the answer counts in billions
+        ("3 months", "3 years", 1),  # units do not matter
+        ("minus 5", "-5", 1),
+        ("minus 5", "5", 0),
+        ("-5", "Minus five", 1),
+        ("minus twenty %", "-20", 1),
+        ("10 minus 5", "5", 0),
     ],
 )
 def test_relaxed_accuracy(text, answer, score):

@@ -129,6 +129,34 @@ def test_a_journal(tmp_path):
         Journal(path, SPEAKER)
 
 
+HEAD, LINE = json.dumps({"speaker": SPEAKER}), '{"prompt_sha256": "p", "max_new_tokens": 4, "text": "hi"}'
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (HEAD, LINE, HEAD, LINE),  # two of them, one behind the other
+        (HEAD, "{}", LINE),
+        (HEAD, LINE.replace('"p"', "[]")),
+        (HEAD, LINE.replace('"hi"', "5")),
+        (HEAD, LINE.replace("4", "null")),
+        (HEAD, LINE, LINE.replace('"text"', '"batch_size": "a", "text"')),
+        (HEAD, "[" * 100_000),
+        ('{"speaker": "x"}', LINE),
+        ('{"speaker": null}', LINE),
+        (LINE,),
+    ],
+)
+def test_other_json_is_no_journal(lines, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join((HEAD, LINE)) + "\n")
+    with Journal(path, SPEAKER) as journal:
+        assert journal.get("p", 4)["text"] == "hi"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"answers\.jsonl is no file of answers: remove it, or write elsewhere$"):
+        Journal(path, SPEAKER)
+
+
 def test_a_second_process_is_refused_a_journal(tmp_path):
     path = tmp_path / "a.pope.answers.jsonl"
     with Journal(path, SPEAKER) as journal:

@@ -47,6 +47,7 @@ class Benchmark:
     default_split, default_limit  what `phantrol eval` asks if it is not told: a limit of None is all rows
     headline        the name, among `scores` or `overall`, of the number that papers print; None: the mean of the tasks
     headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
+    all_tasks       those that the headline is over: it is marked where a folder lacks some; () where that cannot be
     highest_score   the most that a score of `overall` can be: more than 1 where it is a ratio to a reference
     A dataclass with fields `data` or `protocol` gets --data and --protocol of the command line.
     """
@@ -57,6 +58,7 @@ class Benchmark:
     default_limit: ClassVar[int | None] = None
     headline: ClassVar[str | None] = None
     headline_scale: ClassVar[float] = 100
+    all_tasks: ClassVar[tuple[str, ...]] = ()
     highest_score: ClassVar[float] = 1.0
 
     def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:

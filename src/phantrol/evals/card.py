@@ -33,7 +33,8 @@ class Card:
     limit         most rows of each task, None for all of them;  usual_split  whether the split is the benchmark's own
     intervals     {score name: 95 % interval}: bootstrap over groups of rows; of scores that are no mean, half samples;
                   Wilson's where all rows score 0 or all 1, since draws of these do not scatter
-    headline      {"name", "value", "low", "high", "scale"}: what papers print
+    headline      {"name", "value", "low", "high", "scale"}: what papers print; with "left_out" if it is not over all
+                  tasks of the benchmark, those without a row
     batch_check   {"batch_size", "rows", "different"} of --check-batch;  judge  of judged sets
     """
 
@@ -151,7 +152,10 @@ def find_headline(
         known = ", ".join((*scores, *report.overall))
         raise ValueError(f"benchmark {report.benchmark} has the headline {name!r}, and computes {known}")
     low, high = intervals[name]
-    return {"name": name, "value": scale * value, "low": scale * low, "high": scale * high, "scale": scale}
+    found = {"name": name, "value": scale * value, "low": scale * low, "high": scale * high, "scale": scale}
+    asked = {sample.task for sample in report.samples}
+    left_out = [task for task in benchmark.all_tasks if task not in asked]
+    return found | ({"left_out": left_out} if left_out else {})
 
 
 def read_reports(path: Path) -> list[dict[str, Any]]:

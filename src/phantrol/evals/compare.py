@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from phantrol.evals.card import MEAN, read_reports
@@ -20,8 +21,9 @@ SPOKEN = ("decoding", "dtype", "weights", "versions")  # of the card's speaker
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """a, b from 0 to 1 over the same rows;  low, high  95 % interval of b - a;  p  of the paired permutation test, None
-    where no test fits;  p_holm  the same, corrected for the number of scores that are tested together"""
+    """a, b from 0 to 1 over the same rows;  low, high  95 % interval of b - a, None where draws do not scatter;  p  of
+    the paired permutation test, None where no test fits;  p_holm  the same, corrected for the number of scores that are
+    tested together"""
 
     benchmark: str
     name: str
@@ -102,18 +104,28 @@ def _compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Difference], li
         values = [both[name] for _, both in scored if name in both]
         means = [sum(column) / len(values) for column in zip(*values, strict=True)]
         p = sign_flip_p((group, both[name]) for group, both in apart if name in both)
-        differences.append(Difference(a["benchmark"], name, *means, len(values), *interval(drawn), p))
+        differences.append(Difference(a["benchmark"], name, *means, len(values), *_ends(drawn), p))
     if len(draws) > 1:
         means = [sum(column) / len(draws) for column in zip(*((each.a, each.b) for each in differences), strict=True)]
-        ends = interval(sum(draws.values()) / len(draws))
+        ends = _ends(sum(draws.values()) / len(draws))
         differences.append(Difference(a["benchmark"], MEAN, *means, len(pairs), *ends))
-    for name, value in a["overall"].items():
-        if name in b["overall"]:
-            other = b["overall"][name]
-            differences.append(
-                Difference(a["benchmark"], name, value["model"], other["model"], min(value["n"], other["n"]))
-            )
-    return differences, _remarks(a, b, pairs)
+    remarks = _remarks(a, b, pairs)
+    shared = [name for name in a["overall"] if name in b["overall"]]
+    if shared and not len(a["rows"]) == len(b["rows"]) == len(pairs):
+        # no means of what the files hold of each row, so they cannot be worked out again for the rows of both
+        remarks.append(
+            f"left out, as they are no means over rows: {', '.join(shared)}; ask both the same rows for them"
+        )
+        shared = []
+    for name in shared:
+        one, other = a["overall"][name], b["overall"][name]
+        differences.append(Difference(a["benchmark"], name, one["model"], other["model"], min(one["n"], other["n"])))
+    return differences, remarks
+
+
+def _ends(drawn: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval of draws; none where they do not scatter: without width it would claim to be sure."""
+    return interval(drawn) if np.ptp(drawn) > 1e-12 else (None, None)
 
 
 def _remarks(a: dict[str, Any], b: dict[str, Any], pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:

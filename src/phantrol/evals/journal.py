@@ -12,6 +12,10 @@ from typing import Any
 
 from phantrol.file_lock import lock_file
 
+HEAD = {"speaker": dict}
+ANSWER = {"prompt_sha256": str, "max_new_tokens": int, "text": str, "batch_size": int, "model": str}
+OPTIONAL = {"batch_size": 0, "model": ""}  # answers have the one, judgements the other
+
 
 class Journal:
     """A file of answers, found by the hash of the prompt and the most tokens that the answer could have.
@@ -78,9 +82,9 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line) for line in whole.splitlines()]
-            if not all(isinstance(line, dict) for line in lines) or (lines and "speaker" not in lines[0]):
+            if lines and not (_has(lines[0], HEAD) and all(_has(line, ANSWER) for line in lines[1:])):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{self.path} is no file of answers: remove it, or write elsewhere") from None
         if len(whole) != len(data):
             with self.path.open("r+b") as file:
@@ -95,3 +99,9 @@ class Journal:
                     f"{self.path} holds answers with {key} {before.get(key)}, and now it is {speaker.get(key)}: "
                     "remove the file to ask again, or write elsewhere with --json"
                 )
+
+
+def _has(line: Any, wanted: Mapping[str, type]) -> bool:
+    return isinstance(line, dict) and all(
+        isinstance(line.get(name, OPTIONAL.get(name)), kind) for name, kind in wanted.items()
+    )

@@ -59,6 +59,8 @@ Question: {question}
 Right answer: {truth}
 Answer: {extracted}
 1 or 0:"""
+_AROUND = r"[\s*`\"'()\[\]]*"  # Markdown, quotes and brackets; a minus would make it another number
+_NAMED = r"[^\W\d_]+:"
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,10 @@ class ComparedBenchmark(JudgedBenchmark):
 
 
 def read_share(reply: str) -> float:
-    """Return the share of 1 with which a judge's reply begins."""
-    found = re.match(r"\W*(?:\w+:\s*)?(0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)", reply.strip())
+    """Return the share of 1 that is the judge's reply; an explanation may stand on further lines."""
+    number = r"(0(?:\.[0-9]+)?|1(?:\.0+)?)"
+    more = r"(?:\n(?!\s*\d).*)?"
+    found = re.fullmatch(rf"{_AROUND}(?:{_NAMED}{_AROUND})?{number}\.?{_AROUND}{more}", reply, re.DOTALL)
     if not found:
         raise NoVerdict(f"the judge replied {_shown(reply)}: expected a number from 0.0 to 1.0")
     return float(found[1])
@@ -159,7 +163,7 @@ def read_pair(reply: str) -> tuple[float, float]:
 
 def read_yes(reply: str) -> float:
     """Return 1 or 0 of a judge's reply."""
-    found = re.fullmatch(r"\W*(?:\w+:\s*)?([01])\W*", reply.strip())
+    found = re.fullmatch(rf"{_AROUND}(?:{_NAMED}{_AROUND})?([01])\.?{_AROUND}", reply)
     if not found:
         raise NoVerdict(f"the judge replied {_shown(reply)}: expected 1 or 0")
     return float(found[1])

@@ -78,7 +78,7 @@ class Judge:
             said = None
         if not isinstance(said, str) or not said.strip():
             raise NoVerdict("the judge replied without a text")
-        return said, str(read.get("model", self.model))
+        return _writable(said), _writable(str(read.get("model", self.model)))
 
     def _post(self, body: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
@@ -95,7 +95,8 @@ class Judge:
                 reason = f"the judge's server says {error.code}: {_short(error)}"
                 if error.code not in AGAIN and error.code < 500:
                     raise NoVerdict(reason) from None
-            except (OSError, ValueError, http.client.HTTPException) as error:  # out of reach, cut off, no JSON
+            # out of reach, cut off, no JSON, JSON too deep to be read
+            except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
                 reason = f"the judge does not answer: {getattr(error, 'reason', error)}"
             if attempt < TRIES:
                 time.sleep(self.wait_s * 2 ** (attempt - 1))
@@ -159,7 +160,7 @@ def _asker(judge: Judge, journal: Journal | None, lock: threading.Lock, names: s
                 with lock:
                     journal.add([before])
         with lock:
-            names.add(before["model"])
+            names.add(before.get("model", judge.model))
         return before["text"]
 
     return ask
@@ -169,6 +170,11 @@ def _data_url(picture: Any) -> str:
     file = io.BytesIO()
     load_picture(picture).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _writable(text: str) -> str:
+    """Return a text with "?" for halves of characters, which JSON can say and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _short(error: urllib.error.HTTPError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from phantrol.evals.metrics import normalise, plain
@@ -12,13 +12,21 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 _ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems)\b)[a-z]|I\s|I'"  # no letters of options
 _SAYS_CN = r"(?:我?选择?|应选|正确)?答案(?:是|为|选)?|我?选择?项?|应选"
 _SAYS = rf"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|{_SAYS_CN}"
+_DENIES = re.compile(  # up to the letter that is denied
+    r"(?:(?:\b(?:not|cannot|except)|n't) +(?:(?:be|the|option|answer|choice|letter) +)*|不是|不应?选择?)\**",
+    re.IGNORECASE,
+)
+_UNREFUTED = (  # behind a letter; "B is not ..." alone may well be the answer
+    r"(?!\W*\b(?:is|was)(?:\s+(?:wrong|incorrect|false)|(?:\s+not|n't)\s+(?:the\s+)?(?:right|correct|answer))\b)"
+)
 _ALONE = re.compile(r"^[\s(\[{*\"']*([A-Za-z])[\s)\]}*\"'.,:;!]*$")
 _STATED = re.compile(
     rf"(?:{_SAYS})[\s:*\"'(\[]*(?!{_ARTICLE})"
     r"([A-Z](?![A-Za-z'])|[b-z](?![A-Za-z'])|a(?=[)\].,:;!]|\s*$))"  # a small a is the article, but at an end
+    rf"{_UNREFUTED}"
 )
-_MARKED = re.compile(r"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$)))")
-_BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z])")
+_MARKED = re.compile(rf"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$))){_UNREFUTED}")
+_BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z]){_UNREFUTED}")
 _PAIRED = re.compile(  # "A or B", "A and B.": neither is chosen
     r"(?<![A-Za-z'])([A-Z])\)?\s*(?:(?:/|or\b)\s*\(?([A-Z])(?![A-Za-z'])"
     r"|(?:,|&|and\b)\s*\(?([A-Z])(?=\)?\s*(?:[.,;]|$|are\b)))"
@@ -26,13 +34,20 @@ _PAIRED = re.compile(  # "A or B", "A and B.": neither is chosen
 _LEADS = re.compile(
     rf"[\s(\[*\"']*(?:(?:(?i:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is\b)?)|{_SAYS_CN})[\s:(\[]*)?"
     rf"(?!{_ARTICLE})([A-Z](?![A-Za-z'])|[a-z](?![A-Za-z']|\s+[a-z]))"
-    r"(?!\)?\s*(?:,|/|&|or\b|and\b)\s*\(?[A-Z](?![A-Za-z]))"
+    rf"(?!\)?\s*(?:,|/|&|or\b|and\b)\s*\(?[A-Z](?![A-Za-z])){_UNREFUTED}"
 )
 _BOTH = re.compile(r"\b(yes|no)\W+(?:(?:or|and)\W+)?(yes|no)\b")
 _REFUSES = re.compile(
     r"\b(?:no idea|no way (?:to|of)|no information|not (?:sure|certain|clear|possible|able)|unsure|unclear|uncertain"
     r"|unable|unknown|cannot|can not|can't|don't know|do not know|sorry|impossible to|(?:difficult|hard) to (?:say"
     r"|tell))\b"
+)
+_UNSURE = re.compile(  # of the answer itself: what "cannot fly" is none of
+    r"\b(?:no idea|no way (?:to|of)|no information|not (?:sure|certain|clear)|unsure|unclear|uncertain|don't know"
+    r"|do not know|sorry|(?:I|we)(?:\s+am|\s+are|'m|'re)?\s+(?:cannot|can not|can't|unable|not able)"
+    r"|(?:cannot|can not|can't|(?:unable|not able|not possible|impossible|difficult|hard) to)\s+(?:\w+ly\s+)?(?:be\s+)?"
+    r"(?:answer|determin|identif|judge|know|said|say|tell|told)\w*)\b",
+    re.IGNORECASE,
 )
 
 
@@ -44,6 +59,7 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
     In this order: the letter alone; the letter that is stated ("the answer is B", "答案：B"); a letter with a mark, as
     in "(B)" or "B."; a letter as a word, unless it is the article "A" or "I"; the only option whose text occurs, as a
     whole and not within that of another one that occurs. Letters within the text of an option ("vitamin D") are none.
+    What is denied ("not B", "B is wrong", "not red") is not chosen, and the text of an option behind a refusal neither.
     """
     text = plain(text).strip()
     known = LETTERS[: len(choices)]
@@ -51,6 +67,7 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
     for choice in sorted((plain(choice).strip() for choice in choices), key=len, reverse=True):
         if len(choice) > 1:
             rest = re.sub(_whole(choice), " ", rest, flags=re.IGNORECASE)
+    rest = _DENIES.sub(" not ", rest)
     for pattern, said in ((_ALONE, text), (_STATED, rest), (_MARKED, rest), (_BARE, rest)):
         letters = set().union(*(_named(found, said) for found in pattern.finditer(said))) & set(known)
         if letters:
@@ -119,14 +136,27 @@ def _first_word(text: str) -> Literal["yes", "no"] | None:
 
 
 def _by_text(text: str, choices: dict[str, str]) -> str | None:
-    said, options = normalise(text), {letter: normalise(choice) for letter, choice in choices.items()}
+    said = normalise(_before_refusal(text, choices.values()))
+    options = {letter: normalise(choice) for letter, choice in choices.items()}
     found = {letter: option for letter, option in options.items() if option and re.search(_whole(option), said)}
     longest = [
         letter
         for letter, option in found.items()
         if not any(other != option and re.search(_whole(option), other) for other in found.values())
     ]
-    return longest[0] if len(longest) == 1 else None
+    if len(longest) != 1:
+        return None
+    denied = rf"(?:不是|(?:not|n't|except)\s)\s*(?:be\s+)?(?:(?:an?|the)\s+)?{_whole(options[longest[0]])}"
+    return None if re.search(denied, text, re.IGNORECASE) else longest[0]
+
+
+def _before_refusal(text: str, choices: Iterable[str]) -> str:
+    """Return what is said before the words that nothing can be said; those of an option ("unclear") are none."""
+    hidden = text
+    for choice in filter(_UNSURE.search, map(plain, choices)):
+        hidden = re.sub(_whole(choice.strip()), lambda found: " " * len(found[0]), hidden, flags=re.IGNORECASE)
+    found = _UNSURE.search(hidden)
+    return text[: found.start()] if found else text
 
 
 def _whole(words: str) -> str:

@@ -15,10 +15,17 @@ NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
+MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+_MONTHS = {*MONTHS, *(month[:3] for month in MONTHS), "sept"}
+_SCALES = re.compile(r"(?<![a-z])(hundred|thousand|million|billion|trillion)s?\b")
 _WIDE = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}  # full-width letters, digits and signs
 _SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000\N{MINUS SIGN}", ".,\"\"''[] -")
 _DIGITS = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|(?<![\w.])\.\d+)"
-_NUMBERS = re.compile(rf"-?{_DIGITS}|" + "|".join(rf"\b{word}\b" for word in NUMBER_WORDS))
+_NUMBERS = re.compile(rf"-?{_DIGITS}|(?:(?<!\w)-)?\b(?:{'|'.join(NUMBER_WORDS)})\b")
+_MINUS = re.compile(rf"\bminus\s+(?={_DIGITS}|(?:{'|'.join(NUMBER_WORDS)})\b)")
 
 
 def plain(text: str) -> str:
@@ -57,13 +64,17 @@ def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
     """1 if the only number in the text is within 5 % of the answer's; an answer that is not a number wants the words.
 
     The tolerance is a share of the answer, as in ChartQA's paper: an answer of 0 tolerates nothing. Percent signs,
-    units and thousands' commas do not matter.
+    units and thousands' commas do not matter, but a million is no billion where both sides say which. The day of a
+    month is not a number to be near to.
     Differs: some released evaluation code takes the 5 % of what the model said, which forgives numbers that are too
     large more than numbers that are too small.
     """
     target = only_number(answer)
     if target is None:
         return exact_match(text, answer)
+    scales = [set(_SCALES.findall(plain(side).lower())) for side in (text, answer)]
+    if all(scales) and scales[0] != scales[1]:
+        return 0.0
     said = set(numbers_in(text))
     # a little more than 5 %, since 95 is not within 0.05 · 100 of 100 in binary fractions
     return float(len(said) == 1 and abs(said.pop() - target) <= tolerance * abs(target) * (1 + 1e-9))
@@ -71,7 +82,7 @@ def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
 
 def numbers_in(text: str) -> list[float]:
     """Return the numbers of a text in their order, those in words up to twenty among them."""
-    return [_value(found) for found in _NUMBERS.findall(plain(text).lower())]
+    return [_value(found) for found in _NUMBERS.findall(_signed(text))]
 
 
 def anls(text: str, answer: str, threshold: float = 0.5) -> float:
@@ -216,16 +227,26 @@ def _longest_common(one: list[str], other: list[str]) -> list[str]:
 def only_number(text: str) -> float | None:
     """Return the number that a text is, with a unit or a sign at most: "12 %", "$1,200", "-3.5 cm"; else None.
 
-    One of so many digits that it is none to a float is None too.
+    The day of a month is none. One of so many digits that it is none to a float is None too.
     """
-    text = plain(text)
-    found = re.fullmatch(rf"[$€£¥]?\s*(-?{_DIGITS})\s*(?:%|°|[a-z]{{1,7}}[²³]?)?\.?", text.strip().lower())
+    text = _signed(text)
+    found = re.fullmatch(rf"[$€£¥]?\s*(-?{_DIGITS})\s*(?:%|°|([a-z]{{1,7}})[²³]?)?\.?", text.strip())
+    if found and found[2] in _MONTHS:
+        return None
     if found:
         value = _value(found[1])
         return value if isfinite(value) else None
     word = normalise(text)
-    return _value(word) if word in NUMBER_WORDS else None
+    return _value(word) if word.removeprefix("-") in NUMBER_WORDS else None
+
+
+def _signed(text: str) -> str:
+    """Return a text in lower case with the sign for the word minus."""
+    return _MINUS.sub("-", plain(text).lower())
 
 
 def _value(word: str) -> float:
-    return float(NUMBER_WORDS.index(word)) if word in NUMBER_WORDS else float(word.replace(",", ""))
+    if word.removeprefix("-") not in NUMBER_WORDS:
+        return float(word.replace(",", ""))
+    value = float(NUMBER_WORDS.index(word.removeprefix("-")))
+    return -value if word.startswith("-") else value

@@ -153,6 +153,10 @@ def _notes(report: dict[str, Any]) -> list[str]:
     card, title, said = report["card"], _title(report), []
     if card["limit"] is not None:
         said.append(f"{title}: at most {card['limit']} rows of each task were asked, of all that there are.")
+    left_out = card["headline"].get("left_out")
+    if left_out:
+        of = f"{title} of {_short(report['model'])}"
+        said.append(f"{of}: {len(left_out)} tasks are not there ({', '.join(left_out)}), the others stand for all.")
     if report["missing"]:
         said.append(f"{title} of {_short(report['model'])}: {len(report['missing'])} rows are missing.")
     if card["judge"]:

@@ -52,6 +52,7 @@ LONG = "The picture shows a car. Since it is neither of the others, A is wrong, 
         ("a", "A", "A"),
         ("A.", "A", "A"),
         ("A is correct", "A", "A"),
+        ("B is wrong", None, None),
         ("A dog", "D", None),  # the article
         ("a dog", "D", None),
         ("the answer is a dog", "D", None),
@@ -96,6 +97,50 @@ def test_options(text, chosen, leading):
     ],
 )
 def test_options_with_texts_of_their_own(text, choices, chosen):
+    assert chosen_option(text, choices) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "chosen"),
+    [
+        ("No idea", ("Yes", "No"), None),
+        ("No way to tell.", ("Yes", "No"), None),
+        ("I am unable to answer, there is no information.", ("Yes", "No"), None),
+        ("I cannot tell whether it is red", ("red", "blue"), None),
+        ("I’m not sure, I can’t see a dog", ("dog", "cat"), None),
+        ("It can't really be determined if it is red", ("red", "blue"), None),
+        ("No, there is no way to cross.", ("Yes", "No"), "B"),
+        ("It is red. The rest cannot be identified.", ("red", "blue"), "A"),
+        ("Since it cannot fly, it is a penguin", ("eagle", "penguin"), "B"),
+        ("It is a penguin, which is unable to fly", ("eagle", "penguin"), "B"),
+        ("It cannot be determined.", ("red", "Cannot be determined"), "B"),
+        ("unclear", ("red", "Unclear"), "B"),
+        ("Not sure", ("Sure", "Not sure"), "B"),
+        ("It is not red", ("red", "blue"), None),
+        ("It isn't a red one", ("red", "blue"), None),
+        ("It cannot be red", ("red", "blue"), None),
+        ("All except the red one", ("red", "blue"), None),
+        ("It is not red or blue", ("red", "blue"), None),
+        ("It is not red", ("red", "not red"), "B"),
+        ("不是红色", ("红色", "蓝色"), None),
+        ("Option B is wrong.", ("", "", ""), None),
+        ("B is incorrect, it must be A", ("", "", ""), "A"),
+        ("(B) isn't the right answer", ("", "", ""), None),
+        ("B is not a mammal", ("", "", ""), "B"),
+        ("The answer isn’t B", ("", "", ""), None),
+        ("the answer cannot be B", ("", "", ""), None),
+        ("It is not option B", ("", "", ""), None),
+        ("It is not **B**", ("", "", ""), None),
+        ("Not (B). It is (C)", ("", "", ""), "C"),
+        ("It is not red\nB", ("red", "blue"), "B"),
+        ("It's NOT the letter B, but C", ("", "", ""), "C"),
+        ("It isn't A or B", ("", "", ""), None),
+        ("All except B", ("", "", ""), None),
+        ("答案不是B", ("", "", ""), None),
+        ("不选B，选C", ("", "", ""), "C"),
+    ],
+)
+def test_refused_and_denied_options_are_not_chosen(text, choices, chosen):
     assert chosen_option(text, choices) == chosen
 
 

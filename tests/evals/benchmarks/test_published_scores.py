@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from phantrol.evals.card import find_headline
+from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.published import PublishedRow
 from phantrol.find import find, names
 
 PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
 PROTOCOLS = ("standard", "paper")
 NOT_SAID = ("", " ", "I'm sorry, I cannot tell.", "yes or no", "Both", "A or B")
+
+
+class SaysYes:
+    name = "yes"
+
+    def answer_each(self, chats, max_new_tokens, batch_size, **options):
+        return ((index, SimpleNamespace(text="yes")) for index in range(len(chats)))
 
 
 def scored(benchmark, answer_of):
@@ -54,6 +66,10 @@ def test_pope(opened):
         "There is a tree.": 1,  # whatever is not denied is a yes
         "There is a tree. It is not large": 1,  # only the first sentence counts
         "There is not": 0,
+        "Yes, there is no chair": 0,
+        "Yes, it is not hidden": 0,
+        "No, I cannot see one": 0,
+        "Yes, there isn't any doubt": 1,
         "": 0,  # the released evaluation counts it as yes
         "I cannot see": 0,
         "yes or no": 0,
@@ -71,6 +87,10 @@ def test_mme(opened):
     uneven = scored(benchmark, lambda row: row.answer if row.task == "existence" else "")
     assert (uneven["perception"], uneven["cognition"], uneven["overall"]) == (1, 0, 0.5)
     assert benchmark.headline_scale == 2800
+    found = evaluate_rows(SaysYes(), benchmark, "test", None)
+    headline = find_headline(benchmark, found.report, {"overall": (0.2, 0.3)})
+    assert headline["value"] == 700 and len(headline["left_out"]) == 12  # of 14 tasks the made-up set has two
+    assert not {"existence", "code_reasoning"} & set(headline["left_out"])
     row = benchmark.rows("test")[0]
     assert benchmark.score(row, "Yesterday") == 0  # begins with the four letters that the released evaluation looks at
 
@@ -137,6 +157,16 @@ def test_chartqa(opened):
         assert (standard.score(row, text), paper.score(row, text)) == (by_standard, by_paper), text
     (five,) = (row for row in standard.rows("test") if row.answer == "5")
     assert standard.score(five, "five") == standard.score(five, "Five bars") == 1
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_and_groups_are_the_same_however_the_folder_is_named(name, sets, opened, monkeypatch):
+    monkeypatch.chdir(sets)
+    here, there = find("benchmarks", name)(data=Path()), opened(name)
+    split = there.default_split
+    assert [row.id for row in here.rows(split, 1)] == [row.id for row in there.rows(split, 1)]
+    ours, theirs = ([benchmark.group_of(row) for row in benchmark.rows(split)] for benchmark in (here, there))
+    assert ours == theirs
 
 
 def test_several_questions_about_one_chart_all_count(opened):

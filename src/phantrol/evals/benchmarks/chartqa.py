@@ -27,7 +27,8 @@ class ChartQA(PublishedBenchmark):
             file = self.file(f"{split}_{half}.json")
             for index, row in enumerate(read_json(file)):
                 picture = file.parent / "png" / row["imgname"]
-                yield self.row(f"{half}/{index}", half, [picture], row["query"], str(row["label"]), group=str(picture))
+                asked, answer = row["query"], str(row["label"])
+                yield self.row(f"{half}/{index}", half, [picture], asked, answer, group=row["imgname"])
 
     def score(self, row: PublishedRow, text: str) -> float:
         if self.protocol == "paper" and any(letter.isdigit() for letter in text):

@@ -28,6 +28,7 @@ class Mme(PublishedBenchmark):
     """
 
     headline_scale: ClassVar[float] = 100 * 2 * len(PERCEPTION + COGNITION)
+    all_tasks: ClassVar[tuple[str, ...]] = PERCEPTION + COGNITION
     folders: ClassVar[tuple[str, ...]] = ("MME_Benchmark_release_version", "MME_Benchmark")
     source: ClassVar[str] = "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (Evaluation), on request"
     released_name: ClassVar[str] = "mme"

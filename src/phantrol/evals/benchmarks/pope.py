@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from phantrol.evals.benchmark import Row
 from phantrol.evals.letters import refuses, said_yes_or_no
-from phantrol.evals.metrics import yes_no_f1
+from phantrol.evals.metrics import plain, yes_no_f1
 from phantrol.evals.published import SHORT, PublishedBenchmark, PublishedRow, mean
 from phantrol.evals.reading import read_json
 
@@ -53,11 +54,13 @@ class Pope(PublishedBenchmark):
 def _said(text: str) -> str | None:
     """Return yes or no by POPE's rule: a no or a not in the first sentence is a no, and all else is a yes.
 
-    Differs: an empty answer, a refusal and "yes or no" are neither.
+    Differs: an empty answer, a refusal and "yes or no" are neither; without a yes, "none" and "isn't" are a no too.
     """
-    first = text.strip().split(".")[0]
-    said = said_yes_or_no(first)
-    hedged = {"yes", "no"} <= set(first.lower().replace("/", " ").split())
+    first = plain(text).strip().split(".")[0]
+    said, words = said_yes_or_no(first), set(re.findall(r"[a-z']+", first.lower()))
+    if said == "yes" and words & {"no", "not"}:
+        return "no"
+    hedged = {"yes", "no"} <= words
     return "yes" if said is None and not refuses(first) and not hedged else said
 
 

@@ -51,6 +51,7 @@ class VisualWebBench(PublishedBenchmark):
     folders: ClassVar[tuple[str, ...]] = ("VisualWebBench",)
     source: ClassVar[str] = "hub visualwebbench/VisualWebBench"
     released_name: ClassVar[str] = "visualwebbench"
+    all_tasks: ClassVar[tuple[str, ...]] = tuple(PROMPTS)
     max_new_tokens = 512
 
     def questions(self, split: str) -> Iterator[PublishedRow]:
