@@ -8,6 +8,7 @@ ends it, so that a script sees it.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,9 +94,9 @@ def chat(model: str, image: Path | None, max_new_tokens: int, weights: str | Non
 def _do(conversation: Conversation, line: str, console: Console, by_hand: bool) -> bool:
     """Do what a line says. Return False if it ends the conversation."""
     line = line.strip()
-    word, _, rest = line.partition(" ")
     if not line:
         return True
+    word, *rest = line.split(None, 1)
     if not word.startswith("/"):
         _answer(conversation, line, console, by_hand)
     elif word == "/quit":
@@ -106,9 +107,9 @@ def _do(conversation: Conversation, line: str, console: Console, by_hand: bool) 
     elif word == "/help":
         _remark(console, by_hand, HELP)
     elif word == "/image":
-        if not rest.strip():
+        if not rest:
             raise ValueError("/image without a file: expected, for example, /image picture.png")
-        _show(conversation, _unquoted(rest.strip()), console, by_hand)
+        _show(conversation, _typed_path(rest[0]), console, by_hand)
     else:
         raise ValueError(f"unknown command {word}: expected /image FILE, /clear, /help or /quit")
     return True
@@ -157,8 +158,8 @@ def _remark(console: Console, by_hand: bool, words: str) -> None:
         console.print(words, style="dim", markup=False)
 
 
-def _unquoted(path: str) -> str:
-    """A file that is dragged into a terminal comes in quotes, or with a backslash before each space."""
-    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
-        return path[1:-1]
-    return path.replace("\\ ", " ")
+def _typed_path(typed: str) -> str:
+    """A file that is dragged into a terminal comes in quotes, or with a backslash before each space; one that is typed
+    may begin with ~, the home folder."""
+    is_quoted = len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\""
+    return os.path.expanduser(typed[1:-1] if is_quoted else typed.replace("\\ ", " "))

@@ -100,6 +100,14 @@ def test_the_picture_of_the_command_line_may_have_any_name(here, phantrol, monke
     assert (done.code, done.out, done.error) == (0, "", "")
 
 
+@pytest.mark.parametrize("typed", ["/image\t~/a b.png", "/image  ~/a\\ b.png", "/image '~/a b.png'"])
+def test_a_picture_of_the_home_folder(here, phantrol, monkeypatch, tmp_path, typed):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (4, 4)).save(tmp_path / "a b.png")
+    done = pipe(phantrol, monkeypatch, [typed])
+    assert (done.code, done.out, done.error) == (0, "", "")
+
+
 def test_a_closed_input_is_an_empty_one(here, phantrol, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     done = phantrol("chat", MODEL, PICTURE)

@@ -1,57 +1,13 @@
-// Drives the page in Chromium as a person would. node page.mjs MODULES URL KEY FOLDER: the folder with playwright-core's
-// node_modules, the server, the key that it begins with, and the folder of the pictures, where screenshots go too. When
-// it prints "change the key", whoever started it changes the server's and answers with the new one.
+// Drives the page in Chromium as a person would. When it prints "change the key", whoever started it changes the server's
+// and answers with the new one. How it is started: driver.mjs.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-const [modules, url, key, folder] = process.argv.slice(2);
-const { chromium } = createRequire(`${modules}/`)("playwright-core");
-const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
-const picture = `${folder}/picture.png`;
+import { ask, done, folder, open, picture, run, setLength } from "./driver.mjs";
+
 const replies = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags });
-
-async function open(options) {
-  const context = await browser.newContext({ httpCredentials: { username: "", password: key }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
-  page.problems = [];
-  page.bodies = [];
-  page.on("pageerror", (error) => page.problems.push(error.message));
-  page.on("console", (said) => {
-    if (said.type() === "error" && !said.text().includes("status of")) page.problems.push(said.text());
-  });
-  page.on("request", (request) => {
-    if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(url)) page.problems.push(request.url());
-    if (request.url().endsWith("/chat/completions")) page.bodies.push(request.postDataJSON());
-  });
-  await page.goto(url);
-  await page.waitForFunction(() => document.getElementById("model").textContent);
-  return page;
-}
-
-async function setLength(page, tokens) {
-  await page.click("summary");
-  await page.fill("#length", tokens);
-  await page.keyboard.press("Escape");
-  assert.equal(await page.locator("#length").isVisible(), false);
-}
-
-async function ask(page, words) {
-  const before = await page.locator(".look").count();
-  await page.fill("#question", words);
-  await page.press("#question", "Enter");
-  await page.waitForFunction((count) => document.querySelectorAll(".look").length > count, before);
-}
-
-const done = async (page) => {
-  assert.deepEqual(page.problems, []);
-  await page.context().close();
-};
 
 const steps = {
   async "a picture, a streamed answer, several turns, both views"() {
@@ -288,15 +244,4 @@ const steps = {
   },
 };
 
-let code = 0;
-for (const [name, step] of Object.entries(steps)) {
-  try {
-    await step();
-    console.log(`ok: ${name}`);
-  } catch (error) {
-    code = 1;
-    console.log(`FAILED: ${name}\n${error.stack}`);
-  }
-}
-await browser.close();
-process.exit(code);
+await run(steps);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from PIL import Image
 from phantrol.data.messages import Message
 from phantrol.models.image_processing import load_picture
 from phantrol.serving.limits import Limits
+from phantrol.serving.pictures import picture_bytes
 
 EXPLAIN = "/v1/phantrol/explain"
 
@@ -163,6 +166,22 @@ def test_a_prompt_beyond_the_context_of_the_model_says_so_in_a_code(serve, engin
             error = answer.json()["error"]
             assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
             assert f"the prompt has {count} tokens" in error["message"] and error["message"].endswith(f"most {context}")
+
+
+def test_an_answer_of_no_given_length_is_cut_to_the_room_that_is_left(serve, engine):
+    context = engine.model.config.get_text_config().max_position_embeddings
+    messages = [ask("What? " * (context // 4))]
+    room = context - len(engine.processor.encode(to_engine_chat(messages), True).input_ids)
+    with serve(Limits(answer_tokens=room + 5)) as running:
+        answer = create(running.client(), messages)
+        assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (room, "length")
+
+
+@pytest.mark.parametrize("kind", ["png", "png;charset=utf-8", "PNG;name=a.png;charset=utf-8"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes, lambda data: b" " + base64.b64encode(data)])
+def test_pictures_in_whatever_base64_clients_write(kind, encode):
+    url = f"data:image/{kind};base64,{encode(png()).decode()}"
+    assert asyncio.run(picture_bytes(url, None)) == png()
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import time
 
@@ -63,6 +64,18 @@ def test_slow_and_endless_bodies(serve):
         head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
         assert send_slowly(running.port, head, [chunk] * 12, 0)[0] == 413
         running.until(lambda: not running.service.guard.in_flight)
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_who_asks_for_another_protocol_is_answered_in_http_and_not_in_the_log(serve, caplog, protocol):
+    with serve() as running:
+        said = logging.getLogger("uvicorn.error")  # uvicorn sets its level as it starts, and tells no other logger
+        said.addHandler(caplog.handler)
+        head = f"{GET}Connection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+        with caplog.at_level(logging.WARNING, "uvicorn.error"):
+            assert send_slowly(running.port, head.encode(), [], 0)[0] == 200
+        said.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 def test_slow_heads_and_silent_connections(serve, monkeypatch):

@@ -36,29 +36,47 @@ def folder(tmp_path):
     ImageDraw.Draw(picture).ellipse((10, 10, 50, 50), fill="red")
     picture.save(keep / "picture.png")
     Image.new("RGB", (4096, 1024), "green").save(keep / "large.png")
+    for name, ground in (("clear", (0, 0, 0, 0)), ("white", "white")):
+        drawing = Image.new("RGBA", (96, 64), ground)
+        ImageDraw.Draw(drawing).rectangle((20, 20, 60, 40), fill="black")
+        drawing.save(keep / f"{name}.png")
     return keep
+
+
+def drive(script, running, folder):
+    """Run a script of steps against a server; return what it reports."""
+    command = ["node", Path(__file__).with_name(script), MODULES, running.url, OLD, folder]
+    driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(240, driver.kill)
+    watchdog.start()
+    lines = []
+    try:
+        for line in driver.stdout:
+            lines.append(line)
+            if line == "change the key\n":
+                running.service.guard._key = NEW.encode()
+                driver.stdin.write(NEW + "\n")
+                driver.stdin.flush()
+        code = driver.wait()
+    finally:
+        watchdog.cancel()
+        driver.kill()
+    report = "".join(lines)
+    assert code == 0 and "FAILED" not in report, report
+    return report
 
 
 def test_what_a_person_does(engine, serve, folder):
     slow = engine.model.register_forward_pre_hook(lambda module, args: time.sleep(0.02))  # time to press Escape
-    with serve(Limits(answer_tokens=1000, rows=4), api_key=OLD) as running:
-        command = ["node", Path(__file__).with_name("page.mjs"), MODULES, running.url, OLD, folder]
-        driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        watchdog = threading.Timer(240, driver.kill)
-        watchdog.start()
-        lines = []
-        try:
-            for line in driver.stdout:
-                lines.append(line)
-                if line == "change the key\n":
-                    running.service.guard._key = NEW.encode()
-                    driver.stdin.write(NEW + "\n")
-                    driver.stdin.flush()
-            code = driver.wait()
-        finally:
-            watchdog.cancel()
-            driver.kill()
-            slow.remove()
-    report = "".join(lines)
-    assert code == 0, report
-    assert report.count("ok: ") == 7 and "FAILED" not in report, report
+    try:
+        with serve(Limits(answer_tokens=1000, rows=4), api_key=OLD) as running:
+            report = drive("page.mjs", running, folder)
+    finally:
+        slow.remove()
+    assert report.count("ok: ") == 7, report
+
+
+def test_what_a_person_sets_and_pastes(serve, folder):
+    with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
+        report = drive("page_settings.mjs", running, folder)
+    assert report.count("ok: ") == 4, report

@@ -36,7 +36,7 @@ _TURNS = {
 
 
 def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return a picture in RGB, turned as its EXIF data says, and without that data.
+    """Return a picture in RGB, on white where it is transparent, turned as its EXIF data says, and without that data.
 
     source  a file, the bytes of one, or a picture that Pillow has opened
     Raises ValueError, naming the file: missing, unreadable, empty, truncated, not a picture, or more than `max_pixels`
@@ -80,7 +80,7 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{name} has no pixels: {width} x {height}")
     try:
         picture.load()  # Pillow decodes here: truncated or corrupt data shows now
-        rgb = _eight_bits(_upright(picture), picture.format).convert("RGB")
+        rgb = _on_white(_eight_bits(_upright(picture), picture.format)).convert("RGB")
         rgb.info = {}  # the turn is done: whoever loads this picture again must not turn it once more
         return rgb
     except MemoryError:
@@ -92,8 +92,26 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
 def _eight_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
     """Return 16 bits of grey as 8, where Pillow's own conversion makes white of all above 255."""
     if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format == "PPM"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        grey = np.asarray(picture)
+        is_clear = grey == picture.info.get("transparency")  # a shade of 16 bits, or None
+        return Image.fromarray(np.where(is_clear, 255, grey >> 8).astype(np.uint8))
     return picture
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Return a picture in RGB with white behind whatever is transparent, or as it is if nothing can be.
+
+    Pillow's own conversion shows the colours that a transparent pixel hides: most often black, so that a black drawing
+    is lost in it.
+    """
+    if not picture.has_transparency_data:
+        return picture
+    if picture.mode == "La":  # which Pillow converts to nothing else
+        picture = picture.convert("LA")
+    rgba = picture.convert("RGBA")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba)
+    return white
 
 
 def _upright(picture: Image.Image) -> Image.Image:

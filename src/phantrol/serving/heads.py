@@ -41,6 +41,10 @@ class TimelyHeads(H11Protocol):
         self._stop()
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: whoever asks for a WebSocket is answered in HTTP, as the standard has it. uvicorn, which calls
+        this, would fill the log with two lines for each such request and tell to install another protocol."""
+
     @property
     def _is_answered(self) -> bool:
         """Whether a request has its answer, but its body no end yet; not so one that was pipelined behind it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import warnings
@@ -16,7 +15,10 @@ from phantrol.serving.fetching import Fetcher
 from phantrol.serving.limits import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # of Pillow's many: some of the others call other programs
-DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+DATA_URI = re.compile(
+    r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9.+-]{1,40}=[^;,]{1,100}){0,4};base64,", re.IGNORECASE
+)  # a type may have parameters, as charset=utf-8: they change no picture
+SPACE = b" \t\r\n\f\v"  # base64 is often broken into lines, as base64.encodebytes and the program base64 do
 # of broken EXIF data, say: the log is no place for what clients send. Once for the process: `catch_warnings` is not for
 # threads, of which several open pictures
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -30,8 +32,8 @@ async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
     if start is None:
         raise _refuse("a data URI of a picture: expected data:image/png;base64,...")
     try:
-        return base64.b64decode(url[start.end() :], validate=True)
-    except (binascii.Error, ValueError):
+        return base64.b64decode(url[start.end() :].encode("ascii").translate(None, SPACE), validate=True)
+    except ValueError:  # of binascii, or of letters beyond ASCII
         raise _refuse("the picture in a data URI is not base64") from None
 
 

@@ -22,7 +22,8 @@ FILES = {
     "page.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
-        ("page.js", "chat.js", "pictures.js", "maps.js", "turns.js", "views.js"), "text/javascript; charset=utf-8"
+        ("page.js", "chat.js", "pictures.js", "settings.js", "maps.js", "turns.js", "views.js"),
+        "text/javascript; charset=utf-8",
     ),
 }
 HEADERS = {

@@ -40,6 +40,8 @@ export function drawOverlay(canvas, image, colours, grid, high) {
   canvas.height = Math.max(1, Math.round(image.naturalHeight * scale));
   const whole = [0, 0, canvas.width, canvas.height];
   const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // behind what is transparent, as the model sees it
+  context.fillRect(...whole);
   context.drawImage(image, ...whole);
   context.globalCompositeOperation = "saturation";
   context.fillStyle = "#808080";

@@ -1,7 +1,8 @@
 // The page: what a person does, and what is shown of it.
 
 import { Client, ServerError } from "./chat.js";
-import { picturesOf, readPicture } from "./pictures.js";
+import { pastedPictures, picturesOf, readPicture } from "./pictures.js";
+import { options, wrongSetting } from "./settings.js";
 import { answerBox, imageOf, loaded, questionBox } from "./turns.js";
 import { make, viewsOf } from "./views.js";
 
@@ -19,6 +20,11 @@ async function ask() {
   while (reading) if (!(await reading)) return; // the question waits for its pictures
   const text = question.value.trim();
   if (running || !text) return;
+  if (wrongSetting()) {
+    showProblem(new Error(wrongSetting()));
+    return;
+  }
+  const wanted = options();
   const pictures = waiting;
   const content = [
     ...pictures.map((picture) => ({ type: "image_url", image_url: { url: picture.url } })),
@@ -39,7 +45,7 @@ async function ask() {
   let stopped = false;
   try {
     if (!client.model) await findModel();
-    for await (const piece of client.ask(prompt, options(), running.signal)) {
+    for await (const piece of client.ask(prompt, wanted, running.signal)) {
       usage = piece.usage ?? usage;
       cut ||= piece.reason === "length";
       if (!piece.text) continue;
@@ -60,12 +66,7 @@ async function ask() {
     answer.box.removeAttribute("aria-busy");
   }
   turns = [...prompt, { role: "assistant", content: said }];
-  finish(answer, prompt, remark(usage, cut, stopped));
-}
-
-function options() {
-  const number = (id, otherwise) => (find(id).validity.valid && find(id).value !== "" ? Number(find(id).value) : otherwise);
-  return { max_tokens: number("length", 256), temperature: number("temperature", 0) };
+  finish(answer, prompt, remark(usage, cut && wanted, stopped));
 }
 
 // A question that came to nothing goes back where it was typed, pictures and all.
@@ -79,10 +80,12 @@ function takeBack(text, pictures, boxes) {
   find("welcome").hidden = log.childElementCount > 0;
 }
 
+// `cut` is what was wanted of an answer that is cut off.
 function remark(usage, cut, stopped) {
   if (stopped) return "stopped";
   const counted = usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} said` : "";
-  return [cut ? "cut off at the longest answer (Settings)" : "", counted].filter(Boolean).join(" · ");
+  const length = cut.max_tokens ? "the longest answer (Settings)" : "the server's longest answer";
+  return [cut ? `cut off at ${length}` : "", counted].filter(Boolean).join(" · ");
 }
 
 async function findModel() {
@@ -260,7 +263,7 @@ find("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 document.addEventListener("paste", (event) => {
-  const files = picturesOf(event.clipboardData);
+  const files = pastedPictures(event);
   if (!files.length) return;
   event.preventDefault();
   addPictures(files);

@@ -37,6 +37,15 @@ export function picturesOf(transfer) {
   return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
 }
 
+// The pictures that are meant by a paste. Into a field it is the words, where there are some: those of a spreadsheet bring
+// a picture of themselves. Only a copied file brings words that are its name, alone or behind its folder.
+export function pastedPictures({ clipboardData, target }) {
+  const files = picturesOf(clipboardData);
+  const words = clipboardData?.getData("text/plain").trim() ?? "";
+  const areMeant = words && target.matches?.("input, textarea") && !files.some((file) => words.endsWith(file.name));
+  return areMeant ? [] : files;
+}
+
 function asDataUri(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();

@@ -1,0 +1,56 @@
+"""What is transparent in a picture is white, and nothing else of it changes."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from phantrol.models.image_processing import load_picture
+
+DRAWING = np.zeros((4, 4), dtype=np.uint8)  # black, on a ground that is black where it can be seen through
+DRAWN = np.full((4, 4), 255, dtype=np.uint8)
+DRAWN[1:3, 1:3] = 0  # what remains of it on white
+CLEAR = Image.fromarray(np.dstack([DRAWING] * 3 + [255 - DRAWN]))
+
+
+def keyed(mode: str, shade: int, key: int | bytes | tuple[int, ...]) -> bytes:
+    """A PNG of that drawing whose transparent colour is a shade of its own."""
+    ground = Image.fromarray(np.where(DRAWN == 255, shade, 0).astype(np.uint16 if mode == "I;16" else np.uint8))
+    buffer = io.BytesIO()
+    (ground if mode in ("L", "I;16") else ground.convert(mode)).save(buffer, "PNG", transparency=key)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        *(CLEAR.convert(mode) for mode in ("RGBA", "RGBa", "LA", "PA")),
+        CLEAR.convert("LA").convert("La"),
+        keyed("L", 7, 7),
+        keyed("RGB", 7, (7, 7, 7)),
+        keyed("P", 7, 7),
+        keyed("P", 7, bytes([255] * 7 + [0])),
+        keyed("I;16", 0x0107, 0x0107),
+    ],
+    ids=["RGBA", "RGBa", "LA", "PA", "La", "L", "RGB", "P", "P of bytes", "I;16"],
+)
+def test_what_is_transparent_lies_on_white(picture: Image.Image | bytes):
+    assert np.array_equal(np.asarray(load_picture(picture)), np.dstack([DRAWN] * 3))
+
+
+def test_half_transparent_and_turned():
+    half, exif = CLEAR.resize((8, 4)), Image.Exif()
+    half.putalpha(51)  # a fifth
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    half.save(buffer, "PNG", exif=exif)
+    assert load_picture(buffer.getvalue()).getcolors() == [(32, (204, 204, 204))]
+    assert load_picture(buffer.getvalue()).size == (4, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "F"])
+def test_opaque_pictures_keep_their_bits(mode: str):
+    red, green = np.meshgrid(np.arange(256), np.arange(256))
+    picture = Image.fromarray(np.dstack([red, green, red ^ green]).astype(np.uint8)).convert(mode)
+    assert load_picture(picture).tobytes() == picture.convert("RGB").tobytes()
