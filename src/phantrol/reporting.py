@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from phantrol.ablation.asking import benchmark_for, family_of
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.report import COLUMNS, Report
 from phantrol.evals.runner import Wanted, run_benchmarks
@@ -108,7 +109,7 @@ def _in_words(means: dict[str, Means]) -> dict[str, dict[str, str]]:
 
 
 def _metrics(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in split_lines((run_dir / "metrics.jsonl").read_text("utf-8"))]
 
 
 def training_seconds(metrics: Sequence[dict[str, Any]]) -> float:

@@ -17,6 +17,7 @@ from phantrol.ablation.statistics import estimate
 from phantrol.ablation.variants import VARIANTS
 from phantrol.evals.report import COLUMNS
 from phantrol.training import precision
+from phantrol.training.faults import RunFault
 from phantrol.training.recipe import load_recipe
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
@@ -84,6 +85,17 @@ def test_a_stop_says_how_to_go_on(tmp_path, tiny_path, squares, quick, monkeypat
     assert capsys.readouterr().out.endswith(
         "The same command, as it was typed, goes on with the experiment from there.\n"
     )
+
+
+@pytest.mark.parametrize("fault", [RunFault("a loss of nan", "go on with --resume"), ValueError("a loss of nan")])
+def test_what_stops_a_run_is_told_of_its_variant_and_seed(fault, tmp_path, tiny_path, squares, quick, monkeypatch):
+    def diverged(recipe, folder, resume):
+        raise fault
+
+    monkeypatch.setattr(module, "run", diverged)
+    with pytest.raises(ValueError, match=r"^variant plain, seed 3: a loss of nan; leave the variant out") as caught:
+        start(tmp_path / "out", tiny_path, squares, quick, wanted=("plain",))
+    assert "--resume" not in str(caught.value)
 
 
 def test_a_stop_leaves_no_trace_in_the_results(finished, tmp_path, tiny_path, squares, quick):

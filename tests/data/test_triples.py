@@ -206,14 +206,14 @@ def test_a_journal_keeps_whole_lines_and_one_writer(tmp_path):
     journal = Journal(path)
     keys = [key_of("row 1", "judge", "m", prompt) for prompt in ("a", "b")]
     for key in keys:
-        journal.write(key, {"text": f"é {key}"})
+        journal.write(key, {"text": f"é {key}", "tokens_in": 3, "tokens_out": 0})
     with pytest.raises(ValueError, match="in use by another run"):
         Journal(path)
     journal.close()
     path.write_bytes(path.read_bytes()[:-3])
     again = Journal(path)
     assert again.find(keys[0])["text"] == f"é {keys[0]}" and again.find(keys[1]) is None and len(again) == 1
-    again.write(keys[1], {"text": "c"})
+    again.write(keys[1], {"text": "c", "tokens_in": 3, "tokens_out": 0})
     again.close()
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == keys
     path.write_text("no json\n" + path.read_text())

@@ -22,6 +22,7 @@ from phantrol.training.checkpoint import (
     where_to_resume,
     written_beside,
 )
+from phantrol.training.faults import RunFault
 
 
 def write(folder, text="weights"):
@@ -141,8 +142,11 @@ def test_what_a_killed_writer_left_is_gone_with_the_next_one(tmp_path, monkeypat
     "error", [OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), RuntimeError("write: No space left on device")]
 )
 def test_a_full_disk_is_one_line(tmp_path, error):
-    complaint = r"the disk is full: .*checkpoint-1 could not be written"
-    with pytest.raises(ValueError, match=complaint), written_beside(tmp_path / "checkpoint-1"):
+    folder, complaint = tmp_path / "checkpoint-1", r"the disk is full: .*checkpoint-1 could not be written"
+    with pytest.raises(ValueError, match=rf"{complaint}; free some") as caught, written_beside(folder):
+        raise error
+    assert "--resume" not in str(caught.value)
+    with pytest.raises(RunFault, match=rf"{complaint}.*--resume"), written_beside(folder, of_run=True):
         raise error
     assert list(tmp_path.iterdir()) == []
 

@@ -49,6 +49,7 @@ def test_what_is_not_finite_stops_and_names_the_examples(tiny_recipe, tmp_path, 
         assert f"the last checkpoint is {last}, so a resumed run goes on with step {step + 1}" in str(caught.value)
     else:
         assert "there is no checkpoint yet" in str(caught.value)
+    assert "--resume" in str(caught.value) and "--resume" not in caught.value.reason
     weights = [load_file(found.path / "model.safetensors") for found in checkpoints(tmp_path)]
     assert all(torch.isfinite(tensor).all() for tensors in weights for tensor in tensors.values())
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from phantrol.training import skipped
+from phantrol.training.progress import rewind
 from phantrol.training.skipped import SkippedRows, read_skipped
 
 
@@ -48,3 +51,25 @@ def test_a_row_that_two_ranks_note_counts_once(tmp_path):
     ranks[1].add(["last"], 2)
     assert len(lines(path)) > 3
     assert read_skipped(path) == ["first", "both", "last"]
+
+
+def test_what_ends_a_line_elsewhere_is_a_part_of_a_row(tmp_path):
+    """U+2028, U+2029 and U+0085 stand in a line of JSON as they are."""
+    path, rows = tmp_path / "skipped.jsonl", ["gone\u2028é.png", "a\u2029b", "c\x85d"]
+    SkippedRows(path, "tune").add(rows, 1)
+    assert read_skipped(path) == rows
+    rewind(path, ["tune"], 1)
+    assert read_skipped(path) == rows
+    SkippedRows(path, "tune").add(rows, 2)
+    assert len(path.read_text("utf-8").split("\n")) == 4  # none was taken for new
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_line_that_was_cut_off_is_passed_over(tmp_path, cut):
+    """Between two letters, or within one."""
+    path = tmp_path / "skipped.jsonl"
+    SkippedRows(path, "tune").add(["first", "é"], 1)
+    path.write_bytes(path.read_bytes()[: -len('"}\n') - cut])
+    assert read_skipped(path) == ["first"]
+    rewind(path, ["tune"], 1)
+    assert [line["row"] for line in lines(path)] == ["first"]

@@ -27,6 +27,7 @@ from phantrol.ablation.starting import started_alike
 from phantrol.ablation.variants import PLAIN, Variant, choose_variants
 from phantrol.evals.runner import evaluate
 from phantrol.training.checkpoint import make_room, write_text
+from phantrol.training.faults import RunFault
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
 from phantrol.training.run import run
@@ -85,9 +86,9 @@ def ablate(
     drop_models  remove each model when its questions have been asked
     dry_run      print what would be trained and what it costs, and write nothing
 
-    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, and a folder that cannot be made
-    or was begun with another experiment. Stopped by SIGTERM while training it raises SystemExit(143), and goes on from
-    there next time.
+    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, a folder that cannot be made or
+    was begun with another experiment, and for what stops a run, naming variant and seed. Stopped by SIGTERM while
+    training it raises SystemExit(143), and goes on from there next time.
     """
     console = console or Console(highlight=False)
     recipe = with_settled_precision(load_recipe(name, overrides), process_state().device)
@@ -157,6 +158,12 @@ def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console
     except SystemExit:
         console.print("The same command, as it was typed, goes on with the experiment from there.", soft_wrap=True)
         raise
+    except ValueError as error:
+        reason = error.reason if isinstance(error, RunFault) else error  # without the remedy, which is --resume
+        raise ValueError(
+            f"variant {arm.variant.name}, seed {number}: {reason}; leave the variant out, or mend it under a new name, "
+            "or mend what else is wrong and type the same command again"
+        ) from error
     shutil.rmtree(folder / "stages", ignore_errors=True)  # what it went on from; the model is whole
     engine = open_as_asked(final, arm.variant)
     for split in left:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from phantrol.data.rows.parquet_rows import open_parquet
+from phantrol.data.rows.text_lines import split_lines
 
 ROWS_AT_ONCE = 64  # of a Parquet file
 REFERENCE_LETTERS = 64  # at most, of a cell that is no picture but the index of a row that has the same one
@@ -83,7 +84,7 @@ def read_json(path: Path) -> Any:
         found = json.loads(text)
     except ValueError as whole:  # no JSON, or a number of thousands of digits
         try:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            found = [json.loads(line) for line in split_lines(text) if line.strip()]
         except ValueError:
             raise ValueError(f"{path} is no JSON: {whole}") from None
     return as_records(found, path.name) if isinstance(found, list) else found
@@ -102,7 +103,7 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text. Raises ValueError for a file that is none."""
     with _text(path) as file:
         try:
-            return file.read().splitlines()
+            return split_lines(file.read())
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no text in UTF-8: {error}") from None
 

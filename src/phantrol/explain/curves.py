@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.explain.drawing import line, path, round_ticks, short_number, svg, text
 
 WIDTH, HEIGHT = 720, 230
@@ -21,7 +22,7 @@ def read_metrics(file: str | Path) -> list[dict[str, Any]]:
     Raises ValueError, naming file and line, for a line that is no JSON object with "stage" and "step".
     """
     rows = []
-    for number, content in enumerate(Path(file).read_text("utf-8").splitlines(), start=1):
+    for number, content in enumerate(split_lines(Path(file).read_text("utf-8")), start=1):
         try:
             row = json.loads(content)
             rows.append({**row, "stage": str(row["stage"]), "step": int(row["step"])})

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from phantrol.training.faults import RunFault
+
 MANIFEST = "manifest.json"
 _WRITING = ".writing"
 _log = logging.getLogger("phantrol")
@@ -32,15 +34,16 @@ class Checkpoint:
 
 
 @contextmanager
-def written_beside(folder: Path) -> Iterator[Path]:
+def written_beside(folder: Path, of_run: bool = False) -> Iterator[Path]:
     """Give an empty folder to write into; when the block ends, list its files in a manifest and rename it to `folder`.
 
+    of_run  a run writes it, which goes on with --resume
     If the block fails nothing is left and what was at `folder` stays. Raises ValueError when the disk is full.
     """
     writing = beside(folder)
     _tidy(folder)
     try:
-        with naming_a_full_disk(folder):
+        with naming_a_full_disk(folder, of_run):
             _make(writing)
             yield writing
             _write_manifest(writing)
@@ -53,17 +56,18 @@ def written_beside(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming_a_full_disk(path: Path) -> Iterator[None]:
-    """Raise ValueError, in one line, if writing `path` fails because the disk is full."""
+def naming_a_full_disk(path: Path, of_run: bool = True) -> Iterator[None]:
+    """Raise ValueError, in one line, if writing `path` fails because the disk is full; of a run, RunFault."""
     try:
         yield
     except Exception as error:  # torch and safetensors raise their own kinds
         if not _is_disk_full(error, path.parent):
             raise
-        raise ValueError(
-            f"the disk is full: {path} could not be written and is left out; checkpoints before it are whole: "
-            "free some space and go on with --resume"
-        ) from error
+        reason = f"the disk is full: {path} could not be written"
+        if not of_run:
+            raise ValueError(f"{reason}; free some space and type the command again") from error
+        remedy = "checkpoints before it are whole: free some space and go on with --resume"
+        raise RunFault(f"{reason} and is left out", remedy) from error
 
 
 def beside(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from phantrol.training.checkpoint import (
     written_beside,
 )
 from phantrol.training.recipe import Recipe
-from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
+from phantrol.training.recipe_json import recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.weights import is_peft, load_weights, trained_tensors
 
 _RECIPE, _ADAPTER = "recipe.json", "adapter_config.json"
@@ -77,7 +77,7 @@ def _restored(folder: Path) -> tuple[Any, Any, Recipe]:
             f"{folder}: got no {_RECIPE} and no {_ADAPTER}, expected the folder of a run, one of its checkpoints, or "
             "what PEFT saved: there is nothing to merge"
         )
-    recipe = recipe_from_json((run_dir / _RECIPE).read_text("utf-8"))
+    recipe = recipe_from_json(recipe_text(run_dir / _RECIPE))
     checkpoint = checkpoint or (last_whole_checkpoint(folder) if (folder / "stages").is_dir() else None)
     if getattr(recipe.model, "lora", None) is None or checkpoint is None:
         raise ValueError(

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from transformers import TrainerCallback
 
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.training.checkpoint import naming_a_full_disk, write_text
 from phantrol.training.gate_statistics import GATES, PHANTOM
 
@@ -162,17 +163,17 @@ class MetricsFile(TrainerCallback):
 
 
 def rewind(path: Path, stages: list[str], step: int) -> None:
-    """Take back the lines of metrics.jsonl that came after the checkpoint a run goes on from.
+    """Take back the lines of metrics.jsonl, or skipped.jsonl, that came after the checkpoint a run goes on from.
 
     stages  the names of the stages up to that of the checkpoint;  step  the step of the checkpoint
     """
     if not path.is_file():
         return
     kept = []
-    for text in path.read_text("utf-8").splitlines():
+    for text in split_lines(path.read_text("utf-8", errors="replace")):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:  # a line that was being written when the run was killed
+        except json.JSONDecodeError:  # a line, or a letter, that was being written when the run was killed
             continue
         if line["stage"] in stages[:-1] or (line["stage"] == stages[-1] and line["step"] <= step):
             kept.append(text + "\n")

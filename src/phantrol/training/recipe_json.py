@@ -36,6 +36,20 @@ def recipe_from_json(text: str) -> Recipe:
     return recipe
 
 
+def recipe_text(path: Path) -> str:
+    """Return what the recipe.json of a run holds. Raises ValueError, naming the file, if it is not there or broken."""
+    try:
+        text = path.read_text("utf-8")
+        for stage in json.loads(text)["stages"]:
+            _ = stage["name"], int(stage["max_steps"]), stage["loss"]["class"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}), so the run can neither go on nor be merged: "
+            "copy it back from where it was, or begin again in another folder"
+        ) from None
+    return text
+
+
 def differences(one: str, other: str) -> list[str]:
     """Return where two recipes in JSON differ, a line each: `stages.0.lr: 0.1, not 0.2`."""
     return _differences(json.loads(one), json.loads(other), "")

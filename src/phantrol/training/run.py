@@ -22,6 +22,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.mixture import Groups
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.data.skipping import read_groups
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.training.card import FILE as CARD
@@ -42,7 +43,7 @@ from phantrol.training.merging import merged
 from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.recipe import Recipe, Stage
-from phantrol.training.recipe_json import differences, recipe_from_json, recipe_to_json
+from phantrol.training.recipe_json import differences, recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
 from phantrol.training.run_lock import held
 from phantrol.training.sharding import check_launch, check_ranks
@@ -53,8 +54,7 @@ from phantrol.training.weights import load_weights
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
 # what may change on resume: how a run is watched, and what changes its memory and time alone
-_RUNNING = ("log_every_steps", "save_every_steps", "keep_checkpoints", "workers", "report_to", "sharding")
-_RUNNING_OF_A_STAGE = ("accumulation", "gradient_checkpointing")
+_RUNNING = ("log_every_steps", "keep_checkpoints", "workers", "report_to", "sharding")
 
 
 def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, console: Console | None = None) -> Path:
@@ -135,7 +135,7 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
             f"{out_dir}: got a folder in use, expected an empty or new one; go on with --resume or choose another"
         )
     if resume and (out_dir / _RECIPE).is_file():
-        _check_same_recipe(recipe_to_json(recipe), (out_dir / _RECIPE).read_text("utf-8"), out_dir)
+        _check_same_recipe(recipe, recipe_text(out_dir / _RECIPE), out_dir)
 
 
 def _check_reports(recipe: Recipe) -> None:
@@ -181,17 +181,23 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
     return start
 
 
-def _check_same_recipe(text: str, of_run: str, out_dir: Path) -> None:
+def _check_same_recipe(recipe: Recipe, of_run: str, out_dir: Path) -> None:
     with contextlib.suppress(ValueError):  # then the texts are compared as they are
         of_run = recipe_to_json(recipe_from_json(of_run))  # with the fields that have come since
-    found = [line for line in differences(text, of_run) if not _may_change(line.partition(":")[0].split("."))]
+    changed = differences(recipe_to_json(recipe), of_run)
+    found = [line for line in changed if not _may_change(line.partition(":")[0].split("."), recipe)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ValueError(f"{out_dir} was begun with another recipe: got {found[0]}{more}; choose another folder")
 
 
-def _may_change(field: list[str]) -> bool:
-    return field[0] in _RUNNING or (field[0] == "stages" and field[2:] in [[name] for name in _RUNNING_OF_A_STAGE])
+def _may_change(field: list[str], recipe: Recipe) -> bool:
+    """Return whether the result is the same with another value of a field."""
+    if field == ["save_every_steps"]:  # the best weights are taken of those at checkpoints
+        return not any(stage.held_out and stage.held_out.take == "best" for stage in recipe.stages)
+    if field[0] == "stages" and field[2:] == ["accumulation"]:  # some losses compare the rows of a micro-batch
+        return recipe.stages[int(field[1])].loss.fewest_groups() == 1
+    return field[0] in _RUNNING or (field[0] == "stages" and field[2:] == ["gradient_checkpointing"])
 
 
 def _named_checkpoint(path: Path, out_dir: Path) -> Checkpoint:
@@ -253,8 +259,8 @@ def _save_final(model: Any, processor: Any, recipe: Recipe, out_dir: Path, skipp
     state = process_state()
     if state.is_main_process:
         model = merged(model, recipe, [pattern for stage in recipe.stages for pattern in stage.train])
-        lines = [json.loads(line) for line in (out_dir / _METRICS).read_text("utf-8").splitlines()]
-        with written_beside(out_dir / _FINAL) as writing:
+        lines = [json.loads(line) for line in split_lines((out_dir / _METRICS).read_text("utf-8"))]
+        with written_beside(out_dir / _FINAL, of_run=True) as writing:
             model.eval().save_pretrained(writing)
             processor.save_pretrained(writing)
             write_text(writing / _RECIPE, recipe_to_json(recipe))

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.training.checkpoint import check_sizes, check_whole, checkpoint_at, checkpoints, folder_bytes
+from phantrol.training.recipe_json import recipe_text
 from phantrol.training.run_lock import Holder, holder
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
@@ -100,20 +102,17 @@ def read_status(folder: Path) -> RunStatus:
 
 def _read_recipe(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        recipe = json.loads(path.read_text("utf-8"))
-        for stage in recipe["stages"]:
-            _ = stage["name"], int(stage["max_steps"]), stage["loss"]["class"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problems.append(f"{path} cannot be read ({type(error).__name__}: {error}), so the run cannot be resumed")
+        return json.loads(recipe_text(path))
+    except ValueError as error:
+        problems.append(str(error))
         return {}
-    return recipe
 
 
 def _read_lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+    for number, text in enumerate(split_lines(path.read_text("utf-8", errors="replace")), start=1):
         try:
             line = json.loads(text)
             lines.append({**line, "stage": line["stage"], "step": int(line["step"])})

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from phantrol.data.rows.text_lines import split_lines
 from phantrol.training.checkpoint import naming_a_full_disk
 
 FILE = "skipped.jsonl"
@@ -42,9 +43,9 @@ def read_skipped(path: Path) -> list[str]:
     if not path.is_file():
         return []
     rows: dict[str, None] = {}
-    for text in path.read_text("utf-8").splitlines():
+    for text in split_lines(path.read_text("utf-8", errors="replace")):
         try:
             rows[json.loads(text)["row"]] = None
-        except json.JSONDecodeError:  # a line that was being written when the run was killed
+        except json.JSONDecodeError:  # a line, or a letter, that was being written when the run was killed
             continue
     return list(rows)

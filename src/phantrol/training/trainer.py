@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
 from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
+from phantrol.training.faults import RunFault
 from phantrol.training.frozen_weights import held_in
 from phantrol.training.gate_statistics import GateStatistics
 from phantrol.training.held_out import HeldOutLoss, best_step
@@ -216,17 +217,17 @@ class StageTrainer(ShardedTrainer):
     def check_finite(self, what: str, value: Any) -> None:
         """Raise ValueError for a number that is not finite, with the examples it comes from and what to do."""
         if value is not None and not torch.isfinite(torch.as_tensor(value)):
-            raise ValueError(
+            raise RunFault(
                 f"stage {self.stage.name!r}, step {self.state.global_step + 1}: got a {what} of {float(value)}, "
-                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}; "
+                f"expected a finite number; examples of the batch: {', '.join(self.example_ids)}",
                 f"{where_to_resume(self.run_dir)}: mend what is wrong with these examples and go on with --resume, or "
-                f"lower stages.{self.stage.name}.lr ({self.stage.lr}) in a new run"
+                f"lower stages.{self.stage.name}.lr ({self.stage.lr}) in a new run",
             )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         meters = self.meters.gathered(self.accelerator)
-        with written_beside(folder) if self.args.should_save else contextlib.nullcontext():
+        with written_beside(folder, of_run=True) if self.args.should_save else contextlib.nullcontext():
             self.accelerator.wait_for_everyone()
             self.writing_to = beside(folder)
             super()._save_checkpoint(model, trial)

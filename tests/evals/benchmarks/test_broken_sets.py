@@ -9,7 +9,7 @@ import shutil
 import pytest
 from published_files import png, save_rows
 
-from phantrol.evals.reading import picture_of, read_json, read_parquet, read_tsv
+from phantrol.evals.reading import picture_of, read_json, read_lines, read_parquet, read_tsv
 from phantrol.find import find
 
 
@@ -88,6 +88,9 @@ def test_json(tmp_path):
         read_json(path)
     path.write_text('{"a": 1}\n\n{"a": 2}\n')
     assert [row["a"] for row in read_json(path)] == [1, 2]
+    path.write_text('{"a": "b\u2028c\x85d"}\r\n{"a": 2}\n', "utf-8")  # no other character ends a line
+    assert [row["a"] for row in read_json(path)] == ["b\u2028c\x85d", 2]
+    assert read_lines(path) == ['{"a": "b\u2028c\x85d"}', '{"a": 2}']
     path.write_text('[{"a": 1}, 2]')
     with pytest.raises(ValueError, match=r"rows.json\[1\]: got a int"):
         read_json(path)

@@ -138,11 +138,20 @@ class Asker:
 
 
 def _read(done: Any) -> dict[str, Any]:
-    if not getattr(done, "choices", None):  # a reply that does not say it is JSON, and is none, comes as its text
+    """Return {text, tokens_in, tokens_out} of a reply. The client checks nothing of what a server sends."""
+    choices = getattr(done, "choices", None)  # a reply that does not say it is JSON, and is none, comes as its text
+    first = choices[0] if isinstance(choices, list) and choices else None
+    content = getattr(getattr(first, "message", None), "content", False)  # null is an empty answer
+    if isinstance(content, list):  # in parts, of which those that are thoughts are no answer
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        content = "".join(text for part in parts if isinstance(text := part.get("text"), str)) if parts else False
+    if not isinstance(content, str | None):
         raise RefusedRequest("a reply without an answer")
+    # half of a surrogate pair, as of an emoji that was cut off, is no character and cannot be written
+    text = (content or "").encode("utf-8", "ignore").decode("utf-8")
     counts = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens"}  # of servers, some send none, or nulls
-    counted = {name: getattr(done.usage, theirs, None) or 0 for name, theirs in counts.items()}
-    return {"text": done.choices[0].message.content or "", **counted}
+    counted = {name: getattr(getattr(done, "usage", None), theirs, None) for name, theirs in counts.items()}
+    return {"text": text, **{name: count if type(count) is int else 0 for name, count in counted.items()}}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

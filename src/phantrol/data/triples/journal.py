@@ -16,11 +16,13 @@ from typing import Any
 from phantrol.file_lock import lock_file
 
 Reply = dict[str, Any]  # row, role, model, prompt (its hash), text, tokens_in, tokens_out
+_KINDS = {"text": str, "tokens_in": int, "tokens_out": int}
 
 
 class Journal:
     """An append-only file of replies, found by row and prompt. Memory holds where they lie, not what they say.
 
+    A line whose text or counts are of another kind, as an older version could write it, is passed over.
     Raises ValueError if another process writes to it, or a line in its middle is broken.
     """
 
@@ -72,7 +74,9 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    self._places[json.loads(line)["key"]] = (end, len(line))
+                    reply = json.loads(line)
+                    if all(isinstance(reply[name], kind) for name, kind in _KINDS.items()):
+                        self._places[reply["key"]] = (end, len(line))
                 except (ValueError, KeyError, TypeError):
                     raise ValueError(f"{self.path}, line {number} is no reply: remove that line, or the file") from None
                 end += len(line)
