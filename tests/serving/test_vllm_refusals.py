@@ -40,6 +40,17 @@ def test_what_vllm_can_serve_is_told_by_its_configuration():
     assert servable_modifiers(SimpleNamespace(modifiers=None)) == []
 
 
+@pytest.mark.parametrize("modifiers", [(), (TrolConfig(),)])
+def test_a_decoder_that_looks_up_the_token_in_each_layer(modifiers: tuple[object, ...]):
+    config = text_config(*modifiers)
+    config.hidden_size_per_layer_input, config.model_type = 8, "gemma3n_text"
+    with pytest.raises(
+        ValueError, match="each layer of gemma3n_text looks up the token beside its embedding"
+    ) as caught:
+        servable_modifiers(config)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("modifier", "words"),
     [

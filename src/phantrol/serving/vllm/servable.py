@@ -15,8 +15,14 @@ INSTEAD = "`phantrol serve` serves it as it is"
 def servable_modifiers(text_config: Any) -> list[Any]:
     """Return the configurations of a decoder's modifiers, which vLLM can serve.
 
-    Raises ValueError, in one line, for a modifier or an option of one that it cannot.
+    Raises ValueError, in one line, for a modifier or an option of one that it cannot, and for a decoder that wants more
+    of a token than its embedding.
     """
+    if getattr(text_config, "hidden_size_per_layer_input", None):
+        raise ValueError(
+            f"each layer of {text_config.model_type} looks up the token beside its embedding, and vLLM hands on "
+            f"embeddings alone: expected another decoder; {INSTEAD}"
+        )
     configs = modifier_configs(text_config)
     for config in configs:
         if not isinstance(config, TrolConfig | PhantomConfig):
