@@ -146,7 +146,8 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
         blocks        several sequences in one row, none of which sees another: where each ends (see ops/blocks.py)
 
-        Raises ValueError if image tokens and pictures do not match.
+        Raises ValueError if image tokens and pictures do not match, or embeddings come alone where the decoder wants
+        ids too (`token_lookups`).
         """
         features = None if pixel_values is None else self.get_image_features(pixel_values)
         if features is not None and tile_order is not None:

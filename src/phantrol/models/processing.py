@@ -177,7 +177,8 @@ class PhantrolProcessor(ProcessorMixin):
 
         text    one prompt or several;  images  the pictures of all prompts, flat or one list a prompt
         → input_ids, attention_mask [B, N], pixel_values [T, 3, S, S]
-        Raises ValueError if a prompt holds more or fewer placeholders than pictures. For text that a user typed take
+        Raises ValueError if a prompt holds more or fewer placeholders than pictures, and for `truncation` and
+        `max_length`, which would have to cut a picture's tokens. For text that a user typed take
         `apply_chat_template`, where a typed placeholder is text.
         """
         _refuse_cutting(kwargs)

@@ -28,6 +28,7 @@ class EnlargedCache:
     as each of them alone.
 
     keys_go_on  whether this layer hands its keys and values to other layers, for which they must not wait
+    Raises ValueError if a layer asks for a state where there is no cache.
     """
 
     def __init__(self, phantom: nn.Module, cache: Any, layer_idx: int, step: SequenceStep, keys_go_on: bool = False):
