@@ -43,6 +43,8 @@ def start_ranks(action: Callable[[], object], count: int) -> list[int]:
             AcceleratorState._reset_state(reset_partial_state=True)  # this process was alone so far
             torch.set_num_threads(1)
             action()
+            if torch.distributed.is_initialized():  # rank 0 holds what the others meet by, and may be done before them
+                torch.distributed.barrier()
         except SystemExit as stop:
             os._exit(stop.code)
         except BaseException:
