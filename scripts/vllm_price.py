@@ -22,6 +22,7 @@ from typing import Any
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"})
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # vLLM advises tcmalloc; the C library's malloc behaves alike if it is told to keep what it has
 os.environ.update({"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"})
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "serving"))
@@ -55,7 +56,9 @@ def work(connection: Any, folder: str, eager: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", default="phantom", help="phantom, trol, both or plain (a control: 1.00)")
+    parser.add_argument(
+        "--method", default="phantom", help="phantom, phantom_drop, trol, both or plain (a control: 1.00)"
+    )
     parser.add_argument("--shape", default="smollm2-135m", choices=SHAPES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which vLLM does by default")

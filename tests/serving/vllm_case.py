@@ -37,6 +37,7 @@ from phantrol.modifiers.base import config_from_dict
 WORDS = [a + b + c for a in "bdfgklmn" for b in ("a", "e", "i", "o", "oo") for c in "lmnprst"]
 TROL, PHANTOM = {"name": "trol", "gate_bias": 0.2}, {"name": "phantom", "init": "random"}
 METHODS = {"plain": [], "trol": [TROL], "phantom": [PHANTOM], "both": [TROL, PHANTOM]}
+METHODS |= {"phantom_drop": [PHANTOM | {"logits": "drop"}]}
 TEXT = dict(hidden_size=128, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 VISION = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
