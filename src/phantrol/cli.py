@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ import typer
 from phantrol.cli_calibrating import calibrate
 from phantrol.cli_data import data_app
 from phantrol.cli_eval import compare, evaluate, lmms, table
-from phantrol.cli_group import Verbs
+from phantrol.cli_group import Verbs, print_in_any_encoding
 from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
 from phantrol.cli_report import report
@@ -227,6 +226,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; turn what a user can cause into one line on the standard error and exit code 2."""
+    print_in_any_encoding()
     try:
         code = app(prog_name="phantrol", standalone_mode=False)
     except typer.Exit as end:
@@ -248,12 +248,14 @@ def main() -> None:
 
 
 def _reason_of_the_disk(error: Exception) -> str | None:
-    """Why a file could not be written, if that is why; safetensors says the number of the fault in words alone."""
+    """Why a file could not be written, if that is why."""
+    from phantrol.training.checkpoint import os_error
+
     reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
+    reasons |= {errno.EDQUOT: "no room in your quota of the disk", errno.EFBIG: "no file may be so large (ulimit -f)"}
     reasons |= {errno.ENAMETOOLONG: "the name is too long"}
     reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is expected")
-    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return reasons.get(int(told[1]) if told else getattr(error, "errno", None))
+    return reasons.get(os_error(error))
 
 
 def _complain_of_usage(error: Any) -> None:

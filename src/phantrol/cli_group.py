@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 from typer.core import TyperGroup
@@ -20,3 +22,10 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in self.commands.items()])
+
+
+def print_in_any_encoding() -> None:
+    """Show "?" for what the encoding of the standard streams does not have: a bar, an arrow, a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from phantrol.data.messages import Message
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
@@ -35,7 +36,7 @@ def run_demo(out: Path | None, overrides: Sequence[str], limit: int, seed: int) 
     out  the folder, or None for the first free one of runs/demo, runs/demo-2, ...
     Raises ValueError if the folder is in use, or an override does not fit the recipe.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
     out = out or _free_folder()
     recipe = load_recipe(RECIPE, [f"seed={seed}", *overrides])
@@ -84,8 +85,8 @@ def _ask(engine: Engine, recipe: Recipe, out: Path, console: Console) -> None:
     question, answer = example.messages
     question.pictures[0].save(out / "picture.png")
     said = engine.answer([question.as_chat()]).text
-    console.print(f"\nA new picture, {out / 'picture.png'}. {question.text}")
-    console.print(f"  the model says: [bold]{said}[/]   (the truth: {answer.text})")
+    console.print(f"\nA new picture, {out / 'picture.png'}. {question.text}", soft_wrap=True)
+    console.print(Text.assemble("  the model says: ", (said, "bold"), f"   (the truth: {answer.text})"))
 
 
 def _write_report(

@@ -57,10 +57,8 @@ def describe_thing(
     as_json  print a run as one JSON object
     Raises ValueError if it is none of them, or the folder is neither a run nor a whole model.
     """
-    console = Console(highlight=False)
     if Path(thing).is_dir() and is_run(Path(thing)):
-        for part in describe_run(Path(thing), as_json):
-            console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        _print(describe_run(Path(thing), as_json))
         return
     if as_json:
         raise ValueError(f"--json: got {thing}, expected the folder of a run; leave --json out for recipes and models")
@@ -69,14 +67,21 @@ def describe_thing(
     if Path(thing).is_dir() or release_named(thing):
         if overrides:
             raise ValueError(f"{thing} is a model: overrides such as {overrides[0]} belong to recipes")
-        console.print(*_describe(_find_model(thing), prompt or Prompt(), tiles, dtype), sep="\n")
+        _print(_describe(_find_model(thing), prompt or Prompt(), tiles, dtype))
     elif not _may_be_recipe(thing):
         raise ValueError(
             f"{thing} is no folder, no recipe and no release: expected a folder that holds a model or a run, a .py "
             f"file, one of the recipes {', '.join(names('recipes'))}, or of the releases {', '.join(RELEASES)}"
         )
     else:
-        console.print(*_recipe(shlex.join([thing, *overrides]), load_recipe(thing, overrides)), sep="\n")
+        _print(_recipe(shlex.join([thing, *overrides]), load_recipe(thing, overrides)))
+
+
+def _print(parts: Sequence[Any]) -> None:
+    """Print lines as they are and whole, since some are names or commands to copy, and tables that fit."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def _may_be_recipe(thing: str) -> bool:

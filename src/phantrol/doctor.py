@@ -33,6 +33,7 @@ def examine() -> list[Finding]:
 def show(findings: Iterable[Finding]) -> bool:
     """Print the findings; return True if nothing must be mended."""
     from rich.console import Console
+    from rich.markup import escape
 
     console, marks = (
         Console(highlight=False),
@@ -40,9 +41,8 @@ def show(findings: Iterable[Finding]) -> bool:
     )
     findings = list(findings)
     for finding in findings:
-        console.print(
-            f"{marks[finding.level]}  {finding.what}" + (f"\n      → {finding.remedy}" if finding.remedy else "")
-        )
+        remedy = f"\n      → {finding.remedy}" if finding.remedy else ""
+        console.print(f"{marks[finding.level]}  {escape(finding.what + remedy)}", emoji=False, soft_wrap=True)
     worst = sum(finding.level == "bad" for finding in findings)
     console.print("all is well" if not worst else f"{worst} to mend")
     return not worst

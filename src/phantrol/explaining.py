@@ -26,11 +26,11 @@ def explain_question(model: str, image: str, question: str, out: Path, max_new_t
     picture = load_picture(image)
     make_room(out)
     chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
-    engine, console = Engine.open(model), Console(highlight=False, soft_wrap=True)
+    engine, console = Engine.open(model), Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     maps = trace_maps(engine.model, engine.processor, chat)
     answer = engine.answer(chat, max_new_tokens=max_new_tokens)
     write_figure(out, maps, answer.text)  # first: whoever reads what is printed may stop to
-    console.print(answer.text, markup=False)
+    console.print(answer.text)
     if maps.traversal is not None:
         ratios = maps.traversal.ratios
         console.print(f"Looked twice: w is {ratios.mean():.3g} on average and {ratios.max():.3g} at most.")
@@ -41,4 +41,4 @@ def explain_question(model: str, image: str, question: str, out: Path, max_new_t
         )
     for note in maps.notes:
         console.print(note)
-    console.print(f"The maps are in {out}.", markup=False)
+    console.print(f"The maps are in {out}.")

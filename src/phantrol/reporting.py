@@ -70,7 +70,8 @@ def report_run(
     replace_text(final, CARD, card)
     first = splits[0]
     _write_report(run_dir, recipe, engine, benchmarks[first], reports[first], limit, metrics, means)
-    Console(highlight=False).print(f"The report is {run_dir / 'report.html'}, the model with its card in {final}.")
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(f"The report is {run_dir / 'report.html'}, the model with its card in {final}.", soft_wrap=True)
 
 
 def family_means(report: Report) -> Means:

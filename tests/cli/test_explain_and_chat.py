@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 MODEL, PICTURE = "runs/demo/final", "runs/demo/picture.png"
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a folder where nobody can make a file")
 
 
 def test_explain_writes_a_figure_and_says_what_it_shows(here, phantrol):
@@ -44,6 +45,7 @@ def test_the_figure_is_there_though_nobody_reads_what_is_printed(here, phantrol,
         ([PICTURE, "  ", "--out", "refused.png"], "question without text"),
         (["no.png", "What?", "--out", "refused.png"], "no such file"),
         ([PICTURE, "What?", "--out", f"{PICTURE}/refused.png"], "picture.png is no folder"),
+        pytest.param([PICTURE, "What?", "--out", "/proc/refused.png"], "no file can be made in /proc", marks=ON_LINUX),
     ],
 )
 def test_what_explain_refuses(here, phantrol, monkeypatch, args, word):

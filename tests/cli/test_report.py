@@ -57,7 +57,8 @@ def test_a_stopped_report_asks_only_what_is_left(asked):
 def test_scores_by_family_and_split(asked):
     folder, _, done = asked
     means = json.loads((folder / "scores.json").read_text())
-    assert tuple(means) == SPLITS and "report.html" in done.out
+    assert tuple(means) == SPLITS
+    assert f"The report is {folder}/report.html, the model with its card in {folder}/final.\n" in done.out, "one line"
     for split in SPLITS:
         scores = json.loads((folder / "scores" / f"{split}.json").read_text())
         tasks = [name for name in scores["scores"] if name != "captions_exact"]

@@ -260,3 +260,27 @@ def test_the_folder_of_the_good_rows_is_good(num_broken, write, llava, pictures,
     again = check([out], question)
     assert again.is_good and [file.path.name for file in again.files] == ["a.json", "b.jsonl"]
     assert len(FileSource(out)) == len(FileSource(out / "*.json*")) == again.num_rows == 6 - 2 * num_broken
+
+
+@pytest.mark.parametrize(("with_picture", "is_told"), [(0, True), (1, True), (10, False), (100, False)])
+def test_few_pictures_are_told_of(with_picture, is_told, write, llava, pictures, capsys):
+    """Text alone is good, but a name for pictures that nobody knows looks like it."""
+    known = [llava(str(number), "red.png") for number in range(with_picture - 1)]
+    parts = {"messages": [{"role": "user", "content": [{"type": "image", "path": "red.png"}, "What?"]}]}
+    parts["messages"][0]["content"][1] = {"type": "text", "text": "What?"}
+    parts["messages"].append({"role": "assistant", "content": "red"})
+    blind = [{"picture_of": "red.png", "question": "What?", "answer": "red"} for _ in range(100 - with_picture)]
+    report = check([write("a.jsonl", [*known, *([parts] if with_picture else []), *blind])], Question(images=pictures))
+    check_report.show(report, Console(width=200))
+    assert (f"{with_picture} of 100 rows have a picture" in capsys.readouterr().out) == is_told
+    assert report.is_good and check_report.as_json(report)["rows_with_pictures"] == with_picture
+
+
+def test_one_object_is_one_fault_of_the_file(write, llava):
+    path = write("coco.json", {"info": {"year": 2014}, "annotations": [{"question": "a", "answer": "b"}]})
+    report = check([path, write("good.json", [llava("a", asked="What?")])])
+    assert [file.num_rows for file in report.files] == [0, 1] and not report.is_good and report.files[1].is_good
+    (line,) = check_report.say(report.files[0])
+    assert line == f"{path}: bad-json: one object over several lines, expected an array of rows, or one row a line"
+    with pytest.raises(ValueError, match="expected an array of rows"):
+        len(FileSource(path))

@@ -46,6 +46,14 @@ BROKEN = {
     "a null too few": ({"image": ["red.png", None], "question": "<image><image>", "answer": "a"}, "image-count"),
     "an object of something else": ({"image": {"foo": 1}, "question": "<image>?", "answer": "a"}, "wrong-type"),
     "a web address": ({"image": "https://a.b/c.png", "question": "<image>?", "answer": "a"}, "image-remote"),
+    "a video": ({"video": "a.mp4", "conversations": [{"from": "human", "value": "<video>\nWhat?"}, A]}, "image-count"),
+    "a video, then a question": ({"question": "<video>What?", "answer": "a"}, "image-count"),
+    "a sound behind": ({"question": "What is said?\n<audio>", "answer": "a"}, "image-count"),
+    "a picture as Qwen-VL has it": ({"question": "Picture 1: <img>a.png</img>\nWhat?", "answer": "a"}, "image-count"),
+    "bytes of a web data set": (
+        {"jpg": {"bytes": b"x", "path": None}, "question": "a", "answer": "b"},
+        "image-unreadable",
+    ),
     "a number as an image": ({"image": 7, "question": "<image>?", "answer": "a"}, "wrong-type"),
     "bytes that are no picture": (
         {"image": {"bytes": b"no"}, "question": "<image>?", "answer": "a"},
@@ -83,3 +91,31 @@ def test_nulls_are_no_images(images, pictures):
     beside = [*(images if isinstance(images, list) else [images]), "red.png"]
     (question, _) = place(read_draft({"images": beside, "question": "<image>a", "answer": "b"}), pictures)
     assert question.parts == (pictures / "red.png", "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["img_path", "image_file", "image_url", "photo", "jpg", "jpeg", "png", "webp", "Image_Path", "file_name"]
+)
+def test_pictures_lie_under_many_names(name, pictures):
+    (question, _) = place(read_draft({name: "red.png", "question": "a", "answer": "b"}), pictures)
+    assert question.parts == (pictures / "red.png", "a")
+    both = place(
+        read_draft({"image_url": "http://a.b/c.png", name: "red.png", "question": "a", "answer": "b"}), pictures
+    )
+    assert name == "image_url" or both[0].parts == question.parts
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "What does <video> do in HTML?",
+        "Mend this:\n<video>\n<source src=a.mp4>\n</video>",
+        'Why is <img src="a.png"> broken?',
+        "<videogame> or <audiobook>?",
+    ],
+)
+def test_questions_about_html_are_text(asked, pictures):
+    row = {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "<video>"}]}
+    assert place(read_draft(row), pictures)[0].parts == (asked,)
+    row = {"image": "red.png", "question": "<image><video>\nWhat?", "answer": "a"}
+    assert place(read_draft(row), pictures)[0].parts[1] == "<video>\nWhat?"

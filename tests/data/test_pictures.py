@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
@@ -65,3 +66,25 @@ def test_the_size_of_a_picture_is_the_one_that_a_model_sees(pictures, kind, orie
     assert seen == ((20, 60) if orientation >= 5 else (60, 20))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: pytest.fail("decoded"))
     assert picture_size(path) == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.tif", "F"), ("a.tif", "I"), ("a.pfm", "F"), ("a.tif", "I;16"), ("a.png", "I;16"), ("a.pgm", "I")],
+)
+def test_pixels_of_32_bits_are_refused_by_check_and_training(name, mode, pictures):
+    """Pillow makes them all white or all black; 16 bits are read."""
+    path = pictures / name
+    values = np.linspace(0, 60000, 48).reshape(6, 8)
+    Image.fromarray(values.astype({"F": np.float32, "I": np.int32, "I;16": np.uint16}[mode])).save(path)
+    with Image.open(path) as opened:
+        assert opened.mode == mode
+    if mode == "I;16" or name == "a.pgm":
+        assert picture_size(path) == load_picture(path).size == (8, 6) and len(load_picture(path).getcolors()) > 10
+        return
+    for picture in (path, open_reference({"bytes": path.read_bytes()}, pictures)):
+        with pytest.raises(BrokenRow, match=rf"of 32 bits \(mode {mode}\).*save it with 8 or 16 bits") as met:
+            picture_size(picture)
+        assert met.value.reason == "image-unreadable"
+        with pytest.raises(ValueError, match=rf"of 32 bits \(mode {mode}\).*save it with 8 or 16 bits"):
+            load_picture(picture)

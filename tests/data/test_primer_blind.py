@@ -109,7 +109,7 @@ def regression_score(train: list[Turn], val: list[Turn], steps: int = 60) -> flo
 
 
 def _grams(turn: Turn) -> set[str]:
-    words = re.findall(r"[a-z]+|[A-Z]\.", turn.question.lower())
+    words = re.findall(r"[a-z]+|\d+", turn.question.lower())
     return {*words, *(f"{a} {b}" for a, b in pairwise(words))}
 
 

@@ -117,3 +117,16 @@ def test_what_cannot_be_indexed_leaves_nothing_behind(write, own_cache, monkeypa
         JsonRows(path)
     assert index.is_dir() and not list(index.iterdir())
     assert len(JsonRows(path)) == 1 and len(list(index.iterdir())) == 2
+
+
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf", b"\n \n"])
+def test_one_object_over_several_lines_is_one_fault_and_no_rows(chunk_bytes, head):
+    """As COCO and VQAv2 write theirs; a row whose end is missing makes no such object of the rows after it."""
+    whole = {"info": {"year": 2014}, "annotations": [{"id": 1, "text": 'a "\\ } { b'}]}
+    scan, places = found(head + json.dumps(whole, indent=1).encode() + b"\n \n")
+    assert places == [] and "one object over several lines, expected an array of rows" in scan.fault
+    row = json.dumps(whole).encode()
+    for cut in range(1, len(row)):
+        scan, places = found(row[:cut] + b"\n" + row + b"\n" + row)
+        assert len(places) == 3 and not scan.fault
+    assert len(found(row)[1]) == len(found(row + b"\n")[1]) == 1

@@ -21,6 +21,7 @@ from phantrol.data.primer.sprite_names import (
     CORE,
     COUNTED_BY,
     KIND_OF,
+    PART_OF,
     SPRITES,
     SPRITES_BY_KIND,
     UNCOUNTED,
@@ -277,3 +278,21 @@ def test_what_could_be_said_of_a_drawing_is_neither_asked_for_nor_a_wrong_answer
                 assert turn.task == "multiple_choice" or not also & words, (turn, names)
                 said += 1
     assert said > 3000 and len(shown) > 15
+
+
+def test_what_is_a_part_of_a_drawing_is_not_denied(monkeypatch):
+    """A cake has a strawberry on it: "Is there a strawberry?" has no sure answer."""
+    monkeypatch.setattr("phantrol.data.primer.generator.draw", lambda scene, size_px: None)
+    assert {name for part, wholes in PART_OF.items() for name in (part, *wholes)} <= set(SPRITES)
+    tasks = ("object_existence", "existence_random", "existence_adversarial")
+    curriculum = Curriculum(dict.fromkeys(tasks, 1.0), captions=False, scenes=("sprites",), sprites=64)
+    asked = 0
+    for family in ("objects", "existence"):
+        for i in range(1500):
+            drawn = sample("test_hard", family, i, 64, curriculum)
+            shown = {thing.name for thing in drawn.scene.things}
+            for turn in drawn.turns:
+                parts = [part for part in PART_OF if part in turn.question]
+                asked += len(parts)
+                assert turn.answer == "yes" or not any(shown & set(PART_OF[part]) for part in parts), turn
+    assert asked > 100

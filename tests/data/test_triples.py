@@ -28,13 +28,14 @@ def triples(path):
 
 @pytest.fixture
 def asked(write):
-    """600 rows of several forms, with answers as data have them: some of them more often."""
+    """600 rows of several forms, each of a picture of its own, with answers as data have them: some more often."""
     draw = random.Random(0)
     rows = []
     for number in range(600):
         color, other = draw.choice(["red", "red", "blue", "green"]), draw.choice(["large", "small"])
         rows.append(
-            draw.choice(
+            {"image": f"{number}.png"}
+            | draw.choice(
                 [
                     {"question": f"What color is object {number % 7}?", "answer": color},
                     {"question": f"How many {color} ones are there?", "answer": str(draw.randint(1, 5))},
@@ -113,14 +114,17 @@ def test_pictures_and_turns_come_along_and_the_check_is_content(name, write, pic
 
 
 def test_pictures_in_the_rows_stay_in_the_rows(write, pictures):
-    data = (pictures / "green.jpg").read_bytes()
-    rows = [{"image": {"bytes": data, "path": None}, "question": "What color?", "answer": a} for a in ("green", "red")]
+    data = [(pictures / name).read_bytes() for name in ("green.jpg", "red.png")]
+    rows = [
+        {"image": {"bytes": image, "path": None}, "question": "What color?", "answer": answer}
+        for image, answer in zip(data, ("green", "red"), strict=True)
+    ]
     path = write("a.parquet", rows)
     out = path.with_name("out.parquet")
     make_by_rules(OwnRows([path]), out, ("incorrect",))
     import pyarrow.parquet
 
-    assert [row["images"][0]["bytes"] for row in pyarrow.parquet.read_table(out).to_pylist()] == [data, data]
+    assert [row["images"][0]["bytes"] for row in pyarrow.parquet.read_table(out).to_pylist()] == data
     again = path.with_name("out.jsonl")
     make_by_rules(OwnRows([out]), again, ("incorrect",))
     assert check([again], Question(decode=True)).is_good

@@ -33,7 +33,9 @@ def rows(tmp_path_factory):
         source = PrimerSource(size_px=192)
         for index in range(500):
             for turn in source.draw(index)[1].turns:
-                file.write(json.dumps({"question": turn.question, "answer": turn.answer}) + "\n")
+                file.write(
+                    json.dumps({"image": f"{index}.png", "question": turn.question, "answer": turn.answer}) + "\n"
+                )
     return path
 
 

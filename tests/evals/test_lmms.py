@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 import phantrol
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
-from phantrol.evals.lmms import fingerprints, manifest, model_args
+from phantrol.evals.lmms import fingerprints, manifest, model_args, run_lmms
 from phantrol.inference.engine import Engine
 from phantrol.models.tokenizer import train_tokenizer
 
@@ -163,6 +165,43 @@ def test_what_is_refused(saved, phantrol_without_lmms):
         model_args("runs/a,b")
     with pytest.raises(ValueError, match="lmms-eval is not installed"):
         phantrol_without_lmms(saved(0))
+
+
+def fails(args):
+    raise ValueError("task films shows video")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        (lambda args: ({"results": {}}, None), 0),
+        (lambda args: (None, None), 1),
+        (fails, 1),
+    ],
+)
+def test_the_exit_code_of_an_evaluation_that_failed(lmms_eval, saved, monkeypatch, evaluation, expected):
+    """lmms-eval itself logs what was raised, and exits with 0."""
+    import lmms_eval.__main__ as command
+
+    def run_here(words):
+        monkeypatch.setattr(sys, "argv", words[2:])
+        try:
+            runpy.run_module(words[2], run_name="__main__")
+        except SystemExit as end:
+            return subprocess.CompletedProcess(words, end.code or 0)
+
+    monkeypatch.setattr(command, "cli_evaluate_single", evaluation)
+    for prints in ("make_table", "get_eval_banner"):
+        monkeypatch.setattr(command, prints, lambda *of, **others: "a table")
+    monkeypatch.setattr(subprocess, "run", run_here)
+    assert run_lmms(saved(0), "shapes", 4) == expected
+    command.eval_logger.remove()  # it writes to this test's standard output
+
+
+def test_a_folder_that_is_no_model_is_refused_at_once(tmp_path, phantrol_without_lmms):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"processor_config\.json is missing"):
+        phantrol_without_lmms(tmp_path)
 
 
 @pytest.fixture

@@ -100,6 +100,19 @@ def test_the_figure_shows_the_numbers(maps):
     assert not any(near(at(y), expected[0][::-1]) for y in range(0, figure.height, 10))
 
 
+@pytest.mark.parametrize("number", range(1000, 1008))
+def test_one_token_of_many_is_seen(maps, number):
+    """More tokens than the figure has columns of pixels: of those that share one, the largest shows."""
+    ratios = torch.zeros(2, 3000)
+    ratios[:, number] = 1
+    prompt = dict(tokens=("x",) * 3000, is_image=(False,) * 3000, pictures=())
+    traversal = dataclasses.replace(maps.traversal, layers=(0, 1), ratios=ratios, **prompt)
+    figure = draw_figure(dataclasses.replace(maps, traversal=traversal, phantom=None))
+    at = MARGIN + LEFT + round((number + 0.5) / 3000 * (WIDTH - LEFT - 2 * MARGIN))
+    beside = figure.crop((at - 1, 0, at + 2, figure.height)).getcolors(maxcolors=1 << 24)
+    assert sum(count for count, colour in beside if colour == heat_colour(1)) >= 50  # pixels high
+
+
 def test_no_caption_runs_into_the_margin(maps):
     traversal = dataclasses.replace(maps.traversal, ratios=maps.traversal.ratios / 1000)  # long numbers
     phantom = dataclasses.replace(maps.phantom, shares=maps.phantom.shares / 1000)

@@ -256,6 +256,16 @@ def test_an_overlay_lays_each_token_where_it_is_in_the_picture():
     assert sum(shaded.getpixel((70, 20))) < sum(heat_colour(1))  # the picture shows through
 
 
+@pytest.mark.parametrize("shades", [(0, 0), (76, 76), (255, 255), (0, 25), (30, 200)])
+def test_where_a_picture_is_brightest_the_colours_are_the_legends(shades):
+    """Also in a picture of one colour, black or not."""
+    picture = Image.new("L", (40, 20), shades[0])
+    picture.paste(shades[1], (20, 0, 40, 20))
+    overlay = draw_overlay(picture.convert("RGB"), torch.ones(1, 2), 0.0, 1.0, size_px=40)
+    assert overlay.getpixel((35, 10)) == heat_colour(1)
+    assert (overlay.getpixel((5, 10)) == heat_colour(1)) == (shades[0] == shades[1])
+
+
 def test_a_long_prompt_gets_no_token_labels_and_a_short_one_does():
     short = traversal()
     assert "red?" in heat_map(short)

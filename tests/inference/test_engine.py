@@ -4,8 +4,10 @@ import time
 
 import pytest
 import torch
+from transformers import StopStringCriteria
 
 from phantrol.inference.engine import Engine
+from phantrol.inference.options import REFUSED
 
 
 def test_a_batch_gives_each_chat_the_answer_that_it_gets_alone(engine, chats):
@@ -79,6 +81,32 @@ def test_a_stop_string_ends_one_row_and_not_its_neighbours(engine, chats):
     assert stopped[alone.index(first)].finish_reason == "stop"
     assert {answer.num_new_tokens for answer in stopped} != {10}
     assert engine.answer_batch(chats, max_new_tokens=10, stop_strings=[stop]) == stopped
+
+
+def test_padding_that_looks_like_an_end_of_turn_is_not_counted(build_engine, chats):
+    """Where the tokenizer pads with the token that ends a turn, as many do."""
+    engine = build_engine()
+    first = next(answer for answer in (engine.answer(chat, 10) for chat in chats) if len(answer.text) > 6)
+    options = dict(max_new_tokens=10, stop_strings=[first.text[2:5]])
+    stopped = [engine.answer(chat, **options) for chat in chats]
+    assert len({answer.num_new_tokens for answer in stopped}) > 1
+    engine.processor.tokenizer.pad_token_id = engine.end_ids[0]
+    assert engine.pad_id == engine.processor.end_of_turn_id
+    assert engine.answer_batch(chats, **options) == stopped
+    assert engine.answer_batch(chats, num_beams=2, **options) == [
+        engine.answer(chat, num_beams=2, **options) for chat in chats
+    ]
+
+
+def test_stop_strings_leave_the_tokenizer_of_the_prompts_alone(engine, chats):
+    """Another thread may just have switched its special tokens off, to spell a text that somebody typed."""
+    backend, stop = engine.processor.tokenizer.backend_tokenizer, ["never said before"]
+    prompt = engine.encode(chats[0], 4)
+    backend.encode_special_tokens = True
+    engine._generate([prompt], 4, {"stop_strings": stop})
+    assert backend.encode_special_tokens
+    StopStringCriteria(engine.processor.tokenizer, ["nor this"])  # the control
+    assert not backend.encode_special_tokens
 
 
 def test_the_model_is_put_into_eval_mode_and_keeps_no_gradients(build_engine, chats):
@@ -157,3 +185,22 @@ def test_no_chats_no_answers(engine):
 def test_faulty_requests_say_what_is_wrong(engine, chats, call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call(engine, chats[0])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_that_an_answer_cannot_have_are_refused_before_anything_is_said(engine, chats, name, monkeypatch):
+    monkeypatch.setattr(engine, "_generate", None)
+    for call in (
+        lambda **options: engine.answer(chats[0], **options),
+        lambda **options: engine.answer_batch(chats, **options),
+        lambda **options: engine.stream(chats[0], **options),
+    ):
+        with pytest.raises(ValueError, match=f"^got the option {name}, expected others of `generate`: .+$"):
+            call(**{name: 2})
+
+
+def test_what_the_generation_config_says_of_its_output_does_not_matter(build_engine, chats):
+    engine = build_engine()
+    expected = engine.answer_batch(chats, max_new_tokens=4)
+    engine.model.generation_config.update(return_dict_in_generate=True)
+    assert engine.answer_batch(chats, max_new_tokens=4) == expected

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import phantrol
 from phantrol.inference.calibrating import write_calibrated
-from phantrol.models.difference import DIFFERENCE, PREFIX, save_difference
+from phantrol.models.difference import DECODER, DIFFERENCE, PREFIX, save_difference
 from phantrol.models.packaged import PackagedDecoder
 from phantrol.modifiers.trol import skip_traversal, traversing_gates
 
@@ -120,6 +120,41 @@ def test_another_decoder_is_refused(model_folder, tmp_path):
     with pytest.raises(ValueError, match=r"carries another .* than small was made from"):
         phantrol.load(small)
     assert not (tmp_path / "cache").exists()
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7850688\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(b"\x10", "copy it again"), (POINTER.encode(), "git lfs pull"), (None, "is missing")],
+)
+def test_a_broken_difference_is_named(model_folder, tmp_path, text, words):
+    small = save_difference(model_folder, tmp_path / "small")
+    if text is None:  # beside weights of another name
+        (small / DIFFERENCE).rename(small / "other.safetensors")
+    else:
+        (small / DIFFERENCE).write_bytes(text)
+    with pytest.raises(ValueError, match=rf"small.*{DIFFERENCE}.*{words}"):
+        phantrol.load(small)
+
+
+def test_a_difference_from_another_decoder_is_refused(model_folder, tmp_path):
+    small = save_difference(model_folder, tmp_path / "small")
+    tensors = load_file(small / DIFFERENCE)
+    tensors.pop(next(name for name in tensors if name.endswith(".down")))
+    save_file(tensors, small / DIFFERENCE)
+    with pytest.raises(ValueError, match=rf"small/{DIFFERENCE} does not fit .*: KeyError"):
+        phantrol.load(small)
+
+
+@pytest.mark.parametrize("change", ["{}", "[]", "{", {"more": "x"}, {"file": 3}])
+def test_a_broken_decoder_file_is_named(model_folder, tmp_path, change):
+    small = save_difference(model_folder, tmp_path / "small")
+    written = json.loads((small / DECODER).read_text())
+    (small / DECODER).write_text(change if isinstance(change, str) else json.dumps(written | change))
+    with pytest.raises(ValueError, match=rf"{DECODER}.*copy it again"):
+        phantrol.load(small)
 
 
 def test_an_upgraded_package_is_unpacked_again(decoder, tmp_path, monkeypatch):

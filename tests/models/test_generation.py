@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from torch._dynamo.testing import CompileCounter
-from transformers import LogitsProcessor, StaticCache
+from transformers import DynamicCache, LogitsProcessor, StaticCache
 
 import phantrol
 from phantrol.models.generation import PictureGeneration
@@ -121,6 +121,27 @@ def test_tiles_without_placeholders_are_refused(model_and_processor, chats):
         inputs["input_ids"][0][inputs["input_ids"][0] == processor.image_token_id] = 5
         inputs["input_ids"][1, -6 * 16 + 16 :] = processor.image_token_id
         model.generate(**inputs, **OPTIONS)
+
+
+@pytest.mark.parametrize("new_alone", [False, True])
+@torch.no_grad()
+def test_several_answers_to_a_later_turn_with_new_pictures(model_and_processor, chats, chat, new_alone):
+    """The ids are those of all turns or of the new one alone; the tiles are those that the cache has not seen."""
+    model, processor = model_and_processor
+    turn = [*chats[:1], chat(picture("blue", (20, 20)), "red?", picture("yellow", (33, 90)))]
+    first = encode(processor, [turn[0]])
+    later = encode(processor, [[*turn[0], {"role": "assistant", "content": "red"}, *turn[1]]])
+    ids, held = later["input_ids"], first["input_ids"].shape[1]
+    assert torch.equal(ids[:, :held], first["input_ids"])
+    options = dict(max_new_tokens=5, do_sample=True, top_k=1, num_return_sequences=2)
+    whole = model.generate(**later, **options)[:, ids.shape[1] :]
+    cache = DynamicCache(config=model.config.get_text_config())
+    model(**first, past_key_values=cache)
+    cache.batch_repeat_interleave(2)
+    given = ids[:, held:] if new_alone else ids
+    new = dict(pixel_values=later["pixel_values"][len(first["pixel_values"]) :], past_key_values=cache)
+    output = model.generate(input_ids=given, attention_mask=later["attention_mask"], **new, **options)
+    assert torch.equal(output[:, given.shape[1] :], whole)
 
 
 class LooksUpEveryToken(LogitsProcessor):

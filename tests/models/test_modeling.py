@@ -245,3 +245,22 @@ def test_config_survives_json(model_and_processor, tmp_path):
     saved = json.loads((tmp_path / "config.json").read_text())
     assert [modifier["name"] for modifier in saved["text_config"]["modifiers"]] == ["trol", "phantom"]
     assert AutoConfig.from_pretrained(tmp_path).modifiers == model.config.modifiers
+
+
+def test_pictures_beside_embeddings_alone(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+    given = {"inputs_embeds": model.get_input_embeddings()(batch["input_ids"]), "pixel_values": batch["pixel_values"]}
+    for ask in (model, model.generate):
+        with pytest.raises(ValueError, match="got pixel_values and inputs_embeds without input_ids, which say where"):
+            ask(**given)
+    assert torch.equal(model(**given, input_ids=batch["input_ids"]).logits, model(**batch).logits)
+
+
+def test_a_tuple_in_place_of_names(model_and_processor, picture, chat):
+    model, processor = model_and_processor
+    batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
+    for given in (batch, {**batch, "labels": batch["input_ids"]}, {"pixel_values": batch["pixel_values"]}):
+        named = model(**given, use_cache=False)
+        for one, other in zip(model(**given, use_cache=False, return_dict=False), named.to_tuple(), strict=True):
+            assert torch.equal(one, other)

@@ -56,6 +56,23 @@ def test_a_step_is_one_graph_for_all_steps(name: str, tiny_decoder: Callable[...
     torch.testing.assert_close(compiled, decode(model, model), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["trol_prompt", "both_all"])
+@torch.no_grad()
+def test_a_mask_as_long_as_the_cache_is_one_graph(name: str, tiny_decoder: Callable[..., Any]):
+    """It tells where each token stands, without a number that is read off the cache."""
+    torch.manual_seed(0)
+    model, counter, mask = graft(tiny_decoder("llama"), SETS[name]), CompileCounter(), torch.ones(1, 24)
+    torch._dynamo.reset()
+    compiled, logits = torch.compile(model, backend=counter, fullgraph=True, dynamic=False), []
+    for step in (compiled, model):
+        cache = StaticCache(config=model.config, max_cache_len=24)
+        inputs = {"attention_mask": mask, "past_key_values": cache}
+        model(PROMPT, prompt_length=PROMPT.shape[1], **inputs)
+        logits.append(torch.cat([step(torch.tensor([[token]]), **inputs).logits for token in ANSWER]))
+    assert counter.frame_count == 1
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
+
+
 def test_what_writes_into_the_cache_is_kept(tiny_decoder: Callable[..., Any]):
     """A compiler gets a graph in which nothing is written in place; what was written comes back into the cache."""
     torch.manual_seed(0)

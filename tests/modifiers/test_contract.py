@@ -32,6 +32,7 @@ from ways_to_feed import (
 )
 
 import phantrol.modifiers.graft as graft_module
+import phantrol.modifiers.step as step_module
 from phantrol.modifiers.enlarged_cache import ANCHOR, EnlargedCache
 from phantrol.modifiers.phantom import AnchorAttention
 from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
@@ -81,18 +82,18 @@ def take_a_pad_as_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_column(mask: Any, num_tokens: int, past_tokens: int, rows: int, device: Any) -> Tensor:
         return torch.zeros(rows, dtype=torch.long, device=device)
 
-    monkeypatch.setattr(graft_module, "find_anchor", first_column)
+    monkeypatch.setattr(step_module, "find_anchor", first_column)
 
 
 @pytest.fixture
 def guess_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take one token that comes alone for a token of the answer, whatever prompt_length says."""
-    is_prompt = graft_module._is_prompt
+    is_prompt = step_module._is_prompt
 
     def guess(past_tokens: int, num_tokens: int, device: Any, *prompt: Any) -> bool | Tensor:
         return is_prompt(past_tokens, num_tokens, device, *((None, None) if num_tokens == 1 else prompt))
 
-    monkeypatch.setattr(graft_module, "_is_prompt", guess)
+    monkeypatch.setattr(step_module, "_is_prompt", guess)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,26 @@ def test_a_miss_is_told_from_rounding(tmp_path: Path):
     assert comparison.difference > 500 * TOLERANCE
     assert float(comparison.note.removeprefix("float32 rounds by ")) < TOLERANCE
     assert passed(verify(RECORDED / "phantom_qwen2", torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("recording", "function"),
+    [
+        ("trol_internlm2", "phantrol.modifiers.trol.mix_passes"),
+        ("phantom_qwen2", "phantrol.modifiers.phantom.merge_halves"),
+    ],
+)
+def test_a_fault_that_shows_in_float32_alone_is_no_rounding(monkeypatch: Any, recording: str, function: str):
+    """The last argument, a ratio or its score, is half of itself in float32; in float64 all is well."""
+    right = import_module(function.rpartition(".")[0]).__dict__[function.rpartition(".")[2]]
+
+    def wrong(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
+        return right(first, second, ratio * (0.5 if first.dtype == torch.float32 else 1))
+
+    monkeypatch.setattr(function, wrong)
+    comparisons = found(RECORDED / recording)
+    assert comparisons["prefill_logits"].verdict == comparisons["hidden_states"].verdict == "MISS"
+    assert "from float64 here, too far for rounding" in comparisons["prefill_logits"].note
 
 
 def test_a_miss_of_float32_alone_is_no_miss(tmp_path: Path):

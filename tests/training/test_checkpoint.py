@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from phantrol.training.checkpoint import (
     MANIFEST,
@@ -148,6 +150,26 @@ def test_a_full_disk_is_one_line(tmp_path, error):
     assert "--resume" not in str(caught.value)
     with pytest.raises(RunFault, match=rf"{complaint}.*--resume"), written_beside(folder, of_run=True):
         raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path, forked):
+    """`ulimit -f`: what Python, torch and safetensors say of it differs."""
+    resource = pytest.importorskip("resource")
+    zeros = torch.zeros(10**6)
+    for write in (
+        lambda path: path.write_bytes(bytes(10**6)),
+        lambda path: torch.save(zeros, path),
+        lambda path: torch.save(zeros[:24_700].clone(), path),
+        lambda path: save_file({"a": zeros}, path),
+    ):
+
+        def limited(write=write):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            with pytest.raises(RunFault, match="the disk is full"), written_beside(tmp_path / "c", True) as writing:
+                write(writing / "a")
+
+        assert forked(limited) == [0]
     assert list(tmp_path.iterdir()) == []
 
 

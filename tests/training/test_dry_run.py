@@ -3,13 +3,16 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from phantrol.data.mixture import Mixture
+from phantrol.data.sources.file import FileSource
+from phantrol.losses.word_alignment import WordAlignment
 from phantrol.training.dry_run import dry_run
-from phantrol.training.recipe import load_recipe
+from phantrol.training.recipe import HeldOut, load_recipe
 
 
 def said(recipe) -> str:
@@ -64,3 +67,26 @@ def test_a_recipe_of_the_papers_says_in_a_line_what_is_not_here(recwarn):
 def test_a_recipe_that_cannot_run_is_found(tiny_recipe):
     with pytest.raises(ValueError, match="'nothing', which matches no parameter"):
         said(tiny_recipe("stages.tune.train=nothing"))
+
+
+def test_it_writes_into_no_feature_cache_and_reads_no_held_out_data(tiny_recipe, tmp_path):
+    recipe, features = tiny_recipe(), tmp_path / "features"
+    absent = Mixture(((1.0, FileSource(str(tmp_path / "held.json"))),))
+    align = replace(recipe.stages[0], feature_cache=str(features), held_out=HeldOut(absent, 4))
+    text = said(replace(recipe, stages=(align, recipe.stages[1])))
+    assert list(tmp_path.iterdir()) == []
+    assert f"no data there yet: {tmp_path}/held.json\n" in text
+    assert text.count("one step on made-up data: loss ") == 2
+    tune = replace(recipe.stages[1], feature_cache=str(features))
+    with pytest.raises(ValueError, match="feature_cache"):  # the tower is trained
+        said(replace(recipe, stages=(recipe.stages[0], tune)))
+
+
+def test_it_refuses_what_train_refuses(tiny_recipe, monkeypatch):
+    recipe = tiny_recipe()
+    alone = replace(recipe.stages[0], loss=WordAlignment(), train=("projector.*",), batch_size=1, accumulation=1)
+    with pytest.raises(ValueError, match="got 1 of batch_size=1 in a micro-batch, expected at least 2"):
+        said(replace(recipe, stages=(alone,)))
+    monkeypatch.setattr("phantrol.training.run.get_available_reporting_integrations", lambda: [])
+    with pytest.raises(ValueError, match="report_to: got 'wandb', expected one that is installed"):
+        said(tiny_recipe("report_to=wandb"))

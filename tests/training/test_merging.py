@@ -11,7 +11,7 @@ import torch
 import phantrol
 from phantrol.models.quantised import is_quantised, quantise_for_adapters
 from phantrol.training.checkpoint import last_whole_checkpoint
-from phantrol.training.merging import _built, merge
+from phantrol.training.merging import _built, merge, merged
 from phantrol.training.new_model import Lora, SavedModel
 from phantrol.training.recipe_json import recipe_from_json
 from phantrol.training.run import run
@@ -166,3 +166,28 @@ def test_what_peft_saved(adapted, tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     merged, _ = phantrol.load(merge(tmp_path / "adapter", tmp_path / "merged"))
     torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_adapters_on_one_of_two_tied_weights_leave_the_other_as_it_was(adapted, tmp_path, target):
+    """The head is the weight of the word embeddings: what is merged into the one must not be in the other."""
+    peft = pytest.importorskip("peft")
+    described = replace(adapted().model, lora=None)
+    base, processor = described.build()
+    assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    for part in (base, processor):
+        part.save_pretrained(tmp_path / "base")
+    where = peft.LoraConfig(r=2, target_modules=["down_proj", target])
+    model = peft.get_peft_model(phantrol.load(tmp_path / "base")[0], where)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.manual_seed(len(name))))
+    wanted = logits(model)
+    model.save_pretrained(tmp_path / "adapter")
+    opened, _ = phantrol.load(merge(tmp_path / "adapter", tmp_path / "merged"))
+    at_the_end = merged(model, replace(adapted(), model=described), ())  # as a run ends
+    for found in (opened, at_the_end):
+        torch.testing.assert_close(logits(found), wanted, rtol=0, atol=1e-4)
+        assert not found.config.tie_word_embeddings and not found.config.text_config.tie_word_embeddings
+    assert (wanted - logits(base)).abs().max() > 0.1

@@ -118,6 +118,8 @@ def test_a_star_reaches_all_stages():
         ("stages.0.pack=perhaps", "got 'perhaps', expected bool"),
         ("stages.0.schedule=up", "got 'up', expected one of cosine, linear, constant"),
         ("stages.0.betas=0.9", "got '0.9', expected tuple"),
+        ("stages.0.lrs=5", r"override stages.0.lrs: got '5', expected tuple\[tuple\[str, float\]"),
+        ("stages.0.lrs={[]:1}", r"got '\{\[\]:1\}', expected tuple"),
         ("stages.0.lr.x=1", "got 'x' after a float, which has no parts"),
         ("stages.0.max_steps=0", "got max_steps=0, expected a whole number, at least 1"),  # checked as if written so
     ],

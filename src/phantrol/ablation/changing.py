@@ -13,6 +13,7 @@ from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.models.packaged import PackagedDecoder
+from phantrol.models.parts import part_configuration
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.new_model import NewModel
@@ -108,14 +109,8 @@ def new_model(recipe: Recipe) -> NewModel:
 
 def num_layers(model: NewModel) -> int:
     """Return how many layers the decoder has. Raises ValueError if its configuration does not say."""
-    from transformers import AutoConfig
-
-    if isinstance(model.text, Mapping):
-        config: Any = AutoConfig.for_model(**model.text)
-    else:
-        folder = model.text.folder() if isinstance(model.text, PackagedDecoder) else model.text
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-    return config.num_hidden_layers
+    text = model.text.folder() if isinstance(model.text, PackagedDecoder) else model.text
+    return part_configuration("text", text).get_text_config().num_hidden_layers
 
 
 def _configured(config: Any, options: Mapping[str, Any], model: NewModel) -> Any:

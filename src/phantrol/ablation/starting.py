@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from phantrol.ablation.changing import new_model
-from phantrol.training.new_model import NewModel
+from phantrol.training.new_model import Lora, NewModel, Weights
 from phantrol.training.recipe import Recipe
 
 
@@ -21,6 +21,17 @@ class AlikeModel:
 
     model: NewModel
     plain: NewModel
+
+    @property
+    def lora(self) -> Lora | None:
+        return self.model.lora
+
+    @property
+    def weights(self) -> Weights:
+        return self.model.weights
+
+    def with_full_weights(self) -> AlikeModel:
+        return AlikeModel(self.model.with_full_weights(), self.plain.with_full_weights())
 
     def build(self) -> tuple[Any, Any]:
         """Return (model, processor). Raises ValueError as the parts do."""

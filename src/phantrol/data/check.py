@@ -46,12 +46,14 @@ class Report:
 
     tokens  [K] of the rows that could be counted;  sizes  [P, 2] width and height of the pictures that could be read
     max_tokens  the limit that rows were held against, or None
+    num_shown   rows that have a picture
     """
 
     files: list[FileReport]
     tokens: np.ndarray
     sizes: np.ndarray
     max_tokens: int | None = None
+    num_shown: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -98,7 +100,7 @@ def check(
     everything = [each for findings in parts for each in findings]
     tokens = np.concatenate([np.zeros(0, np.int32), *(each.tokens for each in everything)])
     sizes = np.concatenate([np.zeros((0, 2), np.int32), *(each.sizes for each in everything)])
-    return Report(reports, tokens, sizes, checker.max_tokens)
+    return Report(reports, tokens, sizes, checker.max_tokens, sum(each.shown for each in everything))
 
 
 def _examine(checker: Checker, opened: list[Any], workers: int | None) -> Iterator[tuple[int, Findings]]:

@@ -14,6 +14,7 @@ from phantrol.data.check import FileReport, Report
 from phantrol.data.fixing import broken_lines
 
 BAR_CELLS = 40
+FEW_SHOWN = 0.1  # of the rows: fewer with a picture are told of
 _EDGES = np.array([0, *(2**power * step // 2 for power in range(5, 21) for step in (2, 3))])  # 32 48 64 96 128 ...
 
 
@@ -27,7 +28,8 @@ def say(file: FileReport) -> list[str]:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the summary: how many rows are broken and why, how long rows are, how large pictures are."""
+    """Print the summary: how many rows are broken and why, how long rows are, how large pictures are, and where few
+    rows have any, how many."""
     reasons = count_reasons(report)
     if reasons:
         table = Table("reason", "rows", "what it means", title="broken rows")
@@ -42,7 +44,10 @@ def show(report: Report, console: Console) -> None:
     files = f"{len(report.files)} files" if len(report.files) > 1 else str(report.files[0].path)
     ends = sum(bool(file.fault) for file in report.files)
     cut = f", {ends} of the files not whole" if ends else ""
-    console.print(f"{files}: {report.num_rows:,} rows, {report.num_broken:,} of them broken{cut}", soft_wrap=True)
+    if report.num_shown < FEW_SHOWN * report.num_rows:  # as where pictures lie under a name that nobody knows
+        console.print(f"{report.num_shown:,} of {report.num_rows:,} rows have a picture", soft_wrap=True)
+    told = f"{files}: {report.num_rows:,} rows, {report.num_broken:,} of them broken{cut}"
+    console.print(told, soft_wrap=True, markup=False, emoji=False)  # a name may have what else would be markup
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -50,6 +55,7 @@ def as_json(report: Report) -> dict[str, Any]:
     told = {
         "rows": report.num_rows,
         "broken": report.num_broken,
+        "rows_with_pictures": report.num_shown,
         "files": [
             {"file": str(f.path), "rows": f.num_rows, "broken": len(f.faults), "fault": f.fault} for f in report.files
         ],

@@ -67,12 +67,14 @@ class Findings:
     ids     [R] uint64, a digest of the id of each row, 0 where it has none
     tokens  [K] int32 of the rows that could be counted
     sizes   [P, 2] int32 width and height of the pictures that could be read
+    shown   rows that have a picture, be it readable or not
     """
 
     faults: list[Fault]
     ids: np.ndarray
     tokens: np.ndarray
     sizes: np.ndarray
+    shown: int = 0
 
 
 class Checker:
@@ -91,10 +93,12 @@ class Checker:
         ids = np.zeros(stop - start, np.uint64)
         tokens: list[int] = []
         sizes: list[Size] = []
+        shown = 0
         for index in range(start, stop):
             try:
                 draft = read_draft(rows[index], self.question.fields)
                 ids[index - start] = _digest(draft.id)
+                shown += draft.has_pictures
                 messages = place(draft, folder)
                 self._let_pass(check_texts, messages, draft.rejected)
                 own_sizes = self._sizes(messages)
@@ -104,7 +108,7 @@ class Checker:
             except BrokenRow as error:
                 if error.reason not in self.question.allowed:
                     faults.append(Fault(index, rows.line(index), error.reason, error.detail))
-        return Findings(faults, ids, np.array(tokens, np.int32), np.array(sizes, np.int32).reshape(-1, 2))
+        return Findings(faults, ids, np.array(tokens, np.int32), np.array(sizes, np.int32).reshape(-1, 2), shown)
 
     def _sizes(self, messages: tuple[Message, ...]) -> list[Size]:
         sizes = []

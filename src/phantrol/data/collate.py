@@ -20,6 +20,7 @@ from phantrol.data.mixture import Group
 from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, join, pack, plain_row, runs, visible
 
 IGNORED = -100  # the label of a token that no loss looks at
+_SAID = -2  # in place of a sequence: of an answer, as NOT_PREDICTED is of a prompt, but no loss looks at it
 _KINDS = {"incorrect": 0, "ambiguous": 1}
 
 
@@ -50,6 +51,7 @@ class Collator:
         """Return the batch:
 
         input_ids, position_ids, labels  [B, N]   padded on the right; labels are -100 where nothing is predicted
+        prompt_mask     [B, N]   True where no answer is; an earlier answer is one in the row of a rejected one too
         attention_mask  [B, N], or additive [B, 1, N, N] as soon as one row is packed
         blocks          in place of it where the batch is one row (see ops/blocks.py)
         pixel_values    [T, 3, S, S], absent without pictures
@@ -102,7 +104,7 @@ class Collator:
             number = next(numbers)
             pairs.append((last, number, _KINDS[answer.kind]))
             swapped = (*example.messages[:-1], Message("assistant", (answer.text,)))
-            lines.append(_line(replace(example, messages=swapped), encoder(swapped), number, NOT_PREDICTED))
+            lines.append(_line(replace(example, messages=swapped), encoder(swapped), number, _SAID))
         longest = max(len(line.input_ids) for line in lines)
         if self.max_tokens is not None and longest > self.max_tokens:
             raise ValueError(
@@ -116,11 +118,12 @@ class Collator:
         num_tokens = _longest(rows)
         input_ids = _padded([row.line.input_ids for row in rows], num_tokens, tokenizer.pad_token_id or 0)
         owners = _padded([row.line.sequence_ids for row in rows], num_tokens, NOT_PREDICTED)
-        labels = torch.where(owners != NOT_PREDICTED, input_ids, IGNORED)
+        labels = torch.where(owners >= 0, input_ids, IGNORED)
         tensors = {
             "input_ids": input_ids,
             "position_ids": _padded([row.position_ids for row in rows], num_tokens, 0),
             "labels": labels,
+            "prompt_mask": owners == NOT_PREDICTED,
             "sequence_ids": owners[:, 1:][labels[:, 1:] != IGNORED],
         }
         pictures = [row.line.pixel_values for row in rows if row.line.pixel_values is not None]

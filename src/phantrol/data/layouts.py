@@ -27,8 +27,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "incorrect": ("incorrect", "incorrect_answer", "incorrect_and_ambiguous"),
     "ambiguous": ("ambiguous", "ambiguous_answer"),
     "rejected_kind": ("rejected_type", "rejected_kind"),
-    # pixels before paths: MathVision has both, and its paths point into an archive
-    "images": ("decoded_image", "images", "image", "image_path", "image_paths", "img", "file_name", "picture"),
+    # pixels before paths: MathVision has both, and its paths point into an archive; an address last, as none is fetched
+    "images": (
+        *("decoded_image", "images", "image", "jpg", "jpeg", "png", "webp", "image_path", "image_paths", "img_path"),
+        *("image_file", "img", "file_name", "picture", "photo", "image_url"),
+    ),
 }
 TURN_ROLE, TURN_TEXT = ("role", "from"), ("content", "value", "text")
 PAIRS = (("user", "assistant"), ("question", "answer"))  # a turn that holds a question and its answer at once
@@ -66,6 +69,11 @@ class Draft:
     images: tuple[Any, ...]
     rejected: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def has_pictures(self) -> bool:
+        parts = [part for turn in self.turns if not isinstance(turn.content, str) for part in turn.content]
+        return bool(self.images) or any(part.get("type") in ("image", "image_url") for part in parts)
+
 
 def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
     """Return what a row holds.
@@ -77,6 +85,8 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
         raise BrokenRow("wrong-type", f"got a row that is {_kind(row)}, expected an object with named fields")
     found = _find(row, names or {})
     turns = _context(found)
+    if turns and isinstance(found.get("question"), str) and "turns" not in found:
+        found = _lettered(found)
     answer, rejected = found.get("answer"), _rejected(found)
     if answer is not None and not (turns and turns[-1].role == "assistant"):
         said = _turns(answer, "answer") if _is_turns(answer) else [Turn("assistant", _text(answer, "answer"))]
@@ -98,7 +108,7 @@ def _find(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise ValueError(f"fields: got {unknown[0]!r}, expected some of {', '.join(NAMES)}")
-    lower = {str(key).lower(): value for key, value in row.items() if value is not None}
+    lower = {str(key).lower(): value for key, value in row.items() if not _is_null(value)}
     found = {}
     for what, known in NAMES.items():
         for name in (names[what].lower(),) if what in names else known:
@@ -130,9 +140,39 @@ def _choices(options: Any) -> str:
         return "\n".join(f"{letter}. {_text(option, 'option')}" for letter, option in options.items())
     if not isinstance(options, Sequence):
         raise BrokenRow("wrong-type", f"got options that are {_kind(options)}, expected a list")
-    letters = [chr(ord("A") + number) for number in range(len(options))]
+    letters = [_letter_of(number) for number in range(len(options))]
     texts = [_text(option, "option") for option in options]
     return "" if texts == letters else "\n".join(f"{a}. {b}" for a, b in zip(letters, texts, strict=True))
+
+
+def _lettered(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with answers that are numbers of options, from 0, as the letters of `_choices`."""
+    options = found.get("options")
+    if not options or isinstance(options, str) or not isinstance(options, Sequence):
+        return dict(found)
+    answers = [what for what in ("answer", "rejected", *REJECTED_KINDS) if what in found]
+    return {**found, **{what: _letter(found[what], options, what) for what in answers}}
+
+
+def _letter(answer: Any, options: Sequence[Any], what: str) -> Any:
+    """Return the letter of a bare number, and anything else as it is, also a number that is itself an option."""
+    if isinstance(answer, Sequence) and not isinstance(answer, str):
+        return [_letter(each, options, what) for each in answer]
+    is_digits = isinstance(answer, str) and answer.strip().isdecimal()
+    if not is_digits and (isinstance(answer, bool) or not isinstance(answer, int | float)):
+        return answer
+    texts = [_text(option, "option").strip() for option in options]
+    if answer in options or (not isinstance(answer, int) and _text(answer, what).strip() in texts):
+        return answer
+    number = int(answer) if is_digits and len(answer) < 9 else answer
+    if number not in range(len(options)):
+        expected = f"expected one of them, its letter, or its number from 0 to {len(options) - 1}"
+        raise BrokenRow("wrong-type", f"got {str(answer)[:60]} as {what} to {len(options)} options, {expected}")
+    return _letter_of(int(number))
+
+
+def _letter_of(number: int) -> str:
+    return chr(ord("A") + number)
 
 
 def _rejected(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -179,10 +219,10 @@ def _turn(value: Any, where: str) -> list[Turn]:
     for asked, said in PAIRS:
         if isinstance(value.get(asked), str) and isinstance(value.get(said), str):
             return [Turn("user", value[asked]), Turn("assistant", value[said], _rejected(_find(value, {})))]
-    role = next((value[name] for name in TURN_ROLE if value.get(name) is not None), None)
+    role = next((value[name] for name in TURN_ROLE if not _is_null(value.get(name))), None)
     if not isinstance(role, str) or role.lower() not in ROLES:
         raise BrokenRow("wrong-type", f"{where} has the role {role!r}, expected one of {', '.join(ROLES)}")
-    content = next((value[name] for name in TURN_TEXT if value.get(name) is not None), None)
+    content = next((value[name] for name in TURN_TEXT if not _is_null(value.get(name))), None)
     is_parts = isinstance(content, Sequence) and not isinstance(content, str)
     if is_parts and not all(isinstance(part, Mapping) for part in content):
         raise BrokenRow("wrong-type", f"{where} has parts that are no objects, expected {{'type': 'text' or 'image'}}")
@@ -208,15 +248,20 @@ def _references(value: Any) -> tuple[Any, ...]:
 
 def _is_nothing(image: Any) -> bool:
     """Whether it is a null, or an object of nulls, as columns of Arrow have where a row has no image."""
-    return image is None or (isinstance(image, Mapping) and all(part is None for part in image.values()))
+    return _is_null(image) or (isinstance(image, Mapping) and all(part is None for part in image.values()))
+
+
+def _is_null(value: Any) -> bool:
+    """Whether it is None, or NaN, which pandas writes for what is missing."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _text(value: Any, what: str) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _is_null(value):
         return str(value)
-    raise BrokenRow("wrong-type", f"got {_kind(value)} as {what}, expected text")
+    raise BrokenRow("wrong-type", f"got {'nothing' if _is_null(value) else _kind(value)} as {what}, expected text")
 
 
 def _name(value: Any) -> str:

@@ -28,8 +28,11 @@ class Digest:
         self._specs, self._pixels = hashlib.sha256(), hashlib.sha256()
 
     def add(self, name: str, drawn: Sample) -> None:
+        scene = drawn.scene
+        if getattr(scene, "stamps", ""):  # where the folder lies is no part of what is drawn: it may be moved
+            scene = dataclasses.replace(scene, stamps="stamps")
         turns = [(t.task, t.question, t.answer, *((r.kind, r.text) for r in t.rejected)) for t in drawn.turns]
-        self._specs.update(repr((name, drawn.scene, turns)).encode())
+        self._specs.update(repr((name, scene, turns)).encode())
         if drawn.picture is not None:
             self._pixels.update(repr(drawn.picture.size).encode() + drawn.picture.tobytes())
 
@@ -44,7 +47,7 @@ def describe(source: PrimerSource, form: str, count: int, digest: Digest, file: 
         "version": VERSION,
         "format": form,
         "pictures": count,
-        "source": dataclasses.asdict(source),
+        "source": {**dataclasses.asdict(source), "sprites": _from_anywhere(source.sprites)},
         "file": {"name": file.name, "sha256": sha256_of(file)},
         **digest.as_dict(),
         "made_by": {"phantrol": __version__, **_drawing_by()},
@@ -115,6 +118,12 @@ def advice(manifest: dict[str, Any], pixels_sha256: str) -> str:
         return ""
     then = {key: value for key, value in manifest.get("made_by", {}).items() if key != "phantrol"}
     return f"the same scenes, but other pixels: drawn by {then}, here by {_drawing_by()}"
+
+
+def _from_anywhere(sprites: int | str | None) -> int | str | None:
+    """Return the name of a folder of stamps as it holds in any working directory, and what is none as it is."""
+    is_folder = isinstance(sprites, str) and sprites != "tuxpaint" and not sprites.isdecimal()
+    return str(Path(sprites).absolute()) if is_folder else sprites
 
 
 def sha256_of(file: Path) -> str:

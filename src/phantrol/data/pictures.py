@@ -22,6 +22,8 @@ from phantrol.data.messages import Message, Picture
 
 # LLaVA, DocOwl, InternLM-XComposer, and the numbered ones of MathVision and MMMU
 PLACEHOLDER = re.compile(r"\s*(?:<image>|<\|image\|>|<ImageHere>|<image[ _-]?(\d{1,9})>)\s*")
+# a placeholder for what is no picture, or Qwen-VL's for one, where the row has no picture; HTML closes its <video>
+UNSHOWN = re.compile(r"<img>[^<>\n]+</img>|(?:\A|^)[ \t]*<(?:video|audio)>[ \t]*$|\A\s*<(?:video|audio)>", re.MULTILINE)
 MAX_PIXELS = 64_000_000  # of one picture, as in models.image_processing
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides; as in models.image_processing
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF: the picture lies on its side
@@ -42,7 +44,18 @@ def place(draft: Draft, folder: Path) -> tuple[Message, ...]:
     if shelf.images and not shelf.wanted and not has_own:
         spoken[first][1][:0] = [shelf.take(None) for _ in shelf.images]
     shelf.close()
+    if not shelf.images and not has_own:
+        _refuse_unshown(draft)
     return tuple(Message(role, tuple(part for part in parts if part != "")) for role, parts in spoken)
+
+
+def _refuse_unshown(draft: Draft) -> None:
+    """Raise BrokenRow if a row without pictures asks about something that was to be seen or heard."""
+    for turn in draft.turns:
+        found = UNSHOWN.search(turn.text) if turn.role == "user" else None
+        if found is not None and not any(end in turn.text for end in ("</video>", "</audio>")):
+            got = f"got {found[0].strip()[:60]} in the text of a row without pictures"
+            raise BrokenRow("image-count", f"{got}, expected pictures, shown by <image> and named in the field image")
 
 
 class _Shelf:
@@ -133,7 +146,7 @@ def open_reference(reference: Any, folder: Path) -> Picture:
 def picture_size(picture: Picture) -> tuple[int, int]:
     """Return (width, height) in pixels as it is shown, from the head of the file alone.
 
-    Raises BrokenRow if there is no such file, or it is empty, no picture or too large.
+    Raises BrokenRow if there is no such file, or it is empty, no picture, too large, or of 32 bits a pixel.
     """
     if isinstance(picture, Path):
         try:
@@ -174,6 +187,9 @@ def _shown_size(picture: Image.Image, name: str) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
         expected = f"expected 1 to {MAX_PIXELS:,} pixels"
         raise BrokenRow("image-unreadable", f"{name} is {width} x {height}, {expected}")
+    if picture.format and (picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM"))):
+        said = f"{name} has pixels of 32 bits (mode {picture.mode}), and nothing says which value is white"
+        raise BrokenRow("image-unreadable", f"{said}: save it with 8 or 16 bits")  # as models.image_processing does
     try:  # not a PNG's own `getexif`, which decodes it: EXIF data behind its pixels, which is rare, goes unseen
         orientation = Image.Image.getexif(picture).get(_ORIENTATION)
     except Exception:  # broken EXIF data: the picture is shown as it lies

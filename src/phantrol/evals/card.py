@@ -170,12 +170,32 @@ def read_reports(path: Path) -> list[dict[str, Any]]:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
     reports = read.get("benchmarks", [read]) if isinstance(read, dict) else []
-    wanted = {field.name for field in dataclasses.fields(Card)}
-    if not reports or any("rows" not in each or not wanted <= set(each.get("card") or ()) for each in reports):
+    if not reports or not isinstance(reports, list) or not all(map(_is_result, reports)):
         raise ValueError(
             f"{path} holds no results with a card of this version: write it again with `phantrol eval --json`"
         )
     return reports
+
+
+def _is_result(read: Any) -> bool:
+    """Whether this has what others read of `Report.to_json`, in its kinds."""
+    parts = {"benchmark": str, "split": str, "model": str, "overall": dict, "missing": list, "rows": list, "card": dict}
+    if not _has(read, parts) or not {field.name for field in dataclasses.fields(Card)} <= read["card"].keys():
+        return False
+    card = read["card"]
+    speaker, headline, judge = (card[name] for name in ("speaker", "headline", "judge"))
+    spoken = {"weights_sha256", "decoding", "dtype", "weights", "versions"}
+    return (
+        isinstance(speaker, dict)
+        and spoken <= speaker.keys()
+        and (headline is None or _has(headline, dict.fromkeys(("value", "low", "high", "scale"), int | float)))
+        and (judge is None or _has(judge, {"model": str}))
+        and all(_has(row, {"id": str, "prompt_sha256": str, "scores": dict}) for row in read["rows"])
+    )
+
+
+def _has(read: Any, parts: Mapping[str, Any]) -> bool:
+    return isinstance(read, dict) and all(isinstance(read.get(name), kind) for name, kind in parts.items())
 
 
 def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
@@ -185,6 +205,8 @@ def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
     """
     if not path.exists():
         return
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file: write elsewhere with --json")
     try:
         text = path.read_text("utf-8")
         if not text.strip():

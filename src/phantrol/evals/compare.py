@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from phantrol.evals.card import MEAN, read_reports
 from phantrol.evals.intervals import bootstrap, holm, interval, sign_flip_p
@@ -45,7 +46,8 @@ class Comparison:
 
     def table(self) -> Table:
         """Return the differences in percent points, as a table for a terminal."""
-        table = Table(title=f"A: {self.a}   B: {self.b}", caption="p: paired permutation test, after Holm's correction")
+        title = Text(f"A: {self.a}   B: {self.b}", "table.title")  # a str would be read as markup
+        table = Table(title=title, caption="p: paired permutation test, after Holm's correction")
         table.add_column("score")
         for heading in ("A", "B", "B - A", "95 %", "p", "rows"):
             table.add_column(heading, justify="right")
@@ -55,7 +57,7 @@ class Comparison:
             p = "" if each.p_holm is None else "< 0.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}"
             name = f"{each.benchmark} · {each.name}" if several else each.name
             shares = (f"{100 * each.a:.1f}", f"{100 * each.b:.1f}", f"{100 * (each.b - each.a):+.1f}")
-            table.add_row(name, *shares, ends, p, str(each.rows))
+            table.add_row(Text(name), *shares, ends, p, str(each.rows))
         return table
 
     def write(self, path: Path) -> None:

@@ -11,13 +11,16 @@ which was trained on, or converted again, in the same folder.
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from phantrol.evals.fingerprints import settings_sha256, weights_sha256
+from phantrol.models.building import check_folder
 
 INSTALL = 'pip install "phantrol[eval]", then pip install --no-deps lmms-eval==0.7.3'
 
@@ -46,13 +49,37 @@ def model_args(pretrained: str) -> str:
 
 
 def run_lmms(model: str, tasks: str, batch_size: int, more: Sequence[str] = ()) -> int:
-    """Run lmms-eval's own command on a model; return its exit code.
+    """Run lmms-eval's own command on a model; return its exit code, or 1 if the evaluation failed.
 
     more  further arguments of lmms-eval, as --limit 8 or --include_path FOLDER
-    Raises ValueError if lmms-eval is not installed, or there is no such model.
+    Raises ValueError if lmms-eval is not installed, there is no such model, or its folder is not whole.
     """
+    if Path(model).exists():
+        check_folder(Path(model))
     if importlib.util.find_spec("lmms_eval") is None:
         raise ValueError(f"lmms-eval is not installed: {INSTALL}")
-    command = [sys.executable, "-m", "lmms_eval", "--model", "phantrol", "--model_args", model_args(model)]
+    command = [sys.executable, "-m", __name__, "--model", "phantrol", "--model_args", model_args(model)]
     command += ["--tasks", tasks, "--batch_size", str(batch_size), *more]
     return subprocess.run(command).returncode
+
+
+def main() -> None:
+    """Run lmms-eval's command in this process; exit with 1 if an evaluation failed, which it logs and exits with 0."""
+    import lmms_eval.__main__ as command
+
+    evaluate, succeeded = command.cli_evaluate_single, []
+    is_first = os.environ.get("RANK", "0") == "0"  # the others have no results
+
+    def evaluate_and_note(args: Any) -> Any:
+        succeeded.append(False)
+        found = evaluate(args)
+        succeeded[-1] = not is_first or found[0] is not None
+        return found
+
+    command.cli_evaluate_single = evaluate_and_note
+    command.cli_evaluate()
+    sys.exit(0 if all(succeeded) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from phantrol.evals.metrics import wilson_interval
 from phantrol.training.checkpoint import write_text
@@ -114,7 +115,8 @@ class Report:
 
     def table(self) -> Table:
         """Return the scores in percent, the model's with its 95 % interval, as a table for a terminal."""
-        table = Table(title=f"{self.benchmark} · {self.split}" + (f" · {self.model}" if self.model else ""))
+        title = f"{self.benchmark} · {self.split}" + (f" · {self.model}" if self.model else "")
+        table = Table(title=Text(title, "table.title"))  # a str would be read as markup
         table.add_column("task")
         for heading in ("model", "95 %", "shuffled images", "text-only prior", "rows"):
             table.add_column(heading, justify="right")
@@ -132,11 +134,13 @@ class Report:
             table.caption = f"{len(self.missing)} rows are missing: they count neither as right nor as wrong"
         return table
 
-    def _cells(self, name: str, scores: dict[str, float], otherwise: tuple[float, float] | None) -> tuple[str, ...]:
+    def _cells(
+        self, name: str, scores: dict[str, float], otherwise: tuple[float, float] | None
+    ) -> tuple[str | Text, ...]:
         ends = self.card.intervals.get(name, otherwise) if self.card else otherwise
         shown = "" if ends is None else f"{100 * ends[0]:.0f}-{100 * ends[1]:.0f}"
         shares = [_percent(scores[column]) for column in COLUMNS]
-        return name, shares[0], shown, *shares[1:], str(scores["n"])
+        return Text(name), shares[0], shown, *shares[1:], str(scores["n"])
 
 
 def write_reports(path: Path, reports: Sequence[Report]) -> None:

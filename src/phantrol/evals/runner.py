@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from phantrol.evals.asking import AnswersEach, Tell, ask
@@ -94,19 +95,20 @@ def run_benchmarks(
     path = None if json_path is None else Path(json_path)
     if path is not None:
         make_room(path)
-    engine, console, reports = Engine.open(model, wanted.weights), Console(), []
+    # names of files may have what else would be markup
+    engine, console, reports = Engine.open(model, wanted.weights), Console(markup=False, emoji=False), []
     benchmarks = [benchmark.for_engine(engine) for benchmark in benchmarks]
     if path is not None and not replacing:
         check_replaceable(path, [_asked(benchmark, wanted) for benchmark in benchmarks])
     for benchmark in benchmarks:
         report = _run(engine, benchmark, wanted, path, console)
-        console.print(report.table())
-        _say_what_is_missing(report, console)
         reports.append(report)
         if path is not None:
             write_reports(path, reports)
+        console.print(report.table())
+        _say_what_is_missing(report, console)
     if path is not None:
-        console.print(f"The scores are in {path}.")
+        console.print(f"The scores are in {path}.", soft_wrap=True)
     return reports
 
 
@@ -144,7 +146,7 @@ def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None
         journal = Journal(beside(path, name, "answers.jsonl"), speaker | how)
     try:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
-            asking = bar.add_task(f"{name} {split}", total=None)
+            asking = bar.add_task(escape(f"{name} {split}"), total=None)
             found = evaluate_rows(
                 engine,
                 benchmark,
@@ -184,7 +186,7 @@ def _graded(
         texts = [sample.texts["model"] for sample in found.report.samples]
         official = beside(path, name, f"official{found.benchmark.official_ending}")
         found.benchmark.write_official(found.rows, texts, found.report.model, official)
-        console.print(f"The answers as the official graders read them are in {official}.")
+        console.print(f"The answers as the official graders read them are in {official}.", soft_wrap=True)
     if judge is None:
         console.print(f"{name} is judged, and no judge was named: its answers have no score. See --judge.")
         return found, None
@@ -209,12 +211,12 @@ def _check_batch(
     console.print(f"{found.report.benchmark}: {told}", soft_wrap=True)
     for i in apart[:SHOWN]:
         again = said[questions[chosen.index(i)].key]
-        console.print(f"  {samples[i].id}: {samples[i].texts['model']!r}, and now {again!r}", markup=False)
+        console.print(f"  {samples[i].id}: {samples[i].texts['model']!r}, and now {again!r}", soft_wrap=True)
     return {"batch_size": other, "rows": len(chosen), "different": len(apart)}
 
 
 def _say_what_is_missing(report: Report, console: Console) -> None:
     for row in report.missing[:SHOWN]:
-        console.print(f"missing: {row.id} ({row.task}): {row.reason}", markup=False, soft_wrap=True)
+        console.print(f"missing: {row.id} ({row.task}): {row.reason}", soft_wrap=True)
     if len(report.missing) > SHOWN:
         console.print(f"missing: {len(report.missing) - SHOWN} more")

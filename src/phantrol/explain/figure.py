@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool1d
 
 from phantrol.explain.colours import heat_image
 from phantrol.explain.drawing import short_number
@@ -181,9 +182,10 @@ def _rows_height(values: Tensor) -> int:
 
 
 def _paste_rows(canvas: Image.Image, values: Tensor, names: Sequence[str], top: float, room: float) -> None:
-    height = _rows_height(values)
-    heat = heat_image(values.numpy(), 0.0, float(values.max()))
-    canvas.paste(heat.resize((round(room), height), Image.Resampling.NEAREST), (MARGIN + LEFT, round(top)))
+    height, pixels = _rows_height(values), round(room)
+    columns = adaptive_max_pool1d(values, pixels) if values.shape[1] > pixels else values  # the largest that share one
+    heat = heat_image(columns.numpy(), 0.0, float(values.max()))
+    canvas.paste(heat.resize((pixels, height), Image.Resampling.NEAREST), (MARGIN + LEFT, round(top)))
     row = height / len(values)
     for index in range(0, len(values), -(-32 // int(row))):  # only as many names as do not touch
         write(canvas, (MARGIN, top + (index + 0.5) * row), names[index], SMALL, INK, "lm")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from phantrol.explain.colours import data_uri, heat_image
@@ -74,8 +74,10 @@ def draw_overlay(picture: Image.Image, grid: Tensor, low: float, high: float, si
     """
     scale = size_px / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
-    light = ImageOps.autocontrast(picture.convert("L")).resize(size, Image.Resampling.BICUBIC)
-    shade = light.point(lambda value: 255 - SHADE * (255 - value)).convert("RGB")
+    light = picture.convert("L").resize(size, Image.Resampling.BICUBIC)
+    darkest, brightest = light.getextrema()
+    darker = 255 * SHADE / max(1, brightest - darkest)
+    shade = light.point(lambda value: 255 - darker * (brightest - value)).convert("RGB")
     heat = heat_image(grid.numpy(), low, high).resize(size, Image.Resampling.NEAREST)
     return ImageChops.multiply(heat, shade)
 

@@ -5,21 +5,24 @@ B rows, N tokens of a row.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.inference.batches import in_batches
+from phantrol.inference.options import check_options
 from phantrol.inference.ranking import Ranking, encode_choices, rank
 from phantrol.models.building import load
 from phantrol.models.conversation import Chat
@@ -48,10 +51,11 @@ class Engine:
 
     A chat is a list of {"role", "content"} with content as text, or as parts {"type": "text", "text"} and
     {"type": "image", "image": a picture or a file}. `options` are those of `generate`: num_beams, do_sample,
-    temperature, top_p, stop_strings ... The model is put into eval mode, and stays where it is.
+    temperature, top_p, stop_strings ..., but for those in `inference.options.REFUSED`. The model is put into eval mode,
+    and stays where it is. Several threads may share an engine.
 
-    Every method raises ValueError for a chat that the processor refuses, for `max_new_tokens` below 1, and if prompt
-    and answer are longer than what the model can read.
+    Every method raises ValueError for a chat that the processor refuses, for `max_new_tokens` below 1, if prompt and
+    answer are longer than what the model can read, and for an option that is refused.
     """
 
     def __init__(self, model: Any, processor: Any):
@@ -82,6 +86,7 @@ class Engine:
 
     def answer(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Answer:
         """Return what the model says next in one chat."""
+        check_options(options)
         return self._generate([self.encode(chat, max_new_tokens)], max_new_tokens, options)[0]
 
     def answer_batch(
@@ -103,6 +108,7 @@ class Engine:
         Prompts of like length share a batch. The next prompts are read, and their pictures decoded, while the model is
         at work on these. Whoever closes the iterator stops that too.
         """
+        check_options(options)
 
         def said(prompts: list[list[Encoding]]) -> list[Answer]:
             return self._generate([prompt for (prompt,) in prompts], max_new_tokens, options)
@@ -137,6 +143,7 @@ class Engine:
         if options.get("num_beams", 1) != 1:
             raise ValueError(f"a stream with num_beams={options['num_beams']}: expected 1; beams come with `answer`")
         options["num_beams"] = 1
+        check_options(options)
         return self._stream(self.encode(chat, max_new_tokens), max_new_tokens, options)
 
     def _stream(self, prompt: Encoding, max_new_tokens: int, options: dict[str, Any]) -> Generator[str, None, Answer]:
@@ -198,8 +205,9 @@ class Engine:
     ) -> list[Answer]:
         inputs = self.pad_left(prompts)
         options = {"do_sample": False, **options}
-        if "stop_strings" in options:
-            options.setdefault("tokenizer", self.processor.tokenizer)
+        stop_strings, stops = options.pop("stop_strings", None), None
+        if stop_strings is not None:
+            stops = StopStringCriteria(options.get("tokenizer") or self._own_tokenizer, stop_strings)
         self.model.eval()
         with torch.inference_mode():
             output = self.model.generate(
@@ -207,25 +215,33 @@ class Engine:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=self.end_ids,
                 pad_token_id=self.pad_id,
+                num_return_sequences=1,
+                return_dict_in_generate=False,
                 streamer=streamer,
-                stopping_criteria=None if stop is None else StoppingCriteriaList([stop]),
+                stopping_criteria=StoppingCriteriaList(each for each in (stops, stop) if each is not None),
                 **options,
             )
-        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [
-            self._answer(row, len(prompt.input_ids), max_new_tokens, padded="stop_strings" in options)
-            for prompt, row in zip(prompts, rows, strict=True)
-        ]
+        start = inputs["input_ids"].shape[1]
+        answers = []
+        for prompt, row in zip(prompts, output, strict=True):
+            ids, ended = self._without_padding(row, start, stops)
+            reason = "stop" if ended or len(ids) < max_new_tokens else "length"
+            answers.append(Answer(self.decode(ids), len(prompt.input_ids), len(ids), reason))
+        return answers
 
-    def _answer(self, ids: list[int], num_prompt_tokens: int, max_new_tokens: int, padded: bool) -> Answer:
+    def _without_padding(self, row: Tensor, start: int, stops: StopStringCriteria | None) -> tuple[list[int], bool]:
+        """The new tokens of a row [start + N], and whether its turn ended, which others of the batch may have outlived.
+
+        After a stop string there is padding, which may be the very token that ends a turn.
+        """
+        ids = row[start:].tolist()
         end = next((index for index, token in enumerate(ids) if token in self.end_ids), None)
         if end is not None:
             ids = ids[: end + 1]
-        elif padded:  # a row that a stop string ended before the others of its batch
-            while ids and ids[-1] == self.pad_id:
-                ids = ids[:-1]
-        reason = "stop" if end is not None or len(ids) < max_new_tokens else "length"
-        return Answer(self.decode(ids), num_prompt_tokens, len(ids), reason)
+        if stops is not None:
+            padding = (index for index, token in enumerate(ids) if index and token == self.pad_id)
+            ids = ids[: next((index for index in padding if stops(row[None, : start + index], None)), None)]
+        return ids, end is not None
 
     def num_certain(self, ids: list[int]) -> int:
         """Return how many tokens decode to the same text whatever follows: not bytes of a character that others may
@@ -239,6 +255,11 @@ class Engine:
         """Return the text of an answer."""
         # tidying up spaces would change text that a stream has already sent
         return self.processor.decode(ids, clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def _own_tokenizer(self) -> Any:
+        # looking for stop strings switches special tokens on, which another thread's prompt has perhaps switched off
+        return copy.deepcopy(self.processor.tokenizer)
 
     @property
     def pad_id(self) -> int:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 Batch = dict[str, Any]
 
-_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "pixel_values", "labels", "blocks", "tile_order")
+_TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids", "labels", "prompt_mask", "blocks")
+_MODEL_INPUTS = (*_TEXT_INPUTS, "pixel_values", "tile_order")
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.difference import whole_model
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
+from phantrol.models.parts import Part, embedding_rms, load_part, open_tokenizer, part_configuration
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.quantised import FLOATS, loading_options
 from phantrol.modifiers.base import config_to_dict
 
-Part = str | Path | PretrainedConfig
 WHOLE = ("config.json", "processor_config.json", "tokenizer.json")  # a saved model has these, and its weights
 
 
@@ -41,23 +42,28 @@ def build(
 ) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
     """Return a new vision-language model and its processor.
 
-    text, vision   each a pretrained folder or hub id, whose weights are loaded, or a configuration, drawn at random
+    text, vision   each a pretrained folder or hub id, whose weights are loaded, or a configuration, drawn at random,
+                   which may be a mapping with its model_type
     modifiers      what to graft on the decoder: [TrolConfig(...), PhantomConfig(...)]
-    tokenizer      of the decoder; may be left out if `text` is a folder or hub id that has one
+    tokenizer      of the decoder, or its folder or hub id; may be left out if `text` is a folder or hub id that has one
     image_px       tile side in pixels; by default the vision tower's own
     match_embeddings   bring image features to the root mean square of the decoder's word embeddings
     feature_positions  add to the features of a tile where they lie on it, along two learnt directions
     image_options  max_tiles, thumbnail, image_mean, image_std of PhantrolImageProcessor
-    Raises ValueError if the parts do not fit together, naming what does not.
+    Raises ValueError if a part cannot be opened or they do not fit together, naming what does not, and for an option
+    that is none.
     """
-    text_config, vision_config = (_configuration(part) for part in (text, vision))
+    _check_options(image_options)
+    text_config, vision_config = part_configuration("text", text), part_configuration("vision", vision)
+    if not hasattr(text_config, "vocab_size"):
+        raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
     vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
     for part in (text_config, vision_config):  # a folder of this machine is nobody else's business
         part.name_or_path = Path(part.name_or_path).name if Path(part.name_or_path).is_absolute() else part.name_or_path
     image_px = image_px or getattr(vision_config, "image_size", None)
     if not isinstance(image_px, int):
         raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
-    tokenizer = _tokenizer(tokenizer, text, image_token)
+    tokenizer = open_tokenizer(tokenizer, text, image_token)
     image_grid = measure_grid(vision_config, image_px)
     processor = PhantrolProcessor(
         PhantrolImageProcessor(image_px=image_px, **image_options),
@@ -80,12 +86,12 @@ def build(
         image_grid=image_grid,
         unshuffle=unshuffle,
         projector_norm=projector_norm,
-        feature_rms=_embedding_rms(text, text_config) if match_embeddings else None,
+        feature_rms=embedding_rms(text, text_config) if match_embeddings else None,
         feature_positions=feature_positions,
     )
     model = PhantrolForConditionalGeneration(config).to(dtype)
-    _load_part(model.language_model, text, AutoModelForCausalLM, dtype)
-    _load_part(model.vision_tower, vision, AutoModel, dtype)
+    load_part("text", model.language_model, text, AutoModelForCausalLM, dtype)
+    load_part("vision", model.vision_tower, vision, AutoModel, dtype)
     model.generation_config.eos_token_id = processor.end_of_turn_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
@@ -201,46 +207,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 
-def _configuration(part: Part) -> PretrainedConfig:
-    """Return a configuration that the new model may write into: the caller's own stays as it was."""
-    return copy.deepcopy(part) if isinstance(part, PretrainedConfig) else AutoConfig.from_pretrained(part)
-
-
-def _tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
-    if tokenizer is None:
-        if isinstance(text, PretrainedConfig):
-            raise ValueError("a decoder from a configuration brings no tokenizer: pass tokenizer=...")
-        tokenizer = AutoTokenizer.from_pretrained(text)
-    if tokenizer.chat_template is None:
-        raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
-    if image_token not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"extra_special_tokens": [image_token]}, replace_extra_special_tokens=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _embedding_rms(text: Part, text_config: PretrainedConfig) -> float:
-    if isinstance(text, PretrainedConfig):
-        return float(text_config.initializer_range)  # of the normal draw that the embeddings come from
-    weight = AutoModelForCausalLM.from_pretrained(text).get_input_embeddings().weight
-    return float(weight.detach().float().square().mean().sqrt())
-
-
-def _load_part(module: Any, part: Part, auto_class: Any, dtype: torch.dtype) -> None:
-    """Copy pretrained weights into a part of the new model; rows for added tokens keep their start values."""
-    if isinstance(part, PretrainedConfig):
-        return
-    source = auto_class.from_pretrained(part, dtype=dtype)
-    source = getattr(source, "vision_model", source)
-    weights, target = source.state_dict(), module.state_dict()
-    for name, tensor in weights.items():
-        if name not in target:
-            raise ValueError(f"{part} has a tensor {name} that the new model lacks")
-        room = target[name]
-        if room.shape == tensor.shape:
-            room.copy_(tensor)
-        elif room.shape[1:] == tensor.shape[1:] and room.shape[0] > tensor.shape[0]:
-            room[: len(tensor)].copy_(tensor)
-        else:
-            raise ValueError(f"{name}: {part} has shape {tuple(tensor.shape)}, the new model {tuple(room.shape)}")
+def _check_options(options: Mapping[str, Any]) -> None:
+    """The image processor passes over what it does not know, as transformers' do."""
+    of_images = list(signature(PhantrolImageProcessor).parameters)[:-1]  # the last one takes all others
+    for name in options:
+        if name not in of_images:
+            near = get_close_matches(name, [*signature(build).parameters, *of_images], 1)
+            meant = f", did you mean {near[0]}? Expected" if near else "; expected"
+            raise ValueError(f"got an unknown option {name}{meant} for images: {', '.join(of_images)}")

@@ -23,6 +23,7 @@ class PhantrolConfig(PretrainedConfig):
     projector_norm  a LayerNorm before the projector's two linear layers
     feature_rms     root mean square that image features are brought to, such as that of the word embeddings, or None
     feature_positions  add to the features of a tile where they lie on it, along two learnt directions
+    Raises ValueError if the grid cannot be unshuffled.
     """
 
     model_type = "phantrol"
@@ -47,6 +48,7 @@ class PhantrolConfig(PretrainedConfig):
         self.image_token_id = image_token_id
         self.image_px, self.image_grid, self.unshuffle = image_px, image_grid, unshuffle
         self.projector_norm, self.feature_rms, self.feature_positions = projector_norm, feature_rms, feature_positions
+        num_image_tokens(self)  # raises where there is no such number
         # what `generate` looks for on the top configuration
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
@@ -139,7 +141,7 @@ def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:
     geometry  anything with `image_grid` and `unshuffle`: a PhantrolConfig or a PhantrolProcessor
     Raises ValueError if the grid cannot be unshuffled.
     """
-    if geometry.image_grid % geometry.unshuffle:
+    if geometry.unshuffle < 1 or geometry.image_grid % geometry.unshuffle:
         raise ValueError(
             f"a grid of {geometry.image_grid} x {geometry.image_grid} patches cannot be unshuffled by "
             f"{geometry.unshuffle}: expected a factor that divides {geometry.image_grid}"

@@ -17,8 +17,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -60,11 +62,11 @@ def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = No
 def whole_model(folder: Path) -> Path:
     """Return the folder of the whole model: `folder` itself, or one in the cache, put together once for what it holds.
 
-    Raises ValueError if the decoder's package is not installed, or carries another file.
+    Raises ValueError if the decoder's package is not installed, or carries another file, or one of `folder` is broken.
     """
     if not (folder / DECODER).is_file():
         return folder
-    described = json.loads((folder / DECODER).read_text("utf-8"))
+    described = _described(folder / DECODER)
     expected = described.pop("sha256")
     decoder = PackagedDecoder(**described)
     got = checksum(decoder.source())
@@ -77,9 +79,40 @@ def whole_model(folder: Path) -> Path:
     def put_together(whole: Path) -> None:
         shutil.copytree(folder, whole, ignore=shutil.ignore_patterns(DIFFERENCE, DECODER))
         base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}
-        save_file(_sum(base, load_file(folder / DIFFERENCE)), whole / "model.safetensors", {"format": "pt"})
+        difference = _difference_in(folder)
+        try:
+            tensors = _sum(base, difference)
+        except (KeyError, RuntimeError) as error:  # no such part, or sizes that do not fit
+            fault = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{folder / DIFFERENCE} does not fit {decoder.file}: {fault}; copy it again") from None
+        save_file(tensors, whole / "model.safetensors", {"format": "pt"})
 
     return written_once(f"{folder.resolve().name}-{_fingerprint(folder)[:12]}", put_together)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return what `save_difference` wrote of the decoder: the fields of PackagedDecoder, and "sha256"."""
+    wanted = {"sha256", *asdict(PackagedDecoder())}
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}; copy it again") from None
+    if not isinstance(read, dict) or read.keys() != wanted or not all(isinstance(each, str) for each in read.values()):
+        raise ValueError(f"{path}: expected a JSON object of texts named {', '.join(sorted(wanted))}; copy it again")
+    return read
+
+
+def _difference_in(folder: Path) -> dict[str, Tensor]:
+    path = folder / DIFFERENCE
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a whole model: {DIFFERENCE} is missing; copy it again") from None
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            pointer = file.read(7) == b"version"  # as the text that git-LFS leaves in place of a file
+        remedy = "it is a pointer of git-LFS: git lfs pull" if pointer else "copy it again"
+        raise ValueError(f"{path} is broken: {error}; {remedy}") from None
 
 
 def _fingerprint(folder: Path) -> str:

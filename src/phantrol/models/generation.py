@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
+from transformers.cache_utils import Cache
 
 from phantrol.models.configuration import num_image_tokens
 
@@ -27,7 +28,7 @@ class PictureGeneration:
         pixel_values = kwargs.pop("pixel_values", None)
         order = None
         if pixel_values is not None and input_ids is not None and expand_size > 1:
-            order = self._tile_order(input_ids, len(pixel_values), expand_size)
+            order = self._tile_order(input_ids, len(pixel_values), expand_size, kwargs.get("past_key_values"))
         input_ids, kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
         )
@@ -35,9 +36,11 @@ class PictureGeneration:
             kwargs["pixel_values"] = pixel_values
         return input_ids, kwargs if order is None else {**kwargs, "tile_order": order}
 
-    def _tile_order(self, input_ids: Tensor, num_tiles: int, expand_size: int) -> Tensor:
-        num_tokens = (input_ids == self.config.image_token_id).sum(dim=1)  # [B]
-        per_tile = num_image_tokens(self.config)
+    def _tile_order(self, input_ids: Tensor, num_tiles: int, expand_size: int, cache: Cache | None) -> Tensor:
+        is_image, per_tile = input_ids == self.config.image_token_id, num_image_tokens(self.config)
+        if cache is not None and int(is_image.sum()) != num_tiles * per_tile:
+            is_image = is_image[:, int(cache.get_seq_length()) :]  # the ids of all turns, the tiles of the new ones
+        num_tokens = is_image.sum(dim=1)  # [B]
         if int(num_tokens.sum()) != num_tiles * per_tile:
             raise ValueError(
                 f"{int(num_tokens.sum())} image tokens for {num_tiles} tiles: expected {per_tile} for each tile"

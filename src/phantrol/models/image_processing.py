@@ -90,11 +90,17 @@ def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
-    """Return 16 bits of grey as 8, where Pillow's own conversion makes white of all above 255."""
+    """Return 16 bits of grey as 8, where Pillow's own conversion makes white of all above 255.
+
+    Raises ValueError for a file of 32 bits, whose white nothing names: Pillow would make it all black or all white.
+    """
     if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format == "PPM"):
         grey = np.asarray(picture)
         is_clear = grey == picture.info.get("transparency")  # a shade of 16 bits, or None
         return Image.fromarray(np.where(is_clear, 255, grey >> 8).astype(np.uint8))
+    if file_format and (picture.mode == "F" or (picture.mode == "I" and file_format != "PNG")):
+        white = f"pixels of 32 bits (mode {picture.mode}), and nothing says which value is white"
+        raise ValueError(f"{white}: save it with 8 or 16 bits")
     return picture
 
 
@@ -131,7 +137,8 @@ class PhantrolImageProcessor(BaseImageProcessor):
     thumbnail   one more tile that shows the whole picture, where there are several
     antialias   resize with Pillow's bicubic filter, which looks at all pixels; False: with torch's, which looks at 16
                 of them, on bytes, as the models were taught that were released so (TroL-1.8B and 7B)
-    image_mean, image_std  per channel, of pixels in [0, 1]
+    image_mean, image_std  of each channel, red, green and blue, of pixels in [0, 1]
+    Raises ValueError for settings that no picture could be read with.
     """
 
     model_input_names = ["pixel_values"]
@@ -148,6 +155,14 @@ class PhantrolImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        for name, number in (("image_px", image_px), ("max_tiles", max_tiles)):
+            if number < 1:
+                raise ValueError(f"{name}: got {number}, expected 1 or more")
+        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
+            if len(values) != 3:
+                raise ValueError(f"{name}: got {len(values)} numbers, expected 3, of red, green and blue")
+        if min(image_std) <= 0:
+            raise ValueError(f"image_std: got {list(image_std)}, expected numbers above 0: pixels are divided by them")
         self.image_px, self.max_tiles, self.thumbnail, self.antialias = image_px, max_tiles, thumbnail, antialias
         self.image_mean, self.image_std, self.max_pixels = list(image_mean), list(image_std), max_pixels
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from phantrol.models.block_attention import no_mask, use_block_attention
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
@@ -124,6 +124,7 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         assert features.shape[1] == num_image_tokens(self.config)
         return features
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -147,8 +148,13 @@ class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, Pre
         blocks        several sequences in one row, none of which sees another: where each ends (see ops/blocks.py)
 
         Raises ValueError if image tokens and pictures do not match, or embeddings come alone where the decoder wants
-        ids too (`token_lookups`).
+        ids too (`token_lookups`), or with pictures, whose places ids alone tell.
         """
+        if pixel_values is not None and input_ids is None and inputs_embeds is not None:
+            raise ValueError(
+                "got pixel_values and inputs_embeds without input_ids, which say where image features go: expected "
+                "input_ids too, or embeddings in which the features lie already, and no pixel_values"
+            )
         features = None if pixel_values is None else self.get_image_features(pixel_values)
         if features is not None and tile_order is not None:
             features = features[tile_order.to(features.device)]

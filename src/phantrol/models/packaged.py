@@ -103,9 +103,15 @@ class PackagedTower:
 
 
 def cache_folder() -> Path:
-    """Return where unpacked parts are kept: $PHANTROL_CACHE, else phantrol in the user's cache folder."""
+    """Return where unpacked parts are kept: $PHANTROL_CACHE, else phantrol in the user's cache folder.
+
+    Raises ValueError for a user without a home folder, if neither $PHANTROL_CACHE nor $XDG_CACHE_HOME is set.
+    """
     given = os.environ.get("PHANTROL_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "phantrol"
+    try:
+        return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "phantrol"
+    except RuntimeError:
+        raise ValueError("no home folder, where a cache could be kept: set PHANTROL_CACHE to a folder") from None
 
 
 def _installed(package: str, file: str) -> Path | None:

@@ -21,6 +21,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.conversation import Chat, Seal, Turn, number_parts, split_turns
+from phantrol.models.generation_prompt import complete_generation_prompt
 from phantrol.models.text_encoding import MAX_REMEMBERED, TextEncoder
 
 
@@ -60,7 +61,11 @@ class PhantrolProcessor(ProcessorMixin):
     ):
         self.image_grid, self.unshuffle, self.image_token = image_grid, unshuffle, image_token
         self.image_prefix, self.image_suffix = image_prefix, image_suffix
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        given = chat_template or tokenizer.chat_template
+        template = complete_generation_prompt(given, tokenizer) if isinstance(given, str) else given
+        if tokenizer.chat_template == given:
+            tokenizer.chat_template = template  # which is saved, and rendered by others, too
+        super().__init__(image_processor, tokenizer, chat_template=template, **kwargs)
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self._text = TextEncoder(tokenizer)
         self._renderings: dict[Any, list[Turn]] = {}
@@ -139,7 +144,8 @@ class PhantrolProcessor(ProcessorMixin):
         conversation alone, so it is rendered once for each shape."""
         seal = Seal(texts)
         shape = (repr(messages), seal.mark, add_generation_prompt, self.chat_template)
-        if shape not in self._renderings:
+        turns = self._renderings.get(shape)  # another thread may clear them
+        if turns is None:
             rendered = self.tokenizer.apply_chat_template(
                 [{"role": m["role"], "content": "".join(seal(*part) for part in m["content"])} for m in messages],
                 chat_template=self.chat_template,
@@ -148,8 +154,8 @@ class PhantrolProcessor(ProcessorMixin):
             )
             if len(self._renderings) >= MAX_REMEMBERED:
                 self._renderings.clear()
-            self._renderings[shape] = split_turns(seal.split(rendered), texts)
-        return self._renderings[shape]
+            self._renderings[shape] = turns = split_turns(seal.split(rendered), texts)
+        return turns
 
     @property
     def end_of_turn_id(self) -> int:

@@ -8,6 +8,7 @@ beside them come out otherwise. Only what a user typed like a special token is t
 from __future__ import annotations
 
 import re
+import threading
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +19,8 @@ Piece = tuple[bool, str]  # (is it of the template or a picture's, and so to be 
 
 
 class TextEncoder:
-    """A tokenizer that can tell typed text from a template. It remembers the strings that it met last.
+    """A tokenizer that can tell typed text from a template. It remembers the strings that it met last. Several threads
+    may share it.
 
     special_ids  what no typed text becomes: all tokens that were added to the vocabulary, but for plain whitespace
     """
@@ -31,6 +33,14 @@ class TextEncoder:
         longest_first = sorted(added.values(), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._remembered: dict[Any, list[int]] = {}
+        # a tokenizer switches its special tokens off for typed text, and on again: one thread at a time
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}  # each copy has its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def prompt(self, pieces: tuple[Piece, ...]) -> list[int]:
         """Return the ids of the pieces, joined to one string: those that the tokenizer gives for it.
@@ -38,23 +48,25 @@ class TextEncoder:
         Typed text that holds, or makes together with its neighbours, the string of a special token is the exception:
         it is tokenized alone, and spelled.
         """
-        known = self._remembered.get(pieces)
-        if known is not None:
-            return known
-        ids: list[int] = []
-        for is_risky, group in groupby(self._marked(pieces), key=lambda marked: marked[0]):
-            texts = [text for _, text in group]
-            runs = [self._spelled(text) for text in texts] if is_risky else [self._plain("".join(texts))]
-            ids += [token for run in runs for token in run]
-        return self._remember(pieces, ids, sum(len(text) for _, text in pieces))
+        with self._lock:
+            known = self._remembered.get(pieces)
+            if known is not None:
+                return known
+            ids: list[int] = []
+            for is_risky, group in groupby(self._marked(pieces), key=lambda marked: marked[0]):
+                texts = [text for _, text in group]
+                runs = [self._spelled(text) for text in texts] if is_risky else [self._plain("".join(texts))]
+                ids += [token for run in runs for token in run]
+            return self._remember(pieces, ids, sum(len(text) for _, text in pieces))
 
     def typed(self, text: str) -> list[int]:
         """Return the ids of a text that stands alone, such as an answer."""
-        known = self._remembered.get(text)
-        if known is not None:
-            return known
-        ids = self._spelled(text) if self._special.search(text) else self._plain(text)
-        return self._remember(text, ids, len(text))
+        with self._lock:
+            known = self._remembered.get(text)
+            if known is not None:
+                return known
+            ids = self._spelled(text) if self._special.search(text) else self._plain(text)
+            return self._remember(text, ids, len(text))
 
     def _marked(self, pieces: tuple[Piece, ...]) -> list[tuple[bool, str]]:
         """(would it make special tokens that it must not make?, text) of each piece."""

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from phantrol.find import find, name_of
 
@@ -33,7 +34,6 @@ class LayerModifier:
     depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
     prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
     image_only: bool = False  # it works on image tokens: layers are told which they are
-    anchor_span: int = 1  # tokens of a row from its first anchor to its last
 
     def __init__(self, config: Any, num_layers: int):
         self.config, self.num_layers = config, num_layers
@@ -62,8 +62,29 @@ class LayerModifier:
         """Return the names of what each pass of this layer keeps of the anchor, besides keys and values."""
         return ()
 
+    @property
+    def anchor_span(self) -> int:
+        """Tokens of a row from its first anchor to its last; 0 if nothing is remembered of any."""
+        return 1 if self.memories(self.layers[0]) else 0
+
     def prepare(self, decoder: nn.Module) -> None:
         """Do what must be done before a forward pass of the decoder, for example choose the attention function."""
+
+
+class OwnLinear(nn.Module):
+    """A linear map that a modifier brings, [..., in] → [..., out]: named and drawn as an nn.Linear, and none.
+
+    What adapts or exchanges each nn.Linear of a model (PEFT's "all-linear") would go past what the modifier does with
+    weight and bias besides.
+    """
+
+    def __init__(self, in_features: int, out_features: int, **factory: Any):
+        super().__init__()
+        drawn = nn.Linear(in_features, out_features, **factory)
+        self.weight, self.bias = drawn.weight, drawn.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
 
 
 def modifier_of(config: Any, num_layers: int) -> LayerModifier:
@@ -106,8 +127,26 @@ def config_from_dict(options: Mapping[str, Any]) -> Any:
 def mixed_class(mixin: type, base: type) -> type:
     """Return the class (mixin, base), made once per pair, so that grafted layers of one kind share one class."""
     # transformers looks up under str(class), which reads the qualified name, what a model can record (hidden states)
-    names = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__reduce_ex__": _taken_apart}
     return type(mixin.__name__ + base.__name__, (mixin, base), names)
+
+
+def _taken_apart(module: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """As pickle and deepcopy take any object apart, but its class, which goes by its base's name, is mixed anew."""
+    make, arguments, *state = object.__reduce_ex__(module, max(2, protocol))
+    mixins, base = [], type(module)
+    while vars(base).get("__reduce_ex__") is _taken_apart:
+        mixin, base = base.__bases__
+        mixins.insert(0, mixin)
+    # whoever derived a class of their own from a mixed one answers for it
+    return (_mixed_anew, (base, *mixins), *state) if mixins else (make, arguments, *state)
+
+
+def _mixed_anew(base: type, *mixins: type) -> nn.Module:
+    """Return an empty module of the class; `mixins` from the innermost."""
+    for mixin in mixins:
+        base = mixed_class(mixin, base)
+    return base.__new__(base)
 
 
 def mix_in(module: nn.Module, mixin: type) -> None:

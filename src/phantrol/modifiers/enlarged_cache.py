@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.blocks import split_blocks
-from phantrol.ops.phantom import attend_kinds_at_once, join_gates, scale_term
+from phantrol.ops.phantom import attend_kinds_at_once, join_gates
 
 ANCHOR = "anchor"  # the slot of what a pass keeps of the anchor: [B, k, heads, d], with heads of all kinds
 KINDS = ("value", "key", "query")  # in the order in which they come, and in which their heads stand in that slot
@@ -60,7 +60,8 @@ class EnlargedCache:
 
     @property
     def joint_gates(self) -> Pair | None:
-        """Both gates as one product, see `join_gates`, in a step of decoding."""
+        """Both gates as one product, see `join_gates`, in a step of decoding; None elsewhere, and where their weights
+        are there only while they are called."""
         return None if self._waiting is None else self._kept.constants[1]
 
     def attend(self, kind: str, states: Tensor) -> Tensor:
@@ -125,12 +126,15 @@ class EnlargedCache:
         start = keys.shape[2] - heads if kind == self._kinds[-1] else first * heads
         return keys[:, :, start : start + heads], values[:, :, start : start + heads]
 
-    def _constants(self, heads: list[int]) -> tuple[Tensor, Pair]:
+    def _constants(self, heads: list[int]) -> tuple[Tensor, Pair | None]:
         """Return what each step of decoding needs besides: whose heads the anchor's are, and both gates as one."""
         gates, like = (self._phantom.gate_1, self._phantom.gate_2), self._kept.keys
         ones = like.new_ones(1, 1, dtype=torch.promote_types(like.dtype, torch.float32))
         own = torch.block_diag(*(ones.expand(count, heads[-1]) for count in heads)).log()  # 0 and -∞
-        return own.repeat(like.shape[1], 1), join_gates(*(part for gate in gates for part in (gate.weight, gate.bias)))
+        own = own.repeat(like.shape[1], 1)
+        if any(gate.weight.is_meta != like.is_meta for gate in gates):
+            return own, None
+        return own, join_gates(*(part for gate in gates for part in (gate.weight, gate.bias)))
 
     def _is_step(self, states: Tensor) -> bool:
         ready = self._kept is not None and self._step.anchor_index is None and not self._keys_go_on
@@ -143,7 +147,7 @@ class EnlargedCache:
             states = torch.stack([value.expand_as(groups), key.expand_as(groups), groups], dim=1)
         else:
             states = value[:, None]
-        weights = [getattr(self._phantom, kind).q_proj.weight for kind in self._kinds]
+        weights = [getattr(self._phantom, kind).query_weight(states) for kind in self._kinds]
         weights = torch.stack(weights) if len(weights) > 1 else weights[0][None]
         said = attend_kinds_at_once(
             states, *_all_heads((self._kept.keys, self._kept.values)), weights, self._kept.constants[0]
@@ -157,7 +161,7 @@ class EnlargedCache:
 
     def _side_by_side(self, states: Tensor, said: Tensor) -> Tensor:
         """[..., d] twice → [..., 2d], states and η·y"""
-        return torch.cat([states, scale_term(said, self._phantom.eta)], dim=-1)
+        return torch.cat([states, self._phantom(said)], dim=-1)
 
     def _store(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self._cache is None:

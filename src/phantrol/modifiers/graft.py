@@ -23,16 +23,9 @@ from phantrol.modifiers.base import (
     mixed_class,
     modifier_of,
 )
-from phantrol.modifiers.sequence import (
-    SequenceState,
-    SequenceStep,
-    check_shared_anchors,
-    end_prompt,
-    find_anchor,
-    image_rows,
-    sequence_state,
-)
-from phantrol.ops.blocks import Blocks
+from phantrol.modifiers.sequence import SequenceStep, check_shared_anchors, image_rows, sequence_state
+from phantrol.modifiers.step import end_known_prompt, next_step, token_positions
+from phantrol.ops.blocks import Blocks, blocks_of_positions
 
 
 class GraftedLayer:
@@ -68,8 +61,11 @@ class GraftedDecoder:
         image_mask     [B, N] True on tokens of this pass that stand for image features; matters to a partial LoRA
         blocks         the sequences of one row, without padding, each with an anchor of its own (see ops/blocks.py)
 
-        Raises ValueError for blocks and a cache: what is read in one piece is not gone on with.
+        Raises ValueError for blocks and a cache: what is read in one piece is not gone on with; and for the paged cache
+        of transformers' continuous batching.
         """
+        if kwargs.get("cache") is not None:  # its attention writes by layer, so that passes would share a slot
+            raise _paged_cache()
         for modifier in self.modifiers:
             modifier.prepare(self)
         tokens = input_ids if inputs_embeds is None else inputs_embeds
@@ -88,14 +84,16 @@ class GraftedDecoder:
             state = sequence_state(past_key_values, self.modifiers, self.config.num_hidden_layers)
         if position_ids is None and isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
             # padding before a row must not turn its rotary angles: count real tokens only
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+            position_ids = token_positions(attention_mask, past_key_values, tokens.shape[1])
         prompt_only = any(modifier.prompt_only for modifier in self.modifiers)
         prompt = (prompt_length, prompt_mask) if prompt_only else None
         span = max(modifier.anchor_span for modifier in self.modifiers)
         if blocks is not None and span > 1:
             for _, mask in blocks:
                 check_shared_anchors(mask, 0, torch.zeros(1, dtype=torch.long, device=tokens.device), span)
-        step = _step(state, past_key_values, tokens, attention_mask, prompt, span)
+        if span and blocks is None and position_ids is not None and attention_mask is None and past_key_values is None:
+            blocks = blocks_of_positions(position_ids, tokens.shape[0])  # attention has transformers' own mask of them
+        step = next_step(state, past_key_values, tokens, attention_mask, prompt, span)
         step = dataclasses.replace(step, blocks=blocks)
         if any(modifier.image_only for modifier in self.modifiers):
             step = dataclasses.replace(step, image_rows=image_rows(image_mask, *tokens.shape[:2]))
@@ -110,7 +108,7 @@ class GraftedDecoder:
             **kwargs,
         )
         if state is not None and prompt_only and prompt_length is not None and not state.prompt_ended:
-            _end_known_prompt(past_key_values, state, prompt_length)
+            end_known_prompt(past_key_values, state, prompt_length)
         return outputs
 
 
@@ -118,7 +116,8 @@ class GraftedGeneration:
     """Mixed in before a model that generates: tells its decoder where the prompt ends.
 
     Raises ValueError for an assistant (speculative decoding) that treats prompt and answer differently: after each
-    round it takes back tokens, and the last of the prompt among them.
+    round it takes back tokens, and the last of the prompt among them. And for transformers' continuous batching, whose
+    thread would swallow what the decoder raises.
     """
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -126,9 +125,17 @@ class GraftedGeneration:
             (given for given in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), inputs) if given is not None),
             None,
         )
-        if prompt is not None:
-            kwargs.setdefault("prompt_length", prompt.shape[1])
+        if prompt is not None and any(modifier.prompt_only for modifier in grafted_modifiers(self)):
+            length, mask = prompt.shape[1], kwargs.get("attention_mask")
+            if kwargs.get("past_key_values") is not None and isinstance(mask, Tensor) and mask.ndim == 2:
+                length = max(length, mask.shape[1])  # of ids that are new alone: the mask is of those in the cache too
+            kwargs.setdefault("prompt_length", length)
         return super().generate(inputs, *args, **kwargs)
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        if grafted_modifiers(self):
+            raise _paged_cache()
+        return super().init_continuous_batching(*args, **kwargs)
 
     def _get_candidate_generator(
         self, *args: Any, model_kwargs: dict[str, Any], assistant_model: Any = None, **kwargs: Any
@@ -231,68 +238,13 @@ def _graft_at_birth(base: type) -> type:
     return type(base.__name__, (base,), {"__init__": __init__, "__module__": base.__module__})
 
 
-def _step(
-    state: SequenceState | None,
-    cache: Cache | None,
-    tokens: Tensor,
-    attention_mask: Tensor | dict | None,
-    prompt: tuple[int | None, Tensor | None] | None,
-    span: int,
-) -> SequenceStep:
-    """`prompt` is (prompt_length, prompt_mask), or None if no modifier treats prompt and answer differently; `span` the
-    tokens of a row from its first anchor to its last."""
-    rows, num_tokens = tokens.shape[:2]
-    if state is not None and num_tokens == 1 and state.anchors_complete and (prompt is None or state.prompt_ended):
-        # the common step of decoding asks the device nothing
-        return SequenceStep(state=state, prompt=prompt is None)
-    past_tokens = 0 if cache is None else int(cache.get_seq_length())
-    index = here = places = None
-    if state is None or not state.anchors_complete:
-        anchor = find_anchor(attention_mask, num_tokens, past_tokens, rows, tokens.device)
-        index, here = anchor - past_tokens, (anchor >= past_tokens) & (anchor < past_tokens + num_tokens)
-        index = index.clamp(0, num_tokens - 1)
-        if state is not None:
-            ends = past_tokens + num_tokens
-            state.anchors_complete = span <= ends if attention_mask is None else bool((anchor + span <= ends).all())
-        if span > 1:
-            check_shared_anchors(attention_mask, past_tokens, anchor, span)
-            places = torch.arange(past_tokens, past_tokens + num_tokens, device=tokens.device) - anchor[:, None]
-    is_prompt = True if prompt is None else _is_prompt(past_tokens, num_tokens, tokens.device, *prompt)
-    if state is not None and prompt is not None:
-        _follow_prompt(cache, state, is_prompt, num_tokens)
-    return SequenceStep(state=state, anchor_index=index, anchor_in_chunk=here, prompt=is_prompt, places=places)
-
-
-def _is_prompt(
-    past_tokens: int, num_tokens: int, device: torch.device, prompt_length: int | None, prompt_mask: Tensor | None
-) -> bool | Tensor:
-    if prompt_mask is not None:
-        return prompt_mask.to(torch.bool)
-    if prompt_length is None:
-        return num_tokens > 1 or past_tokens == 0
-    if past_tokens + num_tokens <= prompt_length:
-        return True
-    if past_tokens >= prompt_length:
-        return False
-    return (torch.arange(past_tokens, past_tokens + num_tokens, device=device) < prompt_length)[None]
-
-
-def _follow_prompt(cache: Cache, state: SequenceState, is_prompt: bool | Tensor, num_tokens: int) -> None:
-    if is_prompt is False and not state.prompt_ended:
-        end_prompt(cache, state)
-    elif is_prompt is not False and state.prompt_ended:
-        raise ValueError(
-            f"{num_tokens} tokens of a prompt after an answer: what the prompt's later passes need was dropped when "
-            "the answer began; begin with an empty cache, or pass prompt_length if these tokens are of the answer"
-        )
-
-
-def _end_known_prompt(cache: Cache, state: SequenceState, prompt_length: int) -> None:
-    """Not in the first step of decoding: so all its steps are alike, and can be compiled."""
-    if int(cache.get_seq_length()) == prompt_length:
-        end_prompt(cache, state)
-
-
 def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:
     """Return the modifiers of a grafted decoder, or an empty list."""
     return getattr(model.get_decoder(), "modifiers", [])
+
+
+def _paged_cache() -> ValueError:
+    return ValueError(
+        "got the paged cache of transformers' continuous batching, expected past_key_values, where each pass and what "
+        "a modifier remembers have their own slots: answer many requests with phantrol.Engine or `phantrol serve`"
+    )

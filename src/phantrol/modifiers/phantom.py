@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized
+from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, mark_initialized
 from phantrol.modifiers.enlarged_cache import ANCHOR, EnlargedCache
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.phantom import (
@@ -26,6 +26,7 @@ from phantrol.ops.phantom import (
     attend_anchor_heads,
     attend_anchors_of_blocks,
     merge_halves,
+    scale_term,
 )
 
 PREFIX = "phantom_"  # of the attention function that wraps another one
@@ -73,6 +74,7 @@ class AnchorAttention(nn.Module):
     """states [B, H, N, d] → y [B, H, N, d], what the heads of the anchor say to each head of each token.
 
     Four linear maps of head size without bias, shared by all heads.                            [Phantom, eq. 1]
+    Unlike gates they stay nn.Linear: who names q_proj to PEFT means these as well.
     """
 
     def __init__(self, head_dim: int, zero_output: bool, **factory: Any):
@@ -84,13 +86,24 @@ class AnchorAttention(nn.Module):
             nn.init.zeros_(self.o_proj.weight)
 
     def forward(self, states: Tensor, memory: tuple[Tensor, Tensor], visible: Tensor | None = None) -> Tensor:
-        return attend_anchor_heads(states, *memory, self.q_proj.weight, visible)
+        return attend_anchor_heads(states, *memory, self.query_weight(states), visible)
 
     def of_blocks(self, states: Tensor, memory: tuple[Tensor, Tensor], num_tokens: Sequence[int]) -> Tensor:
-        return attend_anchors_of_blocks(states, *memory, self.q_proj.weight, num_tokens)
+        return attend_anchors_of_blocks(states, *memory, self.query_weight(states), num_tokens)
 
     def remember(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        return anchor_memory(anchor, self.k_proj.weight, self.v_proj.weight, self.o_proj.weight)
+        return anchor_memory(anchor, *(_weight(part, anchor) for part in (self.k_proj, self.v_proj, self.o_proj)))
+
+    def query_weight(self, states: Tensor) -> Tensor:
+        return _weight(self.q_proj, states)
+
+
+def _weight(linear: nn.Module, like: Tensor) -> Tensor:
+    """Return W of x → x·Wᵀ, [d, d]. Where an adapter stands before it, or its weight lies elsewhere until it is called
+    (offloaded by a device map), of what it makes of each direction."""
+    if type(linear) is nn.Linear and linear.weight.is_meta == like.is_meta:
+        return linear.weight
+    return linear(torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)).T
 
 
 class PhantomDimension(nn.Module):
@@ -104,12 +117,15 @@ class PhantomDimension(nn.Module):
             # of a product of two zeros neither factor would ever learn: only the query's half starts at zero
             self.query = AnchorAttention(head_dim, zero_output=identity, **factory)
             self.key = AnchorAttention(head_dim, zero_output=False, **factory)
-        self.gate_1, self.gate_2 = nn.Linear(head_dim, 1, **factory), nn.Linear(head_dim, 1, **factory)
+        self.gate_1, self.gate_2 = OwnLinear(head_dim, 1, **factory), OwnLinear(head_dim, 1, **factory)
         self.exact, self.anchors, self.anchor_stride = config.logits == "exact", config.anchors, config.anchor_stride
         if config.train_eta:
             self.eta = nn.Parameter(torch.full((1,), config.eta, **factory))
         else:
             self.eta = config.eta
+
+    def forward(self, term: Tensor) -> Tensor:
+        return scale_term(term, self.eta)
 
 
 def phantom_attention(
@@ -204,9 +220,10 @@ def backend_function(module: nn.Module, backend: str) -> Any:
 
 def use_phantom_attention(config: Any) -> None:
     """Wrap whichever attention function the decoder is set to; also after `set_attn_implementation`."""
-    backend = config._attn_implementation or "eager"
-    if backend.startswith(PREFIX):
+    own = config._attn_implementation or "eager"
+    if own.startswith(PREFIX) and own in ALL_ATTENTION_FUNCTIONS:
         return
+    backend = own.removeprefix(PREFIX)  # it has the prefix already where another process pickled the model
     name = PREFIX + backend
     if name not in ALL_ATTENTION_FUNCTIONS:
 

@@ -215,13 +215,15 @@ def find_anchor(
 
 
 def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int, anchor: Tensor, span: int) -> None:
-    """Raise ValueError if the several anchors of a row cannot be told, or are not those of all that it holds.
+    """Raise ValueError if the anchors of a row cannot be told, or are not those of all that it holds.
 
     anchor  [B] as from `find_anchor`;  span  tokens from the first anchor to the last
     """
     mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
     if mask is None or mask.ndim != 4:
         return
+    if past_tokens > 0 and span == 1:
+        return  # behind padding alone
     if past_tokens > 0:
         raise ValueError(
             f"got an attention mask {list(mask.shape)} after {past_tokens} tokens, and not all anchors have been seen: "
@@ -233,11 +235,12 @@ def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int,
     hidden = ~sees & is_early[:, None] & (place[: sees.shape[1], None] > place)
     # a sliding window hides what is far: all before it too, and never the token just before
     sees_earlier = sees.long().cumsum(-1) > sees.long()
-    begins = F.pad(~sees.diagonal(-1, 1, 2), (1, 0), value=True)  # [B, N] the token before is another sequence's
+    # [B, N] the token before is another sequence's; padding behind a row sees not even itself
+    begins = F.pad(~sees.diagonal(-1, 1, 2), (1, 0), value=True) & sees.diagonal(0, 1, 2)
     if bool((hidden & (sees_earlier | begins[..., None])).any()):
         raise ValueError(
             f"a row holds sequences that share fewer than the {span} tokens from the first anchor to the last: "
-            "expected a longer common beginning, fewer anchors, or pack=false"
+            "expected a longer common beginning, fewer anchors, or a row for each (pack=false)"
         )
 
 

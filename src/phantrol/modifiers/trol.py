@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, config_to_dict, mark_initialized
+from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, config_to_dict, mark_initialized
 from phantrol.modifiers.sequence import PassCache, SequenceStep
 from phantrol.ops.traversal import mix_passes, traversal_ratio
 
@@ -55,7 +55,7 @@ class TrolConfig:
 IDENTITY_BIAS = -40.0  # tanh(-40) is -1 in any float, so that w is 0
 
 
-class TraversalGate(nn.Linear):
+class TraversalGate(OwnLinear):
     """hidden states [B, N, D] → ratio w [B, N, 1]: one fully connected layer, read on the output of the first pass."""
 
     def __init__(self, hidden_size: int, bias: float, **factory: Any):

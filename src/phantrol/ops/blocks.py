@@ -31,6 +31,26 @@ def split_blocks(x: Tensor, blocks: Blocks, dim: int = 2) -> tuple[Tensor, ...]:
     return x.split([end - start for start, end in zip([0, *ends], ends, strict=False)], dim)
 
 
+def blocks_of_positions(position_ids: Tensor, num_rows: int) -> Blocks | None:
+    """Return the blocks of one row in which positions tell where a sequence begins, or None if each row holds one.
+
+    position_ids  [1, N] or [B, N]: a token whose position is not the one after the last one's begins a sequence, as
+                  transformers reads them where it gets neither a mask nor a cache;  num_rows  B
+    Raises ValueError if several rows hold several sequences.
+    """
+    if position_ids.ndim != 2 or position_ids.shape[1] < 2:
+        return None
+    begins = (position_ids.diff(dim=-1) != 1).any(dim=0).nonzero().flatten().tolist()
+    if not begins:
+        return None
+    if num_rows > 1:
+        raise ValueError(
+            f"got position_ids of several sequences to a row in a batch of {num_rows} rows: expected one row that "
+            "holds them all, or an attention_mask and one sequence to a row"
+        )
+    return [(end, None) for end in (*(last + 1 for last in begins), position_ids.shape[1])]
+
+
 def causal_mask(num_tokens: int, window_tokens: int | None, like: Tensor) -> Tensor:
     """Return who sees whom, [1, 1, n, n], to be added to scores: itself and the tokens before it, or so many of them.
 

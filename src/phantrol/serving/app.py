@@ -121,8 +121,7 @@ class Service:
 
         def guarded(engine: Engine) -> tuple[Result | None, Exception | None]:
             try:
-                with self.reader.text_lock:  # whoever looks into the model reads its prompt there
-                    return wanted.pop()(), None
+                return wanted.pop()(), None
             except Exception as error:  # a StopIteration, say, could not pass through a future
                 return None, error
 

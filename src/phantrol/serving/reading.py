@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,8 +44,6 @@ class Reader:
     def __init__(self, engine: Engine, limits: Limits, fetcher: Fetcher):
         self.engine, self.limits, self.fetcher = engine, limits, fetcher
         self._places = asyncio.Semaphore(AT_ONCE)
-        # a tokenizer switches its special tokens off for typed text, and on again: one reader at a time
-        self.text_lock = threading.Lock()
         self._decoding = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="phantrol-pictures")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="phantrol-prompts")
 
@@ -124,8 +121,7 @@ class Reader:
 
     def _encode(self, chat: Chat) -> Encoding:
         try:
-            with self.text_lock:
-                return self.engine.processor.encode(chat, add_generation_prompt=True)  # its length is looked at later
+            return self.engine.processor.encode(chat, add_generation_prompt=True)  # its length is looked at later
         except TemplateError:
             raise Refusal(400, "this model does not take these roles in this order", "messages") from None
         except StopIteration:  # `Seal` looks for a private character that no text holds

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -202,6 +203,11 @@ def make_room(path: Path) -> None:
         raise ValueError(f"{path}: the name is too long; choose a shorter one") from None
     if is_folder:
         raise ValueError(f"{path} is a folder: expected the name of a file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):  # a folder such as /proc takes none
+            pass
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no file can be made in {path.parent} ({error.strerror}); choose another") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -259,8 +265,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def os_error(error: Exception) -> int | None:
+    """Return the number of the system's fault behind an error, if that is one; safetensors tells it in words alone."""
+    told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(told[1]) if told else getattr(error, "errno", None)
+
+
 def _is_disk_full(error: Exception, folder: Path) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if os_error(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    # torch and safetensors give no errno
-    return "No space left" in str(error) or (isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 2**20)
+    if "No space left" in str(error):
+        return True
+    # torch says nothing of the system's; a quota and a limit on the size of files leave the disk itself room
+    of_writing = any(words in str(error) for words in ("inline_container.cc", "iostream error"))
+    return isinstance(error, RuntimeError) and (of_writing or shutil.disk_usage(folder).free < 2**20)

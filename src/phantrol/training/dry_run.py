@@ -10,17 +10,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import set_seed
 
 from phantrol.data.mixture import Mixture
 from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
 from phantrol.tables import number_table
-from phantrol.training.recipe import Recipe
+from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import recipe_to_json
+from phantrol.training.run import build_model, check_reports
+from phantrol.training.sharding import check_ranks
 from phantrol.training.stand_in import MadeUp, stand_in
 from phantrol.training.trainable import trainable_table
-from phantrol.training.trainer import StageTrainer
+from phantrol.training.trainer import StageTrainer, process_state
 
 
 def dry_run(recipe: Recipe, console: Console | None = None) -> None:
@@ -28,8 +29,11 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
 
     Parts that would have to be downloaded are stood in for by small ones of the same kind, and that is said.
 
-    Raises ValueError as `run` would before and in its first step, save for faults of the data, which is not looked at.
+    Raises ValueError as `run` would before and in its first step, save for faults of the data, held-out ones included,
+    which are not looked at.
     """
+    check_ranks(recipe, process_state().num_processes)
+    check_reports(recipe)
     console = console or Console()
     console.print_json(recipe_to_json(recipe))
     if missing := _missing_data(recipe):
@@ -39,11 +43,10 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
         said = f"not downloaded for this: {parts}; counts and steps below are those of a small stand-in"
         console.print(said, soft_wrap=True, markup=False)
         recipe = small
-    set_seed(recipe.seed)
-    model, processor = recipe.model.build()
-    made_up = [replace(stage, data=Mixture(((1.0, MadeUp()),)), max_steps=1, warmup_steps=0) for stage in recipe.stages]
-    trial = replace(recipe, stages=tuple(made_up), log_every_steps=1, report_to=(), workers=0, sharding="none")
-    with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; nothing is put there
+    model, processor = build_model(recipe)
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; features of what is made up alone are put there
+        stages = tuple(_made_up(stage, Path(folder) / "features") for stage in recipe.stages)
+        trial = replace(recipe, stages=stages, log_every_steps=1, report_to=(), workers=0, sharding="none")
         for number, stage in enumerate(recipe.stages):
             trainer = StageTrainer(model, processor, trial, number, Path(folder))
             trainer.args.save_strategy = "no"
@@ -54,10 +57,23 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
             console.print(f"one step on made-up data: loss {loss:.3f}, {time.monotonic() - began_s:.1f} s")
 
 
+def _made_up(stage: Stage, features: Path) -> Stage:
+    """Return a stage of one step that neither reads data nor writes where the recipe says."""
+    return replace(
+        stage,
+        data=Mixture(((1.0, MadeUp()),)),
+        held_out=None,
+        max_steps=1,
+        warmup_steps=0,
+        feature_cache=str(features) if stage.feature_cache else None,
+    )
+
+
 def _missing_data(recipe: Recipe) -> list[str]:
-    """Return the paths of sources at which there is no file, each once."""
+    """Return the paths of sources, held-out ones among them, at which there is no file, each once."""
     paths: dict[str, None] = {}
-    for source in (source for stage in recipe.stages for _, source in stage.data.parts):
+    mixtures = [part.data for stage in recipe.stages for part in (stage, stage.held_out) if part]
+    for source in (source for mixture in mixtures for _, source in mixture.parts):
         if isinstance(source, FileSource):
             try:
                 find_files(source.path)

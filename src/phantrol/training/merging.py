@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import set_seed
 
 from phantrol.models.building import load
@@ -45,7 +45,7 @@ def merge(folder: str | Path, out: str | Path) -> Path:
         model, processor, recipe = *_opened(folder), None
     else:
         model, processor, recipe = _restored(folder)
-    merged = model.merge_and_unload().eval()
+    merged = _merged(model).eval()
     with written_beside(out) as writing:
         merged.save_pretrained(writing)
         processor.save_pretrained(writing)
@@ -65,6 +65,19 @@ def merged(model: Any, recipe: Recipe, patterns: Collection[str]) -> Any:
         trained = trained_tensors(model, patterns)
         model, _ = _built(recipe)
         model.load_state_dict(trained, strict=False)
+    return _merged(model)
+
+
+def _merged(model: Any) -> Any:
+    """Merge in place. Where the head is the weight of the word embeddings and only one of them has adapters, it becomes
+    a weight of its own first: what is merged into the one would else be in the other too."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head.weight is embeddings.weight
+    if tied and any(hasattr(part, "base_layer") for part in (head, embeddings)):
+        getattr(head, "base_layer", head).weight = nn.Parameter(head.weight.detach().clone())
+        tied = False
+    if not tied:  # PEFT's modules_to_save part them too
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     return model.merge_and_unload()
 
 
@@ -97,19 +110,29 @@ def _at(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 def _built(recipe: Recipe) -> tuple[Any, Any]:
     """Return the recipe's model as a run begins with it, but with full weights."""
-    described = recipe.model
-    if "weights" in [field.name for field in fields(described)]:
-        described = replace(described, weights=None)
+    described = recipe.model.with_full_weights() if hasattr(recipe.model, "with_full_weights") else recipe.model
     set_seed(recipe.seed)
     return described.build()
 
 
 def _opened(folder: Path) -> tuple[Any, Any]:
     """Return (model with adapters, processor) of a folder that PEFT saved beside or apart from its base."""
-    from peft import PeftModel
-
-    base = json.loads((folder / _ADAPTER).read_text("utf-8")).get("base_model_name_or_path")
-    if not base:
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError:
+        raise ValueError("merging adapters needs PEFT, which is not installed: pip install 'phantrol[lora]'") from None
+    try:
+        described = json.loads((folder / _ADAPTER).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / _ADAPTER} is broken: {error}; copy it again") from None
+    base = described.get("base_model_name_or_path") if isinstance(described, dict) else None
+    if not isinstance(base, str) or not base:
         raise ValueError(f"{folder / _ADAPTER} names no base_model_name_or_path: write the folder of the base there")
     model, processor = load(base)
-    return PeftModel.from_pretrained(model, str(folder)), processor
+    try:
+        return PeftModel.from_pretrained(model, str(folder)), processor
+    except Exception as error:  # safetensors, PEFT and torch each have their own kind
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{folder}: its adapters do not fit {base}, or are broken: {reason[:200]}; copy the folder again"
+        ) from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from phantrol.data.mixture import Mixture
@@ -77,12 +78,17 @@ class Lora:
             raise ValueError(f"Lora: {str(error).splitlines()[0]}") from None
 
     def _where(self, model: Any) -> str:
-        """Return a pattern of the names of the layers that are adapted."""
-        names = "|".join(re.escape(name) for name in self.targets)
-        if self.targets == ("all",):
-            where = [re.escape(name) for name in sorted(backbone_linears(model))]
-        else:
-            where = [rf"language_model\..*\.({names})"]
+        """Return a pattern of the names of the layers that are adapted: those of the backbone, since what modifiers
+        bring (of a phantom, maps that are named alike) is trained itself."""
+        linears = sorted(backbone_linears(model))
+        if self.targets != ("all",):
+            linears = [name for name in linears if any(name.endswith(f".{target}") for target in self.targets)]
+        if not linears:
+            raise ValueError(
+                f"Lora: Target modules {self.targets} name no linear layer of the decoder: expected names such as "
+                "q_proj, or ('all',)"
+            )
+        where = [re.escape(name) for name in linears]
         if self.vision:
             tower = (name for name, module in model.vision_tower.named_modules() if isinstance(module, nn.Linear))
             where += [re.escape(f"vision_tower.{name}") for name in tower]
@@ -118,21 +124,14 @@ class NewModel:
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
 
+    def with_full_weights(self) -> NewModel:
+        """Return the same model, not quantised."""
+        return replace(self, weights=None)
+
     def build(self) -> tuple[Any, Any]:
         """Return (model, processor). Raises ValueError as `phantrol.build` does."""
-        from transformers import AutoConfig, AutoTokenizer
-
-        def part_of(part: str | Carried | Mapping[str, Any]) -> Any:
-            if isinstance(part, Carried):
-                return part.folder()
-            return part if isinstance(part, str) else AutoConfig.for_model(**part)
-
-        parts = [part_of(part) for part in (self.text, self.vision)]
-        tokenizer = self.tokenizer
-        if isinstance(tokenizer, TrainedTokenizer):
-            tokenizer = tokenizer.build()
-        elif isinstance(tokenizer, str):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        parts = [part.folder() if isinstance(part, Carried) else part for part in (self.text, self.vision)]
+        tokenizer = self.tokenizer.build() if isinstance(self.tokenizer, TrainedTokenizer) else self.tokenizer
         model, processor = build(*parts, self.modifiers, tokenizer=tokenizer, **self.options)
         model.set_attn_implementation(self.attention)
         return _adapted(model, self.lora, self.weights), processor
@@ -156,9 +155,14 @@ class SavedModel:
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
 
+    def with_full_weights(self) -> SavedModel:
+        """Return the same model, not quantised."""
+        return replace(self, weights=None)
+
     def build(self) -> tuple[Any, Any]:
-        """Return (model, processor). Raises ValueError as `phantrol.load` and `convert` do."""
-        model, processor = load(self._opened())
+        """Return (model, processor), in float32 whatever it was saved in, which AdamW's small steps would be lost in.
+        Raises ValueError as `phantrol.load` and `convert` do."""
+        model, processor = load(self._opened(), dtype=torch.float32)
         return _adapted(model, self.lora, self.weights), processor
 
     def _opened(self) -> str | Path:

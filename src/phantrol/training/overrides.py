@@ -101,7 +101,7 @@ def _parsed(text: str, hint: Any, current: Any, key: str) -> Any:
     for kind in _kinds(hint, current):
         try:
             return _as(kind, text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):  # of what is no tuple, or names no key of a mapping
             continue
     expected = " or ".join(_shown(kind) for kind in _kinds(hint, current))
     raise ValueError(f"override {key}: got {text!r}, expected {expected}")

@@ -3,6 +3,7 @@
 OUT/recipe.json       the recipe with all its defaults        OUT/metrics.jsonl   a line at each logging step
 OUT/stages/0-align/   checkpoints of a stage                  OUT/final/          model, processor, recipe.json
 OUT/skipped.jsonl     rows that could not be read, if any      OUT/.lock          who trains here
+OUT/data.json         how much data it began with
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
 from phantrol.training.run_lock import held
+from phantrol.training.same_data import check_same_data, note_data
 from phantrol.training.sharding import check_launch, check_ranks
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import PROJECT, StageTrainer, process_state
-from phantrol.training.weights import load_weights
+from phantrol.training.weights import in_float32, load_weights
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
 # what may change on resume: how a run is watched, and what changes its memory and time alone
@@ -65,9 +67,9 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
              after it are removed, and written anew
 
     Raises ValueError for a folder that is in use, a recipe that is not that of the run or that so many ranks cannot
-    share, a checkpoint that is not whole, a source without what its stage needs, a loss that is not finite, a full
-    disk, a service to report to that is not installed. On SIGTERM and Ctrl-C it writes a checkpoint and raises
-    SystemExit(143) or SystemExit(130).
+    share, other data than the run began with, a checkpoint that is not whole, a source without what its stage needs, a
+    loss that is not finite, a full disk, a service to report to that is not installed. On SIGTERM and Ctrl-C it writes
+    a checkpoint and raises SystemExit(143) or SystemExit(130).
     """
     check_launch()
     check_ranks(recipe, process_state().num_processes)
@@ -76,9 +78,11 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     if resume and (out_dir / _FINAL).is_dir():
         console.print(f"{out_dir / _FINAL} is already there: nothing to do")
         return out_dir / _FINAL
-    _check_reports(recipe)
+    check_reports(recipe)
     for number, stage in enumerate(recipe.stages):
         _check_data(stage, recipe.stage_seed(number))
+    if resume:
+        check_same_data(out_dir, recipe, process_state().num_processes)
     with held(out_dir) if process_state().is_main_process else contextlib.nullcontext():
         return _run(recipe, out_dir, resume, console)
 
@@ -87,7 +91,7 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
     start = _open(out_dir, recipe, resume)
     disable_progress_bar()  # of each file that is saved; the bars here are our own
     os.environ.setdefault("WANDB_PROJECT", PROJECT)  # where transformers looks, and else says "huggingface"
-    model, processor = _build(recipe)
+    model, processor = build_model(recipe)
     first = _load(model, recipe, out_dir, start, console)
     keep_freed_memory()
 
@@ -112,7 +116,7 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
             raise SystemExit(128 + stop.number)
         if trainer.sharding is not None:  # shards are not put together in place
             del model, trainer
-            model, processor = _build(recipe)
+            model, processor = build_model(recipe)
             _load_stage(model, recipe, _stage_end(out_dir, recipe, number))
         if stage.held_out and stage.held_out.take == "best":
             best = _stage_end(out_dir, recipe, number)
@@ -138,7 +142,7 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
         _check_same_recipe(recipe, recipe_text(out_dir / _RECIPE), out_dir)
 
 
-def _check_reports(recipe: Recipe) -> None:
+def check_reports(recipe: Recipe) -> None:
     """Raise ValueError if a service that is to be reported to has no package here."""
     known = get_available_reporting_integrations()
     for name in recipe.report_to:
@@ -149,11 +153,13 @@ def _check_reports(recipe: Recipe) -> None:
             )
 
 
-def _build(recipe: Recipe) -> tuple[Any, Any]:
-    """Return the recipe's model and processor, always the same ones."""
+def build_model(recipe: Recipe) -> tuple[Any, Any]:
+    """Return the recipe's model, in float32, and its processor, always the same ones."""
     gc.collect()  # the model of the stage before
     set_seed(recipe.seed)
-    return recipe.model.build()
+    model, processor = recipe.model.build()
+    in_float32(model)
+    return model, processor
 
 
 def _end_reports(recipe: Recipe) -> None:
@@ -174,6 +180,7 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
     if state.is_main_process:
         remove_after(start, out_dir)
         write_text(out_dir / _RECIPE, recipe_to_json(recipe))
+        note_data(out_dir, recipe, state.num_processes)
         names = [stage.name for stage in recipe.stages[: start.stage + 1]] if start else [""]
         for name in (_METRICS, SKIPPED):
             rewind(out_dir / name, names, start.step if start else 0)

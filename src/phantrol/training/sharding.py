@@ -88,6 +88,12 @@ def sharding_of(name: str, ranks: int) -> Sharding | None:
 def check_ranks(recipe: Recipe, ranks: int) -> None:
     """Raise ValueError if a stage of a recipe cannot be shared by so many ranks and micro-batches."""
     is_sharded = sharding_of(recipe.sharding, ranks) is not None
+    weights = getattr(recipe.model, "weights", None)
+    if is_sharded and weights is not None and recipe.sharding != "fsdp":
+        raise ValueError(
+            f"got weights={weights!r} with sharding={recipe.sharding}, expected none or fsdp: DeepSpeed cannot hold "
+            "quantised weights"
+        )
     for stage in recipe.stages:
         where = f"stage {stage.name!r}"
         if stage.batch_size % (stage.accumulation * ranks):

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
+from phantrol.models.quantised import is_quantised
 from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
 from phantrol.training.faults import RunFault
 from phantrol.training.frozen_weights import held_in
@@ -73,6 +74,9 @@ class StageTrainer(ShardedTrainer):
         if self.sharding is not None:
             self.sharding.check(model, stage)
         set_gradient_checkpointing(model, stage.gradient_checkpointing)
+        # DDP's broadcast fails on int8 and rounds nf4 once more; all ranks have made the same ones
+        quantised = [name for name, parameter in model.named_parameters() if is_quantised(parameter)]
+        model._ddp_params_and_buffers_to_ignore = quantised
         self.stop_signal = StopSignal(process_state().num_processes)
         self.skipped = SkippedRows(run_dir / FILE, stage.name)
         self.held_out = HeldOutLoss(self) if stage.held_out else None

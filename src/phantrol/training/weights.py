@@ -6,9 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from phantrol.models.quantised import is_quantised
 from phantrol.training.trainable import bare_name, matches
 
 _TRAINED = "trained.safetensors"
@@ -16,6 +18,17 @@ _TRAINED = "trained.safetensors"
 
 def is_peft(model: nn.Module) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def in_float32(model: nn.Module) -> None:
+    """Widen what was saved in 16 bits, in place; quantised weights stay as they are.
+
+    In float16 AdamW's second moments underflow, so that steps are thousands of times too large; in bfloat16 most steps
+    are rounded away. What is frozen goes along: where a stage computes in float32, the dtypes of neighbours must agree.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16) and not is_quantised(tensor):
+            tensor.data = tensor.data.float()
 
 
 def save_weights(

@@ -26,7 +26,8 @@ class Sitting:
 
     focus        what the lead question is about: the scene was built for it
     counted      (answer, colour) and (answer, shape) that the scene was built for, for questions that count
-    free_number  the number of objects was drawn evenly, so that asking for it is fair
+    free_number  the number of objects was drawn evenly, so that asking for it first is fair; later it is not quite, as
+                 a picture of few objects runs out of other questions and is asked for its number more often
     numbers      fewest and most objects in a picture
     templates    wordings by the name of a template
     wordings     how many wordings of training to use, None for all
@@ -60,12 +61,13 @@ class Draft:
     """A question before it is worded.
 
     pool   the answers that are equally likely when only the text is known, one that stands twice twice as likely; ()
-           for free text
+           for free text. It holds for lead questions; of later ones, for all but the number of all objects
     near   answers of the pool that are true of something else in the picture
     wrong  incorrect answers, where they do not come from the pool
     vague  answers that dodge; by default "A or B" over the pool
     key     what was asked about: a sitting asks each task about it once
     prefix  what stands before the wording
+    odd     those of near that have another form than the answer, which would give them away among options
     other   draws an answer as the right one was drawn, for options, where there is no pool
     """
 
@@ -78,6 +80,7 @@ class Draft:
     wrong: tuple[str, ...] = ()
     vague: tuple[str, ...] = ()
     prefix: str = ""
+    odd: tuple[str, ...] = ()
     other: Callable[[], str] | None = None
 
 

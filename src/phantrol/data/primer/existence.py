@@ -10,6 +10,7 @@ import random
 from phantrol.data.primer.asking import Draft, Sitting, Task
 from phantrol.data.primer.comparisons import DODGES
 from phantrol.data.primer.splits import Split
+from phantrol.data.primer.sprite_packs import is_in_a_drawing
 from phantrol.data.primer.vocabulary import Pair, with_article
 from phantrol.data.primer.wordings import Template
 
@@ -77,6 +78,8 @@ def _ask(sitting: Sitting, task: str) -> Draft | None:
         return None
     thing, present = planned
     noun = thing if isinstance(thing, str) else " ".join(thing)
+    if not present and is_in_a_drawing(noun, [other.name for other in sitting.scene.things]):
+        return None
     answer = "yes" if present else "no"
     return Draft("existence", {"a_thing": with_article(noun)}, answer, ("yes", "no"), thing, vague=DODGES)
 

@@ -28,9 +28,10 @@ def draw_figure(figure: Figure, size_px: int) -> Image.Image:
 
 def _draw_rectangle(page: Page, numbers: tuple[int, ...], rng: random.Random, colour: Colour) -> None:
     side, (width, height) = page.size_px, numbers
-    scale = 0.62 * side / max(width, height)
+    scale = rng.uniform(0.46, 0.68) * side / max(width, height)
     across, down = max(width * scale, 0.12 * side), max(height * scale, 0.12 * side)
-    left, top = (side - across) / 2 - 0.05 * side, (side - down) / 2 - 0.05 * side
+    left = rng.uniform(0.04 * side, 0.83 * side - across)  # what is left of the side is for the numbers
+    top = rng.uniform(0.04 * side, 0.88 * side - down)
     page.box(left, top, left + across, top + down, rng.choice(FILLS), colour)
     page.write(left + across / 2, top + down + 0.06 * side, str(width), LETTERS * side, anchor="m")
     page.write(left + across + 0.03 * side, top + down / 2, str(height), LETTERS * side)
@@ -64,23 +65,26 @@ def _draw_triangle(page: Page, numbers: tuple[int, ...], rng: random.Random, col
 
 def _draw_clock(page: Page, numbers: tuple[int, ...], rng: random.Random, colour: Colour) -> None:
     side, (hours, minutes) = page.size_px, numbers
-    middle, radius = side / 2, 0.43 * side
-    page.disc(middle, middle, radius, (255, 255, 255), colour)
-    for i in range(60):
-        if i % 5 == 0:
-            u, v = math.sin(i * math.pi / 30), -math.cos(i * math.pi / 30)
-            page.line([(middle + k * radius * u, middle + k * radius * v) for k in (0.92, 0.99)], INK, 0.008 * side)
+    radius = rng.uniform(0.36, 0.46) * side
+    x, y = (rng.uniform(0.02 * side + radius, 0.98 * side - radius) for _ in range(2))
+
+    def at(turn: float, part: float) -> tuple[float, float]:
+        """Return the point at so much of a turn from 12, and of the radius from the middle."""
+        angle = 2 * math.pi * turn
+        return x + part * radius * math.sin(angle), y - part * radius * math.cos(angle)
+
+    page.disc(x, y, radius, (255, 255, 255), colour)
+    for hour in range(12):
+        page.line([at(hour / 12, part) for part in (0.92, 0.99)], INK, 0.008 * side)
     for turn, length, width in (
         ((hours % 12 + minutes / 60) / 12, 0.48, 0.026),
         (minutes / 60, 0.74, 0.014),
     ):
-        u, v = math.sin(2 * math.pi * turn), -math.cos(2 * math.pi * turn)
-        page.line([(middle, middle), (middle + length * radius * u, middle + length * radius * v)], INK, width * side)
-    page.disc(middle, middle, 0.022 * side, INK)
+        page.line([(x, y), at(turn, length)], INK, width * side)
+    page.disc(x, y, 0.022 * side, INK)
     page.settle()
     for hour in range(1, 13):
-        u, v = math.sin(hour * math.pi / 6), -math.cos(hour * math.pi / 6)
-        page.write(middle + 0.81 * radius * u, middle + 0.81 * radius * v, str(hour), 0.85 * LETTERS * side, anchor="m")
+        page.write(*at(hour / 12, 0.81), str(hour), 2 * LETTERS * radius, anchor="m")
 
 
 def _draw_number_line(page: Page, numbers: tuple[int, ...], rng: random.Random, colour: Colour) -> None:

@@ -17,7 +17,7 @@ from phantrol.data.primer.splits import Split
 from phantrol.data.primer.tasks import KINDS, TASKS, WORDINGS
 from phantrol.data.primer.wordings import choose_wording
 
-VERSION = 4  # raise it whenever any sample changes
+VERSION = 5  # raise it whenever any sample changes
 SEEDS = 1  # raise it to draw other samples: pictures of shapes, asked what version 1 asked, are what they were
 SMALLEST_PX, LARGEST_PX = 64, 448
 ASKED_TWICE = 2  # most questions of one task about one picture
@@ -28,7 +28,7 @@ DEFAULT = Curriculum()
 class Turn:
     """One question and its answer.
 
-    pool  the answers that are equally likely to one who reads only the question; () for free text
+    pool  the answers that are equally likely to one who reads only the question, as in Draft; () for free text
     form  short, number, yesno, letter or free: by it a metric is chosen
     """
 

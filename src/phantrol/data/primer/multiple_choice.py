@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from phantrol.data.primer.asking import Ask, Draft, Sitting, Task
 from phantrol.data.primer.shape_tasks import ask_colour, ask_shape
@@ -65,18 +66,25 @@ def rotations(question: str, letter: str) -> tuple[tuple[str, str], ...]:
 
 
 def _offer(sitting: Sitting, inner: Draft | None) -> Draft | None:
-    """Draw the letter evenly. The other options come from the question's pool, one of them near if there is one."""
+    """Draw the letter evenly. The other options come from the question's pool, one of them near if there is one.
+
+    Where some answers are likelier, the wrong ones are drawn as the right one was, and four of which two are the same
+    are not offered: of four distinct ones that came about alike, each is as likely to be right. To draw only a wrong
+    one again would leave the right one to be the likeliest.
+    """
     if inner is None:
         return None
     rng = sitting.rng
-    near = sorted(set(inner.near) - {inner.answer})
+    near = sorted(set(inner.near) - {inner.answer, *inner.odd})
     options = [rng.choice(near)] if near else []
-    if inner.other:  # edits of the right answer would give it away: it is what they have in common
-        while len(options) < len(LETTERS) - 1:
-            option = inner.other()
-            options += [option] if option != inner.answer and option not in options else []
+    uneven = len(set(inner.pool)) < len(inner.pool)
+    draw = inner.other or (partial(rng.choice, inner.pool) if uneven else None)
+    if draw:  # edits of the right answer would give it away: it is what they have in common
+        options += [draw() for _ in range(len(LETTERS) - 1 - len(options))]
+        if len({inner.answer, *options}) < len(LETTERS):
+            return None
     else:
-        rest = [answer for answer in dict.fromkeys(inner.pool) if answer != inner.answer and answer not in options]
+        rest = [answer for answer in inner.pool if answer != inner.answer and answer not in options]
         if len(rest) < len(LETTERS) - 1 - len(options):
             return None
         options += rng.sample(rest, len(LETTERS) - 1 - len(options))

@@ -99,6 +99,7 @@ def ask_colour(sitting: Sitting) -> Draft | None:
         return None
     line = sitting.rng.choice(left)
     near = tuple(other.text for other in lines if other is not line)
+    odd = tuple(text for text in near if _form(text) != _form(line.text))
     wrong = (_edit(sitting, line.text),)
     return Draft(
         "ocr_colour",
@@ -109,6 +110,7 @@ def ask_colour(sitting: Sitting) -> Draft | None:
         near,
         wrong,
         _vague(line.text),
+        odd=odd,
         other=lambda: _like(sitting, line.text),
     )
 
@@ -120,9 +122,13 @@ def _edit(sitting: Sitting, text: str) -> str:
 
 def _like(sitting: Sitting, text: str) -> str:
     """Return another text of the same form."""
-    form = 2 if text.isdigit() else 0 if text.lower() in WORDS else 1
-    other = draw_text(sitting.rng, sitting.split, form)
+    other = draw_text(sitting.rng, sitting.split, _form(text))
     return other.upper() if text.isupper() else other
+
+
+def _form(text: str) -> int:
+    """Return which of the forms of `draw_text` it is."""
+    return 2 if text.isdigit() else 0 if text.lower() in WORDS else 1
 
 
 def _vague(text: str) -> tuple[str, ...]:

@@ -129,6 +129,11 @@ _PAIRS = (
     ("clock", "watch"), ("mountain", "volcano"), ("leaf", "clover"), ("leaf", "seedling"), ("gem", "ring"),
     ("fire", "candle"),
 )  # fmt: skip
+# Names that lie in another's drawing, plain to see: where it is shown, "Is there a strawberry?" has no sure answer.
+PART_OF: dict[str, tuple[str, ...]] = {
+    "strawberry": ("cake",), "cheese": ("pizza", "hamburger", "sandwich"), "butter": ("pancakes", "waffle"),
+    "tomato": ("salad",),
+}  # fmt: skip
 
 
 def _both_ways(pairs: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, ...]]:

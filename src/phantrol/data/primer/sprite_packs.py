@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from phantrol.data.primer.sprite_names import ALSO_CALLED, KIND_OF, SPRITES
+from phantrol.data.primer.sprite_names import ALSO_CALLED, KIND_OF, PART_OF, SPRITES
 from phantrol.data.primer.stamps import TUXPAINT, read_stamps
 
 FEWEST = 8
@@ -76,6 +76,11 @@ class SpritePack:
         """Return all names but those that could be said of this drawing besides its own."""
         also = ALSO_CALLED.get(name, ())
         return tuple(other for other in self.names if other not in also) if also else self.names
+
+
+def is_in_a_drawing(name: str, shown: Collection[str]) -> bool:
+    """Return whether the thing is a part of what the drawings show, as butter is of pancakes."""
+    return not set(PART_OF.get(name, ())).isdisjoint(shown)
 
 
 BUNDLED = SpritePack(tuple((name, KIND_OF[name]) for name in SPRITES))

@@ -7,6 +7,7 @@ import random
 from phantrol.data.primer.asking import Draft, Sitting
 from phantrol.data.primer.spatial_tasks import ask_outermost, nouns
 from phantrol.data.primer.splits import Split
+from phantrol.data.primer.sprite_packs import is_in_a_drawing
 from phantrol.data.primer.vocabulary import with_article
 
 
@@ -52,6 +53,8 @@ def ask_sprite_existence(sitting: Sitting) -> Draft | None:
         name = pack.pick(rng, shown, pack.kind_of[rng.choice(shown)])
     else:
         name = pack.pick(rng, shown)
+    if not present and is_in_a_drawing(name, shown):
+        return None
     answer = "yes" if present else "no"
     slots = {"a_thing": with_article(name)}
     return Draft("existence", slots, answer, ("yes", "no"), name, vague=("yes or no", "no or yes", "maybe"))

@@ -20,7 +20,7 @@ import numpy as np
 from phantrol.data.broken import BrokenRow
 from phantrol.data.rows.scanning import Scan
 
-VERSION = 1  # of the index
+VERSION = 2  # of the index
 _log = logging.getLogger("phantrol")
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 CHUNK_BYTES = 1 << 21
+HEAD_BYTES = 1 << 16  # of a first line that leaves an object open; a longer one holds a whole row
 _BOM = b"\xef\xbb\xbf"
 _QUOTE, _OPEN, _CLOSE, _COMMA = 1, 2, 3, 4
 _KINDS = np.zeros(256, np.uint8)
@@ -49,8 +50,25 @@ class Scan:
         self.is_array = first == b"["
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        if not self.is_array and self._is_one_object():
+            self.fault = "one object over several lines, expected an array of rows, or one row a line"
+            return iter(())
         self.file.seek(self._start)
         return self._array() if self.is_array else self._lines()
+
+    def _is_one_object(self) -> bool:
+        """Whether the file is an object that its first line leaves open, as COCO's, and nothing else."""
+        self.file.seek(self._start)
+        line = b"\n"
+        while line and not line.strip():
+            line = self.file.readline(HEAD_BYTES)
+        state = _State(self.file.tell() - len(line))
+        state.rows(np.frombuffer(line, np.uint8))
+        if not line.lstrip().startswith(b"{") or not line.endswith(b"\n") or state.closed or state.in_string:
+            return False
+        while not state.closed and (chunk := self._chunk()):
+            state.rows(np.frombuffer(chunk, np.uint8))
+        return state.closed and self._is_blank_from(state.end)
 
     def _lines(self) -> Iterator[np.ndarray]:
         offset, line, begin = self._start, 1, self._start
@@ -86,11 +104,12 @@ class Scan:
             if state.in_string:
                 self.fault += ', in a text whose closing " is missing'
             return
-        self.file.seek(state.end)
-        while rest := self.file.read(CHUNK_BYTES):
-            if rest.strip():
-                self.fault = f"text follows after the array that holds the rows ends, on line {state.last_line}"
-                return
+        if not self._is_blank_from(state.end):
+            self.fault = f"text follows after the array that holds the rows ends, on line {state.last_line}"
+
+    def _is_blank_from(self, begin: int) -> bool:
+        self.file.seek(begin)
+        return not any(rest.strip() for rest in iter(lambda: self.file.read(CHUNK_BYTES), b""))
 
     def _is_blank(self, begin: int, end: int) -> bool:
         self.file.seek(begin)

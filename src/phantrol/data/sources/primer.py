@@ -20,13 +20,14 @@ class PrimerSource:
     """Groups of questions and a caption about pictures that Primer draws.
 
     split         train, val, test_comp, test_style, test_para or test_hard
-    size_px       side of the pictures, 64 to 224
+    size_px       side of the pictures, 64 to 448
     tasks         weights by task; a task left out is not asked. Default: all that the split allows
     questions_per_picture  most questions about one picture; text-only groups hold as many, without a picture
     captions      whether each picture gets a caption besides
     min_objects, max_objects  objects in a picture, by default as the split has it
     wordings      how many wordings of each question, None for all
-    scenes        kinds of pictures: "shapes", "sprites", "text" (text-only groups)
+    scenes        kinds of pictures: "shapes", "sprites"; from 192 px on "ocr", "charts", "tables", "documents",
+                  "diagrams", "figures" (those with letters); "text" (text-only groups, no picture)
     sprites       which sprites: None for all, a number for so many of them (64 are the core), or a folder of stamps
     extra_fonts   whether `test_style` writes in the fonts of phantrol[fonts] as well
     pictures      the length of the source

@@ -15,7 +15,7 @@ from phantrol.data.triples.endpoint import Asker, Endpoint
 from phantrol.data.triples.journal import Journal
 from phantrol.data.triples.reading import OwnRows
 from phantrol.data.triples.rules import Rules
-from phantrol.data.triples.writing import check_out, triple, write_lines, write_triples
+from phantrol.data.triples.writing import check_apart, check_out, triple, write_lines, write_triples
 
 Tell = Callable[[int, int], None]
 
@@ -67,9 +67,12 @@ def failed_path(out: Path) -> Path:
 def make_by_rules(
     rows: OwnRows, out: Path, kinds: tuple[str, ...] = REJECTED_KINDS, seed: int = 0, tell: Tell | None = None
 ) -> Tally:
-    """Write triples that rules make. Raises ValueError for a bad name of the file, and rows that are not there."""
+    """Write triples that rules make.
+
+    Raises ValueError for a bad name of the file, one that is read itself, and rows that are not there.
+    """
     check_kinds(kinds)
-    check_out(out)
+    _check_out(out, rows)
     tally = Tally()
     _write(Rules(kinds, seed)(rows), out, tally, len(rows), tell)
     return tally
@@ -88,12 +91,11 @@ def make_by_asking(
     """Write triples that one endpoint writes and another judges; every reply goes into a journal beside the file first.
 
     Run again with the same arguments, it goes on from the journal, asks only what is missing there, and writes the file
-    that one run would have written. Raises ValueError for a bad name of the file, rows that are not there, a client
-    that is not installed, and an endpoint that answers nobody.
+    that one run would have written. Raises ValueError for a bad name of the file, one that is read itself, rows that
+    are not there, a client that is not installed, and an endpoint that answers nobody.
     """
     check_kinds(kinds)
-    check_out(out)
-    len(rows)
+    _check_out(out, rows)
     askers = askers_of(asking, judging)
     journal = Journal(journal_path(out))
     before, tally = len(journal), Tally()
@@ -118,6 +120,12 @@ def check_kinds(kinds: tuple[str, ...]) -> None:
     unknown = [kind for kind in kinds if kind not in REJECTED_KINDS]
     if unknown or not kinds:
         raise ValueError(f"--kind: got {', '.join(unknown) or 'none'}, expected some of {', '.join(REJECTED_KINDS)}")
+
+
+def _check_out(out: Path, rows: OwnRows) -> None:
+    """Raise ValueError where the triples, or what lies beside them, cannot be written without harm."""
+    check_out(out)
+    check_apart((out, journal_path(out), failed_path(out)), rows.files)
 
 
 def _write(made: Iterable[Made], out: Path, tally: Tally, total: int, tell: Tell | None) -> None:

@@ -53,6 +53,11 @@ class OwnRows:
     fields: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """The files, and folders of `datasets`, that the rows are read from."""
+        return [rows.path for _, rows in self._files]
+
     def __len__(self) -> int:
         length = sum(len(rows) for _, rows in self._files)
         return length if self.limit is None else min(length, self.limit)

@@ -27,8 +27,9 @@ def fault_of(answer: str, chosen: str, kind: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as it is compared: small letters, no articles, no punctuation, numbers by their value."""
-    text = _NUMBER.sub(lambda found: _value(found[0]), text.casefold())
+    """Return a text as it is compared: small letters, no articles, no punctuation, numbers by their value, one spelling
+    of gray."""
+    text = _NUMBER.sub(lambda found: _value(found[0]), text.casefold().replace("grey", "gray"))
     return " ".join(re.sub(r"[^\w\s.%+-]|\.(?!\d)", " ", _ARTICLES.sub(" ", text)).split())
 
 

@@ -37,6 +37,14 @@ def check_out(out: Path) -> None:
         import_pyarrow()
 
 
+def check_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Raise ValueError if a file that is to be written is, by whatever name, one of those that are read."""
+    read = [path for path in read if path.is_file()]
+    for path in written:
+        if path.exists() and any(path.samefile(other) for other in read):
+            raise ValueError(f"--out: {path} is one of the files to read and would be overwritten: choose another")
+
+
 def triple(row: Row, rejected: str, kind: str, folder: Path) -> dict[str, Any]:
     """Return one row of the file, which lies in `folder`.
 
@@ -119,7 +127,9 @@ def _plain(message: Message) -> tuple[str, list[str]]:
 
 def _reference(picture: Picture, folder: Path) -> dict[str, Any]:
     if isinstance(picture, Path):
-        return {"bytes": None, "path": os.path.relpath(picture, folder)}
+        # without links: a ".." leads out of where a link points to, not of where it lies
+        real = os.path.join(os.path.realpath(picture.parent), picture.name)
+        return {"bytes": None, "path": os.path.relpath(real, os.path.realpath(folder))}
     held = getattr(picture, "fp", None)
     if isinstance(held, io.BytesIO):  # not decoded yet: the very bytes of the row
         return {"bytes": held.getvalue(), "path": None}

@@ -32,7 +32,7 @@ export function rampCanvas(colours) {
   return heatCanvas(colours, [Array.from({ length: 128 }, (_, index) => index / 127)], 1);
 }
 
-// Draws the colours of a grid [H][W] on `canvas`, with the picture as shade in them. Where the picture is brightest the
+// Draws the colours of a grid [H][W] on `canvas`, with the picture as shade in them. Where the picture is white the
 // colours are exactly those of the scale.
 export function drawOverlay(canvas, image, colours, grid, high) {
   const scale = LARGEST_PX / Math.max(image.naturalWidth, image.naturalHeight);

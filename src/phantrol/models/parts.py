@@ -1,0 +1,111 @@
+"""The parts of a new model: opened from a folder, the hub or a description, with errors that name the part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+Part = str | Path | PretrainedConfig | Mapping[str, Any]
+
+
+def part_configuration(name: str, part: Part) -> PretrainedConfig:
+    """Return a configuration that the new model may write into: the caller's own stays as it was.
+
+    name  of the part, for errors
+    Raises ValueError if the part cannot be opened, or describes nothing that transformers knows.
+    """
+    if isinstance(part, PretrainedConfig):
+        return copy.deepcopy(part)
+    if not isinstance(part, Mapping):
+        return _opened(name, part, AutoConfig)
+    kind = part.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        near = get_close_matches(str(kind), CONFIG_MAPPING.keys(), 1) or ["llama"]
+        raise ValueError(f"{name}: got model_type {kind!r}, expected one that transformers knows, such as {near[0]!r}")
+    try:
+        return AutoConfig.for_model(**part)
+    except Exception as error:  # each of its fields is checked in its own way
+        raise ValueError(
+            f"{name}: no configuration of {kind}: {_reason(error)}; mend or leave out that field"
+        ) from error
+
+
+def open_tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
+    """Return a tokenizer with a chat template, the image token and a token for padding.
+
+    tokenizer  itself, its folder or hub id, or None: the one that comes with the decoder `text`
+    Raises ValueError if there is none, or it has no chat template.
+    """
+    if tokenizer is None:
+        if not isinstance(text, str | Path):
+            raise ValueError("a decoder from a configuration brings no tokenizer: pass tokenizer=...")
+        tokenizer = text
+    if isinstance(tokenizer, str | Path):
+        tokenizer = _opened("tokenizer", tokenizer, AutoTokenizer)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
+    if image_token not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"extra_special_tokens": [image_token]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def embedding_rms(text: Part, text_config: PretrainedConfig) -> float:
+    """Return the root mean square of the decoder's word embeddings, or of the draw that they come from."""
+    if not isinstance(text, str | Path):
+        return float(text_config.initializer_range)  # of the normal draw that the embeddings come from
+    weight = _opened("text", text, AutoModelForCausalLM).get_input_embeddings().weight
+    return float(weight.detach().float().square().mean().sqrt())
+
+
+def load_part(name: str, module: Any, part: Part, auto_class: Any, dtype: torch.dtype) -> None:
+    """Copy pretrained weights into a part of the new model; rows for added tokens keep their start values.
+
+    Raises ValueError if the part has no weights, or others than the module.
+    """
+    if not isinstance(part, str | Path):
+        return
+    source = _opened(name, part, auto_class, dtype=dtype)
+    source = getattr(source, "vision_model", source)
+    weights, target = source.state_dict(), module.state_dict()
+    for key, tensor in weights.items():
+        if key not in target:
+            raise ValueError(f"{part} has a tensor {key} that the new model lacks")
+        room = target[key]
+        if room.shape == tensor.shape:
+            room.copy_(tensor)
+        elif room.shape[1:] == tensor.shape[1:] and room.shape[0] > tensor.shape[0]:
+            room[: len(tensor)].copy_(tensor)
+        else:
+            raise ValueError(f"{key}: {part} has shape {tuple(tensor.shape)}, the new model {tuple(room.shape)}")
+
+
+def _opened(name: str, where: str | Path, auto_class: Any, **options: Any) -> Any:
+    if not isinstance(where, str | Path):
+        raise ValueError(f"{name}: got {where!r}, expected a folder, a hub id, or a configuration with its model_type")
+    try:
+        return auto_class.from_pretrained(where, **options)
+    except MemoryError:
+        raise
+    except OSError as error:
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{name}: {where} cannot be opened: {first} Expected a folder that save_pretrained wrote, or the id of a "
+            "hub model: check how it is spelled, and the network"
+        ) from error
+    except Exception as error:  # safetensors, tokenizers and json each have their own kind
+        raise ValueError(f"{name}: {where} is no such part, or broken: {_reason(error)}; copy it again") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line; where transformers has checked a field, what it says of that."""
+    _, found, of_a_field = str(error).partition("TypeError: ")
+    return " ".join((of_a_field if found else f"{type(error).__name__}: {error}").split())[:200]

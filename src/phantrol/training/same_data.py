@@ -1,0 +1,56 @@
+"""OUT/data.json: how many groups the sources of a run have, and how many ranks share it, so that it goes on with them.
+
+Rows are drawn in an order that follows from their number: with another number a resumed run would see some twice and
+others never. What rows say may change, since a run that stops at a bad example asks for just that.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from phantrol.training.checkpoint import write_text
+from phantrol.training.recipe import Recipe
+
+FILE = "data.json"
+
+
+def note_data(out_dir: Path, recipe: Recipe, ranks: int) -> None:
+    """Write what `check_same_data` compares."""
+    write_text(out_dir / FILE, json.dumps({"groups": _groups(recipe), "ranks": ranks}, indent=1, ensure_ascii=False))
+
+
+def check_same_data(out_dir: Path, recipe: Recipe, ranks: int) -> None:
+    """Raise ValueError if a run would go on with other data, or with other ranks where a loss compares the rows of a
+    micro-batch. A run that has no note, as older ones, may go on."""
+    path = out_dir / FILE
+    if not path.is_file():
+        return
+    try:
+        noted = json.loads(path.read_text("utf-8"))
+        groups, ranks_then = dict(noted["groups"]), int(noted["ranks"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} cannot be read: remove it if the data are those that the run began with") from None
+    for name, found in _groups(recipe).items():
+        if groups.get(name, found) != found:
+            raise ValueError(
+                f"{out_dir} was begun with other data: got {found} groups in {name}, expected {groups[name]}; put the "
+                "data back as they were, or choose another folder"
+            )
+    compares = [stage.name for stage in recipe.stages if stage.loss.fewest_groups() > 1]
+    if compares and ranks != ranks_then:
+        raise ValueError(
+            f"{out_dir} was begun with {ranks_then} ranks: got {ranks}, expected the same, since the loss of stage "
+            f"{compares[0]!r} compares the rows of a micro-batch; or choose another folder"
+        )
+
+
+def _groups(recipe: Recipe) -> dict[str, int]:
+    """Return how many groups each source has, by where the recipe has it and, of a file, its path."""
+    parts = [(f"stages.{stage.name}", stage.data) for stage in recipe.stages]
+    parts += [(f"stages.{s.name}.held_out", s.held_out.data) for s in recipe.stages if s.held_out]
+    return {
+        f"{where}.data.parts.{number} ({getattr(source, 'path', type(source).__name__)})": len(source)
+        for where, mixture in parts
+        for number, (_, source) in enumerate(mixture.parts)
+    }

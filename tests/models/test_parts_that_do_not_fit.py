@@ -1,0 +1,29 @@
+"""Settings that no picture could be read with are refused as the model is built, not at the first picture."""
+
+import pytest
+
+import phantrol
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"unshuffle": 3}, "4 x 4 patches cannot be unshuffled by 3"),
+        ({"unshuffle": 0}, "4 x 4 patches cannot be unshuffled by 0"),
+        ({"unshuffle": -1}, "4 x 4 patches cannot be unshuffled by -1"),
+        ({"max_tiles": 0}, "max_tiles: got 0, expected 1 or more"),
+        ({"image_mean": (0.5,)}, "image_mean: got 1 numbers, expected 3"),
+        ({"image_std": (0.5, 0.0, 0.5)}, "image_std: got .* expected numbers above 0"),
+    ],
+)
+def test_build_refuses_what_no_picture_could_be_read_with(parts, options, said):
+    text, vision, tokenizer = parts
+    with pytest.raises(ValueError, match=said):
+        phantrol.build(text, vision, tokenizer=tokenizer, **options)
+
+
+def test_what_fits_is_built(parts):
+    text, vision, tokenizer = parts
+    options = {"unshuffle": 2, "max_tiles": 6, "image_mean": (0.4, 0.5, 0.6), "image_std": (0.2, 0.3, 0.4)}
+    model, processor = phantrol.build(text, vision, tokenizer=tokenizer, **options)
+    assert (model.config.unshuffle, processor.image_processor.max_tiles) == (2, 6)

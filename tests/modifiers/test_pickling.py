@@ -1,0 +1,71 @@
+"""A grafted model goes through pickle, `torch.save` and deepcopy as a plain one does, and into another process."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from phantrol.modifiers.graft import graft
+
+NAMES = ("trol", "phantom", "both")
+FAMILY = "llama"
+
+
+def through_pickle(protocol: int) -> Any:
+    return lambda model: pickle.loads(pickle.dumps(model, protocol))
+
+
+def through_torch(model: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+WAYS = {
+    "pickle": through_pickle(pickle.HIGHEST_PROTOCOL),
+    "old pickle": through_pickle(0),
+    "torch.save": through_torch,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_is_the_same_model(build_case, way, name):
+    case = build_case(FAMILY, name)
+    copied = WAYS[way](case.model)
+    assert [type(part) for part in copied.modules()] == [type(part) for part in case.model.modules()]
+    assert not {id(p) for p in copied.parameters()} & {id(p) for p in case.model.parameters()}
+    expected = case.model(case.ids).logits
+    assert torch.equal(copied(case.ids).logits, expected)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    assert torch.equal(case.model(case.ids).logits, expected)
+
+
+def test_another_process_opens_it(tiny_decoder, sets, tmp_path: Path):
+    model, ids = graft(tiny_decoder(FAMILY), sets["both"]), torch.arange(3, 15)[None]
+    torch.save((ids, model(ids).logits), tmp_path / "logits.pt")
+    torch.save(model, tmp_path / "model.pt")
+    code = (
+        "import sys, torch\n"
+        "torch.set_num_threads(1)\n"
+        "model = torch.load(sys.argv[1], weights_only=False)\n"
+        "ids, logits = torch.load(sys.argv[2])\n"
+        "assert torch.equal(model(ids).logits, logits)\n"
+        "assert 'Traversed' in repr(model)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.pt", tmp_path / "logits.pt"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

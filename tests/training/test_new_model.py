@@ -1,0 +1,46 @@
+"""Which layers a recipe's adapters are put on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import phantrol
+from phantrol.models.quantised import backbone_linears
+from phantrol.models.tokenizer import train_tokenizer
+from phantrol.training.new_model import Lora
+
+pytest.importorskip("peft")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.fixture
+def model(tiny_model):
+    tokenizer = train_tokenizer(["What color is the circle?"] * 4, 300)
+    return tiny_model(tokenizer, [phantrol.TrolConfig(), phantrol.PhantomConfig()])[0]
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ATTENTION, ("self_attn.q_proj",), ("all",)], ids=str)
+def test_the_backbones_alone(model, targets):
+    """A phantom has maps that are named alike, which are trained themselves."""
+    names = [name for name in backbone_linears(model) if targets == ("all",) or name.endswith(targets)]
+    adapted = Lora(rank=2, targets=targets).put_on(model)
+    parts = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
+    assert sorted(parts) == sorted(f"base_model.model.{name}.lora_A.default.weight" for name in names) and names
+    adapted.train()
+    adapted(input_ids=torch.arange(3, 20)[None], labels=torch.arange(3, 20)[None]).loss.backward()
+    assert all(part.grad is not None for name, part in adapted.named_parameters() if "lora_" in name)
+
+
+def test_the_vision_towers_too(model):
+    adapted = Lora(rank=2, vision=True).put_on(model)
+    parts = [name.split(".")[2] for name, _ in adapted.named_parameters() if "lora_A" in name]
+    assert parts.count("language_model") == 4 and parts.count("vision_tower") >= 6
+
+
+@pytest.mark.parametrize("targets", [("proj",), ("no_such_proj",), (), ("traversal_gate", "gate_1")], ids=str)
+def test_names_of_no_layer(model, targets):
+    with pytest.raises(
+        ValueError, match=r"Lora: Target modules .* name no linear layer of the decoder: expected names"
+    ):
+        Lora(targets=targets).put_on(model)

@@ -1,0 +1,61 @@
+"""With which data, and on how many ranks, a run may go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from phantrol.data.mixture import Mixture
+from phantrol.data.sources.file import FileSource
+from phantrol.losses.word_alignment import WordAlignment
+from phantrol.training.checkpoint import checkpoints
+from phantrol.training.run import run
+from phantrol.training.same_data import FILE, check_same_data, note_data
+
+
+def write(path, count, answer="red"):
+    rows = [{"question": f"What color, {i}?", "answer": answer} for i in range(count)]
+    path.write_text(json.dumps(rows))
+
+
+def test_a_run_goes_on_with_as_many_rows_alone(tiny_recipe, tmp_path):
+    made, data, out = tiny_recipe("workers=0"), tmp_path / "d.json", tmp_path / "run"
+
+    def recipe():  # a source that is asked anew, as in another process
+        source = Mixture(((1.0, FileSource(str(data))),))
+        return replace(made, stages=(replace(made.stages[1], data=source, optimiser="adamw", max_steps=2),))
+
+    write(data, 12)
+    run(recipe(), out)
+    shutil.rmtree(out / "final")
+    shutil.rmtree(checkpoints(out)[-1].path)
+    write(data, 30)
+    with pytest.raises(ValueError, match=r"other data: got 30 groups in stages\.tune\.data\.parts\.0 \(.*expected 12;"):
+        run(recipe(), out, resume=True)
+    assert len(checkpoints(out)) == 1  # nothing was touched
+    write(data, 12, "green")  # a mended example is no other data
+    assert run(recipe(), out, resume=True).is_dir() and len(checkpoints(out)) == 2
+    shutil.rmtree(out / "final")
+    (out / FILE).unlink()  # of a run that was begun before there was a note
+    write(data, 30)
+    assert run(recipe(), out, resume=True).is_dir() and (out / FILE).is_file()
+
+
+def test_ranks_stay_where_the_rows_of_a_micro_batch_are_compared(tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    note_data(tmp_path, recipe, 2)
+    check_same_data(tmp_path, recipe, 4)
+    compares = replace(recipe, stages=(replace(recipe.stages[0], loss=WordAlignment()), recipe.stages[1]))
+    check_same_data(tmp_path, compares, 2)
+    with pytest.raises(ValueError, match=r"begun with 2 ranks: got 4, expected the same, .* 'align' compares"):
+        check_same_data(tmp_path, compares, 4)
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"groups": 3, "ranks": 1}'])
+def test_a_broken_note_is_named(tiny_recipe, tmp_path, broken):
+    (tmp_path / FILE).write_text(broken)
+    with pytest.raises(ValueError, match=f"{FILE} cannot be read: remove it"):
+        check_same_data(tmp_path, tiny_recipe(), 1)
