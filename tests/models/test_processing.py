@@ -207,7 +207,7 @@ def test_sixteen_bits_of_grey_keep_their_shades(suffix: str, tmp_path: Path):
     Image.fromarray(shades).save(path)
     assert np.asarray(load_picture(path))[0].tolist() == [[shade] * 3 for shade in (0, 0, 1, 128, 255)]
     Image.fromarray(shades.astype(np.int32)).save(tmp_path / "whole.tiff")  # whole numbers of no known range
-    with pytest.raises(ValueError, match="32 bits .*nothing says which value is white: save it with 8 or 16 bits"):
+    with pytest.raises(ValueError, match=r"32 bits .*nothing says which value is white: save it with 8 or 16 bits"):
         load_picture(tmp_path / "whole.tiff")
 
 
