@@ -83,7 +83,7 @@ def _say(tally, kinds) -> None:
     for kind in kinds:
         reasons = [f"{reason} {count:,}" for (each, reason), count in sorted(tally.refused.items()) if each == kind]
         table.add_row(kind, f"{tally.accepted[kind]:,}", f"{tally.rate(kind):.1%}", ", ".join(reasons))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     for role, used in tally.usage.items():
         lacks = f"; {used.uncounted:,} answers came without usage, so the cost is a lower bound"

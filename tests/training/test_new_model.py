@@ -38,7 +38,11 @@ def test_the_vision_towers_too(model):
     assert parts.count("language_model") == 4 and parts.count("vision_tower") >= 6
 
 
-@pytest.mark.parametrize("targets", [("proj",), ("no_such_proj",), (), ("traversal_gate", "gate_1")], ids=str)
+@pytest.mark.parametrize(
+    "targets",
+    [("proj",), ("q_proj", "no_such_proj"), (), ("traversal_gate", "gate_1"), ("q_proj", "embed_tokens")],
+    ids=str,
+)
 def test_names_of_no_layer(model, targets):
     with pytest.raises(
         ValueError, match=r"Lora: Target modules .* name no linear layer of the decoder: expected names"

@@ -90,7 +90,7 @@ def ablate(
     was begun with another experiment, and for what stops a run, naming variant and seed. Stopped by SIGTERM while
     training it raises SystemExit(143), and goes on from there next time.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     recipe = with_settled_precision(load_recipe(name, overrides), process_state().device)
     variants = choose_variants(wanted)
     for split in splits:

@@ -118,7 +118,7 @@ def calibrate_folder(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)  # in the new folder, perhaps
         write_text(json_path, json.dumps(found.as_dict(), indent=1) + "\n")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(_table(found))
     said = found.recording
     kept = len(said.layers) - len(found.skip)

@@ -80,15 +80,18 @@ class Lora:
     def _where(self, model: Any) -> str:
         """Return a pattern of the names of the layers that are adapted: those of the backbone, since what modifiers
         bring (of a phantom, maps that are named alike) is trained itself."""
-        linears = sorted(backbone_linears(model))
-        if self.targets != ("all",):
-            linears = [name for name in linears if any(name.endswith(f".{target}") for target in self.targets)]
-        if not linears:
+        linears = backbone_linears(model)
+        found = {
+            target: {name for name in linears if target == "all" or name.endswith(f".{target}")}
+            for target in self.targets
+        }
+        unknown = [target for target, names in found.items() if not names]
+        if unknown or not found:
             raise ValueError(
-                f"Lora: Target modules {self.targets} name no linear layer of the decoder: expected names such as "
+                f"Lora: Target modules {unknown} name no linear layer of the decoder: expected names such as "
                 "q_proj, or ('all',)"
             )
-        where = [re.escape(name) for name in linears]
+        where = [re.escape(name) for name in sorted(set().union(*found.values()))]
         if self.vision:
             tower = (name for name, module in model.vision_tower.named_modules() if isinstance(module, nn.Linear))
             where += [re.escape(f"vision_tower.{name}") for name in tower]

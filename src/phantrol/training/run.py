@@ -73,7 +73,9 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     """
     check_launch()
     check_ranks(recipe, process_state().num_processes)
-    out_dir, console = Path(out_dir), console or Console(stderr=True, quiet=not process_state().is_main_process)
+    is_quiet = not process_state().is_main_process
+    console = console or Console(stderr=True, markup=False, emoji=False, quiet=is_quiet)
+    out_dir = Path(out_dir)
     _check_folder(out_dir, recipe, resume)
     if resume and (out_dir / _FINAL).is_dir():
         console.print(f"{out_dir / _FINAL} is already there: nothing to do")
