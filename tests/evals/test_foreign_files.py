@@ -71,12 +71,14 @@ def test_square_brackets_in_names(models, tmp_path, monkeypatch, capsys):
         "q[/b]", ["my[/i].py"], asked, json_path="r[bold].json", options=["tasks=shape", "scenes=shapes"]
     )
     printed = capsys.readouterr().out
-    assert "q[/b]" in printed and "my[/i].py" in printed and "The scores are in r[bold].json." in printed
+    assert "The scores are in r[bold].json." in printed
+    printed = "".join(printed.split())  # titles are broken into lines
+    assert "q[/b]" in printed and "my[/i].py" in printed
     read_reports(tmp_path / "r[bold].json")
     console = Console(file=(tmp_path / "out").open("w+"))  # anybody's, with markup
     console.print(report.table(), compare_files(Path("r[bold].json"), Path("r[bold].json")).table())
     console.file.seek(0)
-    told = "".join(console.file.read().split())  # titles are broken into lines
+    told = "".join(console.file.read().split())
     assert "q[/b]" in told and "A:r[bold].json" in told
 
 

@@ -40,17 +40,17 @@ WAYS = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("way", WAYS)
-def test_a_copy_is_the_same_model(build_case, way, name):
-    case = build_case(FAMILY, name)
-    copied = WAYS[way](case.model)
-    assert [type(part) for part in copied.modules()] == [type(part) for part in case.model.modules()]
-    assert not {id(p) for p in copied.parameters()} & {id(p) for p in case.model.parameters()}
-    expected = case.model(case.ids).logits
-    assert torch.equal(copied(case.ids).logits, expected)
+def test_a_copy_is_the_same_model(tiny_decoder, sets, way, name):
+    model, ids = graft(tiny_decoder(FAMILY), sets[name]), torch.arange(3, 15)[None]
+    copied = WAYS[way](model)
+    assert [type(part) for part in copied.modules()] == [type(part) for part in model.modules()]
+    assert not {id(p) for p in copied.parameters()} & {id(p) for p in model.parameters()}
+    expected = model(ids).logits
+    assert torch.equal(copied(ids).logits, expected)
     with torch.no_grad():
         for parameter in copied.parameters():
             parameter.add_(1)
-    assert torch.equal(case.model(case.ids).logits, expected)
+    assert torch.equal(model(ids).logits, expected)
 
 
 def test_another_process_opens_it(tiny_decoder, sets, tmp_path: Path):
