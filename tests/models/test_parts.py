@@ -7,23 +7,9 @@ import pytest
 import phantrol
 from phantrol.training.new_model import NewModel
 
-LLAMA = dict(
-    model_type="llama",
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=2,
-)
-TOWER = dict(
-    model_type="siglip_vision_model",
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    image_size=32,
-    patch_size=16,
-)
+SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
+LLAMA = dict(model_type="llama", num_key_value_heads=2, **SIZES)
+TOWER = dict(model_type="siglip_vision_model", image_size=32, patch_size=16, **SIZES)
 NOWHERE = "phantrol-tests/no-such-model"  # the tests are offline, so it is nowhere
 REFUSED = [
     *(
