@@ -100,6 +100,23 @@ def test_unknown_parts(processor):
         processor.encode([{"role": "user", "content": [{"type": "image", "url": "https://example.org/a.png"}]}])
 
 
+@pytest.mark.parametrize(
+    ("chat", "complaint"),
+    [
+        ("What?", "a message 'W': expected a chat, a list of"),
+        ({"role": "user", "content": "What?"}, "a message 'role': expected a chat"),
+        ([{"content": "What?"}], "a message {'content': 'What\\?'}: expected a chat"),
+        ([{"role": "user", "content": 3}], "a message with content 3: expected text, or a list of parts"),
+        ([{"role": "user", "content": {"type": "text", "text": "What?"}}], "a message with content {'text"),
+        ([{"role": "user", "content": ["What?"]}], "a part 'What\\?': expected"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "a part of type 'text' with text None: expected a string"),
+    ],
+)
+def test_what_is_no_chat(processor, chat, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        processor.encode(chat)
+
+
 def png(size=(8, 8)):
     buffer = io.BytesIO()
     Image.effect_noise(size, 50).convert("RGB").save(buffer, "PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from reprlib import repr as in_short
 from typing import Any
 
 Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
@@ -13,36 +14,54 @@ Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type"
 def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
     """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures.
 
-    Raises ValueError for a question without text, a text that was not UTF-8, an image part without a picture, and parts
-    of any other type.
+    Raises ValueError for what is no chat, a question without text, a text that was not UTF-8, an image part without a
+    picture, and parts of any other type.
     """
     messages, texts, pictures = [], [], []
     for message in chat:
-        role, content = message["role"], message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or [])
+        role, parts = _role_and_parts(message)
         numbered = []
         for part in parts:
-            if part.get("type") == "text":
-                _check_utf8(part["text"])
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind == "text":
                 numbered.append(("text", len(texts)))
-                texts.append((role, part["text"]))
-            elif part.get("type") == "image":
+                texts.append((role, _text_of(part)))
+            elif kind == "image":
                 numbered.append(("image", len(pictures)))
                 pictures.append(_picture_of(part))
+            elif isinstance(part, Mapping):
+                raise ValueError(f"unknown part of type {kind!r}: expected 'text' or 'image'")
             else:
-                raise ValueError(f"unknown part of type {part.get('type')!r}: expected 'text' or 'image'")
+                raise ValueError(f'a part {in_short(part)}: expected {{"type": "text", "text": ...}}, or "image"')
         if role == "user" and not any(texts[index][1].strip() for kind, index in numbered if kind == "text"):
             raise ValueError("a question without text: type what you want to know about the picture")
         messages.append({"role": role, "content": numbered})
     return messages, texts, pictures
 
 
-def _check_utf8(text: str) -> None:
-    """Bytes from a terminal or a pipe that are no UTF-8 come as lone surrogates, which no tokenizer knows."""
+def _role_and_parts(message: Any) -> tuple[str, list[Any]]:
+    role = message.get("role") if isinstance(message, Mapping) else None
+    if not isinstance(role, str):
+        raise ValueError(
+            f'a message {in_short(message)}: expected a chat, a list of {{"role": "user", "content": text or parts}}'
+        )
+    content = message.get("content")
+    if isinstance(content, str):
+        return role, [{"type": "text", "text": content}]
+    if content is not None and not isinstance(content, list | tuple):
+        raise ValueError(f"a message with content {in_short(content)}: expected text, or a list of parts")
+    return role, list(content or ())
+
+
+def _text_of(part: Mapping[str, Any]) -> str:
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"a part of type 'text' with text {in_short(text)}: expected a string")
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError as error:  # bytes that are no UTF-8 come from terminals and pipes as lone surrogates
         raise ValueError(f"character {error.start + 1} of a text is not UTF-8: type or send it as UTF-8") from None
+    return text
 
 
 def _picture_of(part: Mapping[str, Any]) -> Any:
