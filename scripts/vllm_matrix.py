@@ -8,6 +8,7 @@ Exit code 1 if a case is not as it should be.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ CASE = Path(__file__).parents[1] / "tests" / "serving" / "vllm_case.py"
 FAMILIES, METHODS = ("llama", "qwen2", "phi3"), ("plain", "trol", "phantom", "both")
 TROL, PHANTOM = {"name": "trol", "gate_bias": 0.2}, {"name": "phantom", "init": "random"}
 BUDGET = {**TROL, "skip": [1]}  # what `phantrol calibrate` writes: a layer with a gate that runs once
+THREADS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # else a rank wants a memory node of its own
 WINDOW = {"sliding_window": 48, "use_sliding_window": True, "max_window_layers": 1}
 
 
@@ -60,7 +62,9 @@ def run(group: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the results of cases that one process runs."""
     command = [sys.executable, str(CASE), *map(json.dumps, group)]
     with tempfile.TemporaryFile("w+") as log:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**THREADS, **os.environ}
+        ) as process:
             for line in process.stdout:
                 if line.startswith(('{"requests"', '{"error"')):
                     yield json.loads(line)
