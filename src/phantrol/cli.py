@@ -22,7 +22,7 @@ from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
 from phantrol.cli_report import report
 from phantrol.cli_serving import serve
-from phantrol.cli_talking import Weights, chat, explain
+from phantrol.cli_talking import Model, Weights, chat, explain
 from phantrol.cli_triples import data_triples
 
 # a torch that is too eager for cores slows itself down; these must be set before torch is imported
@@ -46,7 +46,6 @@ data_app.command("triples")(data_triples)
 app.add_typer(data_app)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. stages.0.lr=1e-4")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phantrol list recipes`, or a .py file")]
 
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from phantrol.cli_talking import Weights
+from phantrol.cli_talking import Model, Weights
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")]
 Result = Annotated[Path, typer.Argument(help="a file that `phantrol eval --json` wrote")]
 
 

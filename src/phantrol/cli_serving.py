@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from phantrol.cli_talking import Weights
+from phantrol.cli_talking import Model, Weights
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder that `phantrol train` wrote, or a hub id")],
+    model: Model,
     host: Annotated[str, typer.Option(help="the address to listen on; by default this machine alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen on")] = 8000,
     name: Annotated[str | None, typer.Option(help="what clients call the model; by default its folder's name")] = None,

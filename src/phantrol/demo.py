@@ -13,8 +13,9 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from phantrol.ablation.asking import benchmark_for
 from phantrol.data.messages import Message
-from phantrol.evals.benchmarks.primer import PrimerBenchmark
+from phantrol.evals.benchmark import Benchmark
 from phantrol.evals.report import Report
 from phantrol.evals.runner import evaluate
 from phantrol.explain.gallery import choose_gallery
@@ -46,7 +47,7 @@ def run_demo(out: Path | None, overrides: Sequence[str], limit: int, seed: int) 
     final = run(recipe, out)
     seconds = time.monotonic() - began
 
-    engine, benchmark = Engine.open(final), _benchmark(recipe)
+    engine, benchmark = Engine.open(final), benchmark_for(recipe, SPLIT)
     report = evaluate(engine, benchmark, SPLIT, limit, seed)
     report.write(out / "scores.json")
     report.write_samples(out / "samples.jsonl")
@@ -62,14 +63,6 @@ def _introduction(recipe: Recipe) -> str:
         f"{stage.name} ({type(stage.loss).__name__}, {stage.max_steps} steps)" for stage in recipe.stages
     )
     return f"A small model that has never seen anything learns to see, on pictures drawn as it goes.\nStages: {stages}"
-
-
-def _benchmark(recipe: Recipe) -> PrimerBenchmark:
-    """Ask what the last stage taught, on pictures of the kind that it drew."""
-    sources = [source for _, source in recipe.stages[-1].data.parts]
-    tasks = tuple(dict.fromkeys(name for source in sources for name, _ in source.tasks))
-    scenes = tuple(dict.fromkeys(scene for source in sources for scene in source.scenes))
-    return PrimerBenchmark((*tasks, "captions"), size_px=sources[0].size_px, scenes=scenes)
 
 
 def _new_pictures(recipe: Recipe, number: int) -> list[Any]:
@@ -90,7 +83,7 @@ def _ask(engine: Engine, recipe: Recipe, out: Path, console: Console) -> None:
 
 
 def _write_report(
-    out: Path, recipe: Recipe, engine: Engine, benchmark: PrimerBenchmark, report: Report, limit: int, seconds: float
+    out: Path, recipe: Recipe, engine: Engine, benchmark: Benchmark, report: Report, limit: int, seconds: float
 ) -> None:
     asked: list[Message] = [example.messages[0] for example in _new_pictures(recipe, 4)[1:]]
     traversals = [trace_traversal(engine.model, engine.processor, [message.as_chat()]) for message in asked]

@@ -22,7 +22,7 @@ from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, 
 from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES, release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.models.released.source import Source
-from phantrol.tables import counted, number_table
+from phantrol.tables import counted, in_bytes, number_table
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run_status import is_run
 
@@ -173,13 +173,9 @@ def _memory(model: Any, prompt: Prompt, dtype: str) -> list:
     found = found if prompt.images else found[1:]
     sums = [weights + phase.cache + phase.activations for phase in found]
     for phase, whole in zip(found, sums, strict=True):
-        sizes = (_size(count) for count in (weights, phase.cache, phase.activations, whole))
+        sizes = (in_bytes(count) for count in (weights, phase.cache, phase.activations, whole))
         table.add_row(phase.name, *sizes, style="bold" if whole == max(sums) else None)
     return [line, table]
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _name(dtype: Any) -> str:

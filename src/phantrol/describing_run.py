@@ -12,6 +12,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from phantrol.tables import in_bytes
 from phantrol.training.run_status import CheckpointStatus, RunStatus, StageStatus, read_status
 
 _NUMBERS = {
@@ -79,7 +80,7 @@ def _checkpoints(status: RunStatus) -> Table:
     for checkpoint in status.checkpoints:
         name = Path(checkpoint.path).relative_to(status.folder)
         table.add_row(
-            str(name), _size(checkpoint.bytes), _state(checkpoint), style="red" if checkpoint.complaint else None
+            str(name), in_bytes(checkpoint.bytes), _state(checkpoint), style="red" if checkpoint.complaint else None
         )
     return table
 
@@ -99,7 +100,3 @@ def _next(status: RunStatus) -> str:
     if status.state == "broken":
         return "copy recipe.json of the run back from where it was, or begin again in another folder"
     return f"phantrol train RECIPE --out {status.folder} --resume"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"

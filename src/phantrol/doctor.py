@@ -35,10 +35,8 @@ def show(findings: Iterable[Finding]) -> bool:
     from rich.console import Console
     from rich.markup import escape
 
-    console, marks = (
-        Console(highlight=False),
-        {"good": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"},
-    )
+    console = Console(highlight=False)
+    marks = {"good": "[green]ok  [/]", "note": "[yellow]note[/]", "bad": "[red]bad [/]"}
     findings = list(findings)
     for finding in findings:
         remedy = f"\n      → {finding.remedy}" if finding.remedy else ""

@@ -10,7 +10,7 @@ from phantrol.explain.figure import write_figure
 from phantrol.explain.maps import trace_maps
 from phantrol.inference.engine import Engine
 from phantrol.models.image_processing import load_picture
-from phantrol.training.checkpoint import make_room
+from phantrol.whole_files import make_room
 
 
 def explain_question(model: str, image: str, question: str, out: Path, max_new_tokens: int) -> None:

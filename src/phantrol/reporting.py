@@ -28,11 +28,11 @@ from phantrol.explain.traversal import Traversal, trace_traversal
 from phantrol.inference.engine import Engine
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card
-from phantrol.training.checkpoint import replace_text, write_text
-from phantrol.training.recipe import Recipe
+from phantrol.training.checkpoint import replace_text
 from phantrol.training.recipe_json import recipe_from_json
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
+from phantrol.whole_files import write_text
 
 SPLITS = ("val", "test_comp", "test_style", "test_para")
 MAPS = 3
@@ -69,7 +69,7 @@ def report_run(
     card = model_card(engine.model, recipe, metrics, len(read_skipped(run_dir / SKIPPED)), _in_words(means))
     replace_text(final, CARD, card)
     first = splits[0]
-    _write_report(run_dir, recipe, engine, benchmarks[first], reports[first], limit, metrics, means)
+    _write_report(run_dir, engine, benchmarks[first], reports[first], limit, metrics, means)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"The report is {run_dir / 'report.html'}, the model with its card in {final}.", soft_wrap=True)
 
@@ -125,7 +125,6 @@ def training_seconds(metrics: Sequence[dict[str, Any]]) -> float:
 
 def _write_report(
     run_dir: Path,
-    recipe: Recipe,
     engine: Engine,
     benchmark: Any,
     report: Report,

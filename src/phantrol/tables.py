@@ -15,3 +15,8 @@ def number_table(first: str, *others: str, **options: Any) -> Table:
 def counted(number: int, thing: str) -> str:
     """Return "1 tile", "7 tiles"."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def in_bytes(number: int) -> str:
+    """Return "512.0 MiB", "7.20 GiB"."""
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"

@@ -105,7 +105,7 @@ def demos(clock: Clock, recipes: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(demo.Engine, "open", clock.after(6, lambda *_: engine))
     for name, seconds in (("_ask", 10), ("_write_report", 20)):
         monkeypatch.setattr(demo, name, clock.after(seconds, lambda *_: None))
-    monkeypatch.setattr(demo, "_benchmark", lambda recipe: None)
+    monkeypatch.setattr(demo, "benchmark_for", lambda recipe, split: None)
     return script
 
 

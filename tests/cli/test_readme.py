@@ -47,11 +47,6 @@ def released_source(tmp_path_factory):
     return whole_source(tmp_path_factory.mktemp("released") / "official", "phantom", "qwen2")
 
 
-@pytest.fixture(scope="module")
-def done_before():
-    return []
-
-
 @pytest.mark.parametrize("command", VERBS)
 def test_each_command_of_the_readme(here, phantrol, quick, released_source, command):
     args = shlex.split(command)[1:]

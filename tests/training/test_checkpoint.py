@@ -19,12 +19,12 @@ from phantrol.training.checkpoint import (
     checkpoints,
     keep,
     last_whole_checkpoint,
-    make_room,
     remove_after,
     where_to_resume,
     written_beside,
 )
 from phantrol.training.faults import RunFault
+from phantrol.whole_files import make_room
 
 
 def write(folder, text="weights"):

@@ -11,7 +11,8 @@ import torch
 from phantrol.losses.dpo import Dpo
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
-from phantrol.training.trainer import StageTrainer, collator
+from phantrol.training.stage_collator import collator
+from phantrol.training.trainer import StageTrainer
 
 LOSSES = [Sft(), PhantomOptimization(), Dpo(beta=1.0)]
 

@@ -19,13 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phantrol.data.mixture import Groups
 from phantrol.inference.engine import Engine
-from phantrol.training.checkpoint import write_text
 from phantrol.training.merging import merged
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
+from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
+from phantrol.training.stage_collator import collator
 from phantrol.training.trainable import train_only
-from phantrol.training.trainer import collator, set_gradient_checkpointing
+from phantrol.whole_files import write_text
 
 COUNTED_GROUPS = 2  # of a batch; the rest is taken to cost as much
 ANSWER_TOKENS = 4

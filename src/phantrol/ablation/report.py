@@ -18,8 +18,8 @@ from phantrol.ablation.statistics import Estimate
 from phantrol.ablation.variants import Variant
 from phantrol.bench.run import machine, versions
 from phantrol.explain.drawing import short_number
-from phantrol.training.checkpoint import write_text
 from phantrol.training.recipe import Recipe
+from phantrol.whole_files import write_text
 
 MATCHED = 0.05  # a plain model of equal compute is within this share
 OBSERVED = {

@@ -14,7 +14,7 @@ from phantrol.ablation.asking import family_of
 from phantrol.ablation.statistics import Estimate, estimate
 from phantrol.ablation.variants import Variant
 from phantrol.evals.report import COLUMNS, Report
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 ALL = "all tasks"  # the family that is the mean of the tasks
 

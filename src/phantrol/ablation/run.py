@@ -26,12 +26,12 @@ from phantrol.ablation.results import Cost, read_results, score_file, write_scor
 from phantrol.ablation.starting import started_alike
 from phantrol.ablation.variants import PLAIN, Variant, choose_variants
 from phantrol.evals.runner import evaluate
-from phantrol.training.checkpoint import make_room, write_text
 from phantrol.training.faults import RunFault
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
 from phantrol.training.run import run
 from phantrol.training.trainer import process_state
+from phantrol.whole_files import make_room, write_text
 
 SPLITS = ("val", "test_comp", "test_style", "test_para")
 INDEX = "ablation.json"

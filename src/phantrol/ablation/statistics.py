@@ -54,12 +54,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, t_quantile(count - 1) * deviation / sqrt(count), count)
 
 
-def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Return t with P(|T| <= t) = confidence, for Student's T with `freedom` degrees of freedom."""
+def t_quantile(freedom: int) -> float:
+    """Return t with P(|T| <= t) = CONFIDENCE, for Student's T with `freedom` degrees of freedom."""
     low, high = 0.0, 1e6
     while high - low > 1e-12 * max(1.0, high):
         middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, freedom) < confidence else (low, middle)
+        low, high = (middle, high) if t_within(middle, freedom) < CONFIDENCE else (low, middle)
     return (low + high) / 2
 
 

@@ -18,7 +18,8 @@ from phantrol.ablation.deeper import match_compute
 from phantrol.find import import_file
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
-from phantrol.training.recipe import Precision, Recipe
+from phantrol.training.precision import Precision
+from phantrol.training.recipe import Recipe
 
 
 def unchanged(recipe: Recipe) -> Recipe:

@@ -24,7 +24,7 @@ from phantrol.bench.cases import CASES, build_sides
 from phantrol.bench.timing import Row, measure
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.tables import number_table
-from phantrol.training.checkpoint import make_room, write_text
+from phantrol.whole_files import make_room, write_text
 
 STARTS: dict[str, list[str]] = {  # what a fresh interpreter runs, in seconds; there is no plain side
     "import_s": ["-c", "import phantrol"],

@@ -18,22 +18,21 @@ from typing import Any
 from PIL import Image
 
 from phantrol.data.folder_beside import find_place, folder_beside
-from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw, sha256_of
+from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw
 from phantrol.data.primer.generator import Sample
 from phantrol.data.sources.primer import PrimerSource
+from phantrol.whole_files import checksum
 
 FORMATS = ("llava", "parquet", "triples")
 FILES_A_FOLDER = 1000
 ROWS_AT_ONCE = 200  # of Parquet: a row group, what is in memory at a time
 
 Group = tuple[str, Sample]
-Tell = Callable[[int, int], None]
 
 
-def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 1000, tell: Tell | None = None) -> Path:
+def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 1000) -> Path:
     """Write the first `count` groups of a source into a new folder, whole or not at all. Return the folder.
 
-    tell  called after each picture with (pictures written, pictures in all)
     Raises ValueError for an unknown format, a count out of range, a folder that is in use or cannot be made, or if
     pyarrow is missing.
     """
@@ -46,8 +45,6 @@ def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 10
             name, drawn = source.draw(index)
             digest.add(name, drawn)
             yield name, drawn
-            if tell is not None:
-                tell(index + 1, count)
 
     _write_whole(out, form, groups(), lambda file: describe(source, form, count, digest, file))
     return out
@@ -79,7 +76,7 @@ def check(folder: Path) -> str:
     manifest, source = read_manifest(folder)
     folder = folder if folder.is_dir() else folder.parent
     file = folder / manifest["file"]["name"]
-    if not file.is_file() or sha256_of(file) != manifest["file"]["sha256"]:
+    if not file.is_file() or checksum(file) != manifest["file"]["sha256"]:
         raise ValueError(f"{file} is missing or was changed after it was written: export again")
     here, stored, others = Digest(), Digest(), []
     for number, (name, drawn) in enumerate(redraw(manifest, source)):

@@ -15,6 +15,7 @@ from PIL import features
 from phantrol.data.primer.generator import VERSION, Sample
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.version import __version__
+from phantrol.whole_files import checksum
 
 FILE = "manifest.json"
 GENERATOR = "primer"
@@ -48,7 +49,7 @@ def describe(source: PrimerSource, form: str, count: int, digest: Digest, file: 
         "format": form,
         "pictures": count,
         "source": {**dataclasses.asdict(source), "sprites": _from_anywhere(source.sprites)},
-        "file": {"name": file.name, "sha256": sha256_of(file)},
+        "file": {"name": file.name, "sha256": checksum(file)},
         **digest.as_dict(),
         "made_by": {"phantrol": __version__, **_drawing_by()},
     }
@@ -124,11 +125,6 @@ def _from_anywhere(sprites: int | str | None) -> int | str | None:
     """Return the name of a folder of stamps as it holds in any working directory, and what is none as it is."""
     is_folder = isinstance(sprites, str) and sprites != "tuxpaint" and not sprites.isdecimal()
     return str(Path(sprites).absolute()) if is_folder else sprites
-
-
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _drawing_by() -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from phantrol.evals.card import MEAN, read_reports
 from phantrol.evals.intervals import bootstrap, holm, interval, sign_flip_p
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 SAME = ("protocol", "options", "batch_size")  # of the card
 SPOKEN = ("decoding", "dtype", "weights", "versions")  # of the card's speaker

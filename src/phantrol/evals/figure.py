@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import cos, floor, pi, sin
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from phantrol.evals.tables import Cell, Results, TableRow, number_of
 from phantrol.explain.canvas import Canvas
 from phantrol.explain.drawing import round_ticks
+from phantrol.whole_files import written_whole
 
 INK, MUTED, LINE, BAND = "#17202b", "#566273", "#dce1e8", "#f0f3f7"
 OURS = ("#2a62c9", "#b4560b", "#17794a", "#8b3fa8", "#a3243b", "#0f7f8c")
@@ -55,9 +55,8 @@ def write_figure(found: Results, path: Path) -> None:
     _draw_bars(canvas, (MARGIN + radar_width, TITLE), names, per_line, columns, rows, colours)
     for index, remark in enumerate(remarks):
         canvas.text(MARGIN, height - MARGIN / 2 - 16 * (len(remarks) - index), remark, MUTED, 11)
-    beside = path.with_name(f".{path.name}.writing")
-    canvas.finished().save(beside, "PNG", optimize=True)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        canvas.finished().save(beside, "PNG", optimize=True)
 
 
 def _draw_bars(
@@ -124,7 +123,7 @@ def _draw_radar(
     rings = [tick / 100 for tick in round_ticks(100 * low, 100 * high, RINGS)]
     for share in rings:
         corners = [point(axis, share) for axis in range(len(axes))]
-        _outline(canvas, corners, LINE, 1, close=True)
+        _outline(canvas, corners, LINE, 1)
     for axis, name in enumerate(axes):
         canvas.line(cx, cy, *point(axis, high), LINE)
         tip_x, tip_y = point(axis, high + 0.06 * (high - low))
@@ -135,7 +134,7 @@ def _draw_radar(
     for index in sorted(range(len(rows)), key=lambda index: not rows[index].published):  # ours above the papers'
         row = rows[index]
         corners = [point(axis, row.cells[name].share) if name in row.cells else None for axis, name in enumerate(axes)]
-        _outline(canvas, corners, colours[index], 1.6 if row.published else 2.6, close=True)
+        _outline(canvas, corners, colours[index], 1.6 if row.published else 2.6)
         if not row.published:
             for corner in corners:
                 if corner is not None:
@@ -144,13 +143,11 @@ def _draw_radar(
         canvas.text(cx + 4, point(0, share)[1] - 6, f"{100 * share:.0f}", MUTED, 10)
 
 
-def _outline(
-    canvas: Canvas, corners: Sequence[tuple[float, float] | None], colour: str, width: float, close: bool
-) -> None:
+def _outline(canvas: Canvas, corners: Sequence[tuple[float, float] | None], colour: str, width: float) -> None:
     """Draw lines between neighbours; where a corner is missing there is a gap."""
     for index, corner in enumerate(corners):
         following = corners[(index + 1) % len(corners)]
-        if corner is not None and following is not None and (close or index + 1 < len(corners)):
+        if corner is not None and following is not None:
             canvas.line(*corner, *following, colour, width)
 
 

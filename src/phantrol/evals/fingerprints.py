@@ -13,6 +13,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 
+from phantrol.whole_files import checksum
+
 BLOCK = 2**22  # bytes that are read at once
 SETTINGS = (
     "config.json",
@@ -45,8 +47,7 @@ def picture_sha256(picture: Any) -> str:
     if isinstance(picture, bytes):
         return hashlib.sha256(picture).hexdigest()
     try:
-        with Path(picture).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum(Path(picture))
     except OSError as error:
         raise ValueError(f"picture {picture}: {error.strerror or error}") from None
 

@@ -17,7 +17,7 @@ from phantrol.evals.fingerprints import texts_sha256
 from phantrol.evals.judging import Ask, NoVerdict
 from phantrol.evals.published import PublishedBenchmark, PublishedRow, mean
 from phantrol.evals.shuffling import pictures_of
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 SHARE = """\
 Grade an answer against the ground truth. In the ground truth, <AND> joins parts that must all be in the answer, and \

@@ -107,7 +107,7 @@ def said_yes_or_no(text: str) -> Literal["yes", "no"] | None:
 
     "yes or no" and a refusal say neither.
     """
-    said = _first_word(text)
+    said = leading_yes_or_no(text)
     if said is not None or _BOTH.search(plain(text).lower()) or refuses(text):
         return said
     words = set(re.findall(r"[a-z']+", plain(text).lower()))
@@ -117,17 +117,13 @@ def said_yes_or_no(text: str) -> Literal["yes", "no"] | None:
     return "yes" if "yes" in words else None
 
 
-def leading_yes_or_no(text: str) -> Literal["yes", "no"] | None:
-    """Return the yes or no with which an answer begins."""
-    return _first_word(text)
-
-
 def refuses(text: str) -> bool:
     """Whether an answer says nothing: it is empty, or says that it cannot be answered."""
     return not plain(text).strip() or bool(_REFUSES.search(plain(text).lower()))
 
 
-def _first_word(text: str) -> Literal["yes", "no"] | None:
+def leading_yes_or_no(text: str) -> Literal["yes", "no"] | None:
+    """Return the yes or no with which an answer begins."""
     text = plain(text).lower().strip(" \t\n\"'(*[.,")
     if _BOTH.match(text):
         return None

@@ -108,17 +108,15 @@ def read_lines(path: Path) -> list[str]:
             raise ValueError(f"{path} is no text in UTF-8: {error}") from None
 
 
-def picture_of(cell: Any, folder: Path | None = None) -> bytes | Path:
-    """Return the picture that a cell holds: bytes, or the path of a file.
+def picture_of(cell: Any) -> bytes:
+    """Return the bytes of the picture that a cell holds.
 
-    cell    bytes, {"bytes", "path"} as `datasets` writes it, base64, or a path within `folder`
+    cell  bytes, {"bytes", "path"} as `datasets` writes it, or base64
     """
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell
-    if folder is not None:
-        return folder / str(cell)
     try:
         return base64.b64decode(str(cell or ""), validate=True)
     except binascii.Error:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phantrol.evals.metrics import wilson_interval
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 if TYPE_CHECKING:
     from phantrol.evals.card import Card

@@ -20,8 +20,8 @@ from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.report import Report, write_reports
 from phantrol.find import find, name_of
 from phantrol.inference.engine import Engine
-from phantrol.training.checkpoint import make_room
 from phantrol.training.overrides import override
+from phantrol.whole_files import make_room
 
 OTHER_BATCH = 16  # what --check-batch compares a batch size of 1 with
 SHOWN = 3  # differing answers, or missing rows, that are shown

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from phantrol.evals.benchmark import Row
+from phantrol.evals.fingerprints import picture_sha256
 
 Chat = list[dict[str, Any]]
 
@@ -76,6 +74,4 @@ def _with_pictures(chat: Chat, pictures: Sequence[Any]) -> Chat:
 
 def _key(picture: Any) -> str:
     """Two pictures with the same key look the same."""
-    if isinstance(picture, Image.Image):
-        return hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes()).hexdigest()
-    return hashlib.sha256(picture).hexdigest() if isinstance(picture, bytes) else str(Path(picture))
+    return str(Path(picture)) if isinstance(picture, str | Path) else picture_sha256(picture)

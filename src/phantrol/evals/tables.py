@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phantrol.evals.card import read_reports
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 PAPERS = "paper_scores.json"  # beside this file
 LATEX = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}", "–": "--"})

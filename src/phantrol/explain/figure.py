@@ -5,7 +5,6 @@ R rows of a map (layers, or passes of layers), N tokens of the prompt, H x W the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from phantrol.explain.lettering import INK, MUTED, width, wrap, write, write_upr
 from phantrol.explain.maps import Maps
 from phantrol.explain.prompt import PictureTokens
 from phantrol.explain.traversal_figure import draw_overlay, runs, shown
+from phantrol.whole_files import written_whole
 
 WIDTH, MARGIN, GAP = 2000, 70, 40  # pixels, as all sizes here
 DPI = 300
@@ -45,12 +45,8 @@ def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"the figure {path}: expected a name that ends in .png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
-    try:
+    with written_whole(path) as beside:
         draw_figure(maps, answer).save(beside, "PNG", dpi=(DPI, DPI), optimize=True)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def draw_figure(maps: Maps, answer: str = "") -> Image.Image:

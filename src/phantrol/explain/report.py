@@ -16,7 +16,7 @@ from phantrol.explain.gallery import Shown, gallery_section
 from phantrol.explain.score_table import Scores, mean_scores, score_section
 from phantrol.explain.traversal import Traversal
 from phantrol.explain.traversal_figure import traversal_section
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 
 def write_report(

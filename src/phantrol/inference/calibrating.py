@@ -32,8 +32,9 @@ from phantrol.losses.base import token_logprobs
 from phantrol.models.building import check_folder, load
 from phantrol.modifiers.trol import Trol, skip_traversal
 from phantrol.tables import number_table
-from phantrol.training.checkpoint import MANIFEST, make_room, replace_text, write_text, written_beside
+from phantrol.training.checkpoint import MANIFEST, replace_text, written_beside
 from phantrol.training.overrides import override
+from phantrol.whole_files import make_room, write_text
 
 CONFIG = "config.json"
 
@@ -232,8 +233,10 @@ def write_calibrated(folder: Path, out: Path | None, modifiers: Sequence[dict[st
     config["text_config"]["modifiers"] = list(modifiers)
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     if out is None:
-        write = replace_text if (folder / MANIFEST).is_file() else lambda at, name, text: write_text(at / name, text)
-        write(folder, CONFIG, text)
+        if (folder / MANIFEST).is_file():
+            replace_text(folder, CONFIG, text)
+        else:
+            write_text(folder / CONFIG, text)
         return folder
     with written_beside(out) as writing:
         shutil.copytree(folder, writing, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, CONFIG))

@@ -80,9 +80,8 @@ def _draw(logits: Tensor, temperatures: Tensor, top_ps: Tensor, draws: Tensor) -
     probabilities = ((logits - largest) / temperatures).softmax(dim=-1)
     sorted_probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = sorted_probabilities.cumsum(dim=-1) - sorted_probabilities
-    before[:, 0] = 0  # the most likely token always stays
     kept = sorted_probabilities * ((before < top_ps) | (top_ps >= 1))
-    kept[:, 0] = sorted_probabilities[:, 0]
+    kept[:, 0] = sorted_probabilities[:, 0]  # the most likely token always stays
     reached = kept.cumsum(dim=-1)
     place = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
     last = (kept > 0).sum(dim=-1, keepdim=True) - 1

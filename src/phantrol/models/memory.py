@@ -75,16 +75,14 @@ def weight_bytes(model: PhantrolForConditionalGeneration, dtype: str) -> int:
     With "int8" and "int4" they are those of the backbone's linears with their scales (see `quantised.py`), and the rest
     in what it computes with. Raises ValueError if the name is none of them, or the model's sizes do not suit 4 bits.
     """
-    if dtype not in BITS:
-        return _size(model) * compute_dtype(model.config, dtype).itemsize
     itemsize = compute_dtype(model.config, dtype).itemsize
-    rest = _size(model) * itemsize
-    for name in backbone_linears(model):
+    total = _size(model) * itemsize
+    for name in backbone_linears(model) if dtype in BITS else ():
         check_sizes(model.get_submodule(name), dtype, name)
         weight = model.get_submodule(name).weight
         scales = 5 * weight.shape[0] if dtype == "int8" else 4 * weight.numel() // GROUP_SIZE
-        rest += weight.numel() * BITS[dtype] // 8 + scales - weight.numel() * itemsize
-    return rest
+        total += weight.numel() * BITS[dtype] // 8 + scales - weight.numel() * itemsize
+    return total
 
 
 def cache_bytes(cache: Any) -> int:

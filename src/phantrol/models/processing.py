@@ -191,8 +191,7 @@ class PhantrolProcessor(ProcessorMixin):
         prompts = [text] if isinstance(text, str) else list(text or [])
         counts = [prompt.count(self.image_token) for prompt in prompts]
         pictures = _flat(images)
-        nested = images if images is not None and _is_list_of_lists(images) else None
-        given = [len(group) for group in nested] if nested is not None else None
+        given = [len(group) for group in images] if _is_list_of_lists(images) else None
         if sum(counts) != len(pictures) or (given is not None and given != counts):
             raise ValueError(
                 f"{given or len(pictures)} pictures for {counts} placeholders {self.image_token!r} in "

@@ -6,19 +6,18 @@ A process that is killed while it writes leaves a folder under `.writing/`, neve
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from phantrol.training.faults import RunFault
+from phantrol.whole_files import checksum, write_text
 
 MANIFEST = "manifest.json"
 _WRITING = ".writing"
@@ -104,7 +103,7 @@ def check_whole(folder: Path) -> None:
     check_sizes(folder)
     for name, expected in _read_manifest(folder).items():
         path = folder / name
-        digest = _sha256(path)
+        digest = checksum(path)
         if digest != expected["sha256"]:
             raise ValueError(
                 f"{path}: got sha256 {digest[:12]}…, expected {expected['sha256'][:12]}…; use another checkpoint"
@@ -189,43 +188,11 @@ def where_to_resume(run_dir: Path) -> str:
     return f"the last checkpoint is {last.path}, so a resumed run goes on with step {last.step + 1}"
 
 
-def make_room(path: Path) -> None:
-    """Make the folder of a file that is written later, after the work. Raises ValueError if it cannot stand there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_folder = path.is_dir()
-        _file_beside(path).exists()
-    except (FileExistsError, NotADirectoryError, FileNotFoundError):
-        raise ValueError(f"{path}: {path.parent} is no folder; choose another file") from None
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise ValueError(f"{path}: the name is too long; choose a shorter one") from None
-    if is_folder:
-        raise ValueError(f"{path} is a folder: expected the name of a file")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):  # a folder such as /proc takes none
-            pass
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no file can be made in {path.parent} ({error.strerror}); choose another") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    writing = _file_beside(path)
-    writing.write_text(text, "utf-8")
-    os.replace(writing, path)
-
-
-def _file_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.writing")
-
-
 def replace_text(folder: Path, name: str, text: str) -> None:
     """Write a small file of a whole folder anew, and its line in the manifest."""
     listed = _read_manifest(folder)
     write_text(folder / name, text)
-    listed[name] = {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+    listed[name] = {"size": (folder / name).stat().st_size, "sha256": checksum(folder / name)}
     write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
 
 
@@ -233,7 +200,7 @@ def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         _to_disk(path)  # or else a machine that loses its power keeps a name and not what is in it
-    listed = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": _sha256(p)} for p in files}
+    listed = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": checksum(p)} for p in files}
     write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
 
 
@@ -258,11 +225,6 @@ def _to_disk(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def os_error(error: Exception) -> int | None:

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -206,7 +206,7 @@ def measure(recipe: Recipe, stage: Stage, config: PhantrolConfig, row: RowShape)
                 parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
         watch, counter = Watch(bare, image_tokens), FlopCounter()
         with watch, counter, _precision(stage):
-            _step(bare, stage, row, image_tokens)
+            _step(bare, stage, row)
     return float(watch.take_peak()), float(counter.flops)
 
 
@@ -216,7 +216,7 @@ def _precision(stage: Stage) -> Iterator[None]:
         yield
 
 
-def _step(model: Any, stage: Stage, row: RowShape, image_tokens: int) -> None:
+def _step(model: Any, stage: Stage, row: RowShape) -> None:
     """Forward and back, as in training: a picture, its question, an answer, and a wrong one behind it if wanted."""
     side, size = model.config.image_px, model.config.text_config.hidden_size
     answers = row.answer_tokens * (2 if stage.loss.needs_pairs else 1)
@@ -235,5 +235,4 @@ def _step(model: Any, stage: Stage, row: RowShape, image_tokens: int) -> None:
 
 def typical(recipe: Recipe) -> RowShape:
     """Return the row that hours are counted with: between the smallest and the largest number of tiles."""
-    most = most_tiles(recipe)
-    return replace(RowShape(most), tiles=max(1, (1 + most) // 2))
+    return RowShape(max(1, (1 + most_tiles(recipe)) // 2))

@@ -16,17 +16,11 @@ from torch import nn
 from transformers import set_seed
 
 from phantrol.models.building import load
-from phantrol.training.checkpoint import (
-    Checkpoint,
-    check_whole,
-    checkpoint_at,
-    last_whole_checkpoint,
-    write_text,
-    written_beside,
-)
+from phantrol.training.checkpoint import Checkpoint, check_whole, checkpoint_at, last_whole_checkpoint, written_beside
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.weights import is_peft, load_weights, trained_tensors
+from phantrol.whole_files import write_text
 
 _RECIPE, _ADAPTER = "recipe.json", "adapter_config.json"
 
@@ -103,8 +97,7 @@ def _restored(folder: Path) -> tuple[Any, Any, Recipe]:
 def _at(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Any, Any]:
     check_whole(checkpoint.path)
     model, processor = _built(recipe)
-    patterns = [pattern for stage in recipe.stages[: checkpoint.stage + 1] for pattern in stage.train]
-    load_weights(model, patterns, checkpoint.path)
+    load_weights(model, recipe.patterns_until(checkpoint.stage), checkpoint.path)
     return model, processor
 
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from phantrol.training.checkpoint import write_text
+from phantrol.whole_files import write_text
 
 
 class Meters:

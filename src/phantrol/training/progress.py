@@ -13,8 +13,9 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 from phantrol.data.rows.text_lines import split_lines
-from phantrol.training.checkpoint import naming_a_full_disk, write_text
+from phantrol.training.checkpoint import naming_a_full_disk
 from phantrol.training.gate_statistics import GATES, PHANTOM
+from phantrol.whole_files import write_text
 
 _LEARNING = {
     "loss": "loss {:.3f}",

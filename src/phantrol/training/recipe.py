@@ -197,6 +197,10 @@ class Recipe:
         known = get_args(Sharding)
         _expect("recipe", "sharding", self.sharding, self.sharding in known, f"one of {', '.join(known)}")
 
+    def patterns_until(self, number: int) -> tuple[str, ...]:
+        """Return the patterns of the parameters that stages have trained when stage `number` has ended."""
+        return tuple(pattern for stage in self.stages[: number + 1] for pattern in stage.train)
+
     def stage_seed(self, number: int) -> int:
         """Return the seed of stage `number`: it draws dropout and the order of the data."""
         return self.seed * 1000 + number

@@ -36,7 +36,6 @@ from phantrol.training.checkpoint import (
     last_whole_checkpoint,
     remove_after,
     stage_dir,
-    write_text,
     written_beside,
 )
 from phantrol.training.held_out import best_checkpoint, is_measured
@@ -53,6 +52,7 @@ from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import PROJECT, StageTrainer, process_state
 from phantrol.training.weights import in_float32, load_weights
+from phantrol.whole_files import write_text
 
 _RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
 # what may change on resume: how a run is watched, and what changes its memory and time alone
@@ -259,15 +259,14 @@ def _stage_end(out_dir: Path, recipe: Recipe, number: int) -> Checkpoint:
 
 
 def _load_stage(model: nn.Module, recipe: Recipe, checkpoint: Checkpoint) -> None:
-    patterns = [pattern for stage in recipe.stages[: checkpoint.stage + 1] for pattern in stage.train]
-    load_weights(model, patterns, checkpoint.path)
+    load_weights(model, recipe.patterns_until(checkpoint.stage), checkpoint.path)
 
 
 def _save_final(model: Any, processor: Any, recipe: Recipe, out_dir: Path, skipped: int) -> None:
     """Write the model that users load: adapters merged into the weights they adapt, and a card."""
     state = process_state()
     if state.is_main_process:
-        model = merged(model, recipe, [pattern for stage in recipe.stages for pattern in stage.train])
+        model = merged(model, recipe, recipe.patterns_until(len(recipe.stages)))
         lines = [json.loads(line) for line in split_lines((out_dir / _METRICS).read_text("utf-8"))]
         with written_beside(out_dir / _FINAL, of_run=True) as writing:
             model.eval().save_pretrained(writing)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from phantrol.training.checkpoint import write_text
 from phantrol.training.recipe import Recipe
+from phantrol.whole_files import write_text
 
 FILE = "data.json"
 

@@ -67,7 +67,7 @@ class StageTrainer(ShardedTrainer):
     ):
         stage = recipe.stages[number]
         self.stage, self.recipe, self.processor, self.run_dir = stage, recipe, processor, run_dir
-        self.patterns = tuple(pattern for earlier in recipe.stages[: number + 1] for pattern in earlier.train)
+        self.patterns = recipe.patterns_until(number)
         self.sharding = sharding_of(recipe.sharding, process_state().num_processes)
         train_only(model, stage.train)
         self.behind_pictures = trained_behind_pictures(model) if is_in_group() and self.sharding is None else []

@@ -17,7 +17,6 @@ from phantrol.data.primer.wordings import Template, choose_wording
 
 NEAR_SHARE = 0.7  # of the incorrect answers are true of another object in the picture, where there is one
 ANY_NUMBER = (1, 99)
-ANSWERS = ("short", "number", "yesno", "letter", "free")  # forms of answers, by which a metric is chosen
 
 
 @dataclass
@@ -97,7 +96,7 @@ class Task:
 
     kinds    kinds of scene it can ask about; the lead question draws one of them
     plans    how the scene is drawn when this question leads, by kind
-    answer   the form of its answers, one of ANSWERS
+    answer   the form of its answers, by which a metric is chosen: short, number, yesno, letter or free
     numbers  fewest and most objects it can ask about
     axis     axis on which the objects of its scenes differ clearly
     counts   how the contents are drawn in place of a plan, for questions that count

@@ -9,9 +9,9 @@ from math import isfinite
 from typing import ClassVar
 
 from phantrol.evals.benchmark import Row
-from phantrol.evals.letters import chosen_option
+from phantrol.evals.letters import LETTERS, chosen_option
 from phantrol.evals.metrics import numbers_in, only_number, plain
-from phantrol.evals.published import LETTERS, PublishedBenchmark, PublishedRow, mean, mean_by
+from phantrol.evals.published import PublishedBenchmark, PublishedRow, mean, mean_by
 from phantrol.evals.reading import picture_of, read_parquet
 
 _STATED = re.compile(r"(?:answer|result|value|total)\b[^.\n]*?(?:is|:|=|equals)\s*([^\n]*)", re.IGNORECASE)

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from phantrol.evals.judged import EXTRACT, JudgedBenchmark
 from phantrol.evals.judging import Ask
-from phantrol.evals.letters import chosen_option
+from phantrol.evals.letters import LETTERS, chosen_option
 from phantrol.evals.metrics import edit_distance, only_number
-from phantrol.evals.published import LETTERS, PublishedRow
+from phantrol.evals.published import PublishedRow
 from phantrol.evals.reading import picture_of, read_parquet
 
 KEPT = (

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from phantrol.evals.benchmark import Row
+from phantrol.evals.letters import LETTERS
 from phantrol.evals.metrics import share_of_groups_right
-from phantrol.evals.published import LETTERS, ChoiceBenchmark, PublishedRow, lettered, mean
+from phantrol.evals.published import ChoiceBenchmark, PublishedRow, lettered, mean
 from phantrol.evals.reading import Record, picture_of, read_tsv
 
 TURNED = 1_000_000  # what is added to the index of a question for each turn of its options

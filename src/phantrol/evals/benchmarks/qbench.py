@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from phantrol.evals.published import LETTERS, ChoiceBenchmark, PublishedRow, lettered
+from phantrol.evals.letters import LETTERS
+from phantrol.evals.published import ChoiceBenchmark, PublishedRow, lettered
 from phantrol.evals.reading import read_json
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from phantrol.evals.published import LETTERS, ChoiceBenchmark, Picture, PublishedRow, lettered
+from phantrol.evals.letters import LETTERS
+from phantrol.evals.published import ChoiceBenchmark, Picture, PublishedRow, lettered
 from phantrol.evals.reading import Record, picture_of, read_json, read_parquet
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from phantrol.evals.benchmark import Row
-from phantrol.evals.letters import chosen_option
+from phantrol.evals.letters import LETTERS, chosen_option
 from phantrol.evals.metrics import rouge_l, rouge_n
-from phantrol.evals.published import LETTERS, PublishedBenchmark, PublishedRow, lettered, mean, mean_by
+from phantrol.evals.published import PublishedBenchmark, PublishedRow, lettered, mean, mean_by
 from phantrol.evals.reading import Record, picture_of, read_parquet
 
 PAGE = "You are given a screenshot of a webpage"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_gather
 
 from phantrol.modifiers.phantom import PhantomDimension
+from phantrol.ops.phantom import join_gates, merge_halves
 
 
 class ServedPhantom(nn.Module):
@@ -58,10 +59,10 @@ class ServedPhantom(nn.Module):
             start = end
         self.eta.copy_(torch.as_tensor(self.dimension.eta).reshape(1))
         # g2(h1 + term) - g1(h1), of h1 and the term side by side
-        gates = self.dimension.gate_1, self.dimension.gate_2
-        first, second = (gate.weight[0].float() for gate in gates)
-        self.gate_weight.copy_(torch.cat([second - first, second]))
-        self.gate_bias.copy_(gates[1].bias.float() - gates[0].bias.float())
+        gates = (self.dimension.gate_1, self.dimension.gate_2)
+        weight, bias = join_gates(*(part.float() for gate in gates for part in (gate.weight, gate.bias)))
+        self.gate_weight.copy_(weight[0])
+        self.gate_bias.copy_(bias)
 
     def enlarge(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[1, H, T, d], [1, K, T, d], [1, K, T, d] → [T, H, 2d], [T, K, 2d], [T, K, 2d]"""
@@ -89,7 +90,7 @@ class ServedPhantom(nn.Module):
         first, term = attended.chunk(2, dim=-1)
         # a product with a vector: a linear of one output is the same, slower
         scores = torch.addmv(self.gate_bias, attended.flatten(0, 1), self.gate_weight)
-        return torch.addcmul(first, torch.sigmoid(scores).view(*first.shape[:-1], 1), term)
+        return merge_halves(first, term, scores.view(*first.shape[:-1], 1))
 
 
 def _gelu(fresh: Tensor) -> Tensor:
