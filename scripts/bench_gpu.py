@@ -41,6 +41,7 @@ from phantrol.bench.timing import cache_bytes
 from phantrol.modifiers.graft import graft, grafted_modifiers
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
+from phantrol.tables import first_line
 from phantrol.training.flops import FlopCounter, peak_flops
 from phantrol.training.recomputing import set_gradient_checkpointing
 
@@ -176,7 +177,7 @@ def measure(sides: dict[str, PreTrainedModel], work: str, batch: int, chosen: An
             for side in sides if run % 2 else reversed(sides):
                 seconds[side].append(ready[side].run())
     except torch.OutOfMemoryError as error:
-        return {"error": str(error).splitlines()[0]}
+        return {"error": first_line(error)}
     finally:
         ready.clear()
         for model in sides.values():

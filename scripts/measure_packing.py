@@ -42,6 +42,7 @@ from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.modeling import PhantrolForConditionalGeneration
+from phantrol.models.processing import Encoding
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
@@ -145,14 +146,14 @@ def image_tokens(sizes: Sequence[tuple[int, int]], tiled: bool, draw: Random) ->
     return 256 * (columns * rows + (columns * rows > 1))
 
 
-def encode(chat: list[dict[str, Any]]) -> Any:
+def encode(chat: list[dict[str, Any]]) -> Encoding:
     ids, mask = [1], [False]
     for message in chat:
         for part in message["content"]:
             length, seed = map(int, part["text"].split())
             ids += Random(seed).choices(range(4, VOCABULARY), k=length)
             mask += [message["role"] == "assistant"] * length
-    return SimpleNamespace(input_ids=ids, answer_mask=mask, pixel_values=None)
+    return Encoding(ids, mask)
 
 
 PROCESSOR = SimpleNamespace(

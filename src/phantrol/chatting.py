@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,8 @@ def _answer(conversation: Conversation, question: str, console: Console, by_hand
 def _lines(console: Console, by_hand: bool) -> Iterator[str]:
     """Yield what is typed or piped, line by line, until the input ends."""
     if not by_hand:
-        yield from sys.stdin or ()  # None if it was closed before
+        for line in sys.stdin or ():  # None if it was closed before
+            yield line.removeprefix("\ufeff")  # the byte-order mark that some editors put before a script
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  it gives `input` a history and the arrow keys
@@ -159,7 +161,12 @@ def _remark(console: Console, by_hand: bool, words: str) -> None:
 
 
 def _typed_path(typed: str) -> str:
-    """A file that is dragged into a terminal comes in quotes, or with a backslash before each space; one that is typed
-    may begin with ~, the home folder."""
+    """A file that is dragged into a terminal comes in quotes, or with a backslash before each character that a shell
+    would take for its own; one that is typed may begin with ~, the home folder. A name that is there is taken as it is.
+    """
     is_quoted = len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\""
-    return os.path.expanduser(typed[1:-1] if is_quoted else typed.replace("\\ ", " "))
+    if is_quoted and not os.path.exists(typed):
+        typed = typed[1:-1].replace(r"'\''", "'")  # how a shell's quotes hold an apostrophe
+    elif os.name == "posix" and not os.path.exists(os.path.expanduser(typed)):
+        typed = re.sub(r"\\(.)", r"\1", typed)
+    return os.path.expanduser(typed)

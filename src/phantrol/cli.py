@@ -112,7 +112,7 @@ def ablate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show variants and what they cost, write nothing")] = False,
 ) -> None:
     """Train variants of a recipe under the same data, steps and seeds, and say what differs; goes on if stopped."""
-    from phantrol.ablation.run import SPLITS
+    from phantrol.ablation.asking import SPLITS
     from phantrol.ablation.run import ablate as run_ablation
 
     words = variants or []
@@ -250,9 +250,10 @@ def _reason_of_the_disk(error: Exception) -> str | None:
     """Why a file could not be written, if that is why."""
     from phantrol.training.checkpoint import os_error
 
-    reasons = {errno.ENOSPC: "no room on the disk", errno.EACCES: "no permission", errno.EROFS: "read-only disk"}
+    reasons = {errno.ENOSPC: "no room on the disk", errno.EROFS: "read-only disk"}
+    reasons |= dict.fromkeys((errno.EACCES, errno.EPERM), "no permission")
     reasons |= {errno.EDQUOT: "no room in your quota of the disk", errno.EFBIG: "no file may be so large (ulimit -f)"}
-    reasons |= {errno.ENAMETOOLONG: "the name is too long"}
+    reasons |= {errno.ENAMETOOLONG: "the name is too long", errno.ELOOP: "links that lead to each other"}
     reasons |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is expected")
     return reasons.get(os_error(error))
 

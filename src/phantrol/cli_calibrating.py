@@ -15,7 +15,9 @@ def calibrate(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="of the data: tasks=shape,count size_px=64"),
     ] = None,
-    budget: Annotated[float, typer.Option(help="passes of all layers, the plain decoder being 1")] = 1.3,
+    budget: Annotated[
+        float | None, typer.Option(help="passes of all layers, the plain decoder being 1; by default 1.3, or one layer")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder; by default MODEL's own config.json changes")] = None,
     images: Annotated[Path | None, typer.Option(help="where a file's paths of pictures start")] = None,
     examples: Annotated[int, typer.Option(min=1, help="pictures, or rows of a file, to record")] = 100,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phantrol.cli_group import Verbs
+from phantrol.cli_group import Verbs, row_bar
 
 data_app = typer.Typer(
     name="data",
@@ -140,7 +140,6 @@ def _check_rows(files: list[str], question: Any, fix: Path | None, as_json: bool
     import json
 
     from rich.console import Console
-    from rich.progress import Progress
 
     from phantrol.data import check_report
     from phantrol.data.check import check
@@ -148,9 +147,8 @@ def _check_rows(files: list[str], question: Any, fix: Path | None, as_json: bool
 
     if fix is not None:
         check_room(fix, files)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("rows", total=None)
-        report = check(files, question, workers, lambda done, rows: progress.update(bar, completed=done, total=rows))
+    with row_bar() as tell:
+        report = check(files, question, workers, tell)
     if as_json:
         typer.echo(json.dumps(check_report.as_json(report), ensure_ascii=False))
     else:

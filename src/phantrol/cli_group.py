@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from typer.core import TyperGroup
@@ -22,6 +24,17 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in self.commands.items()])
+
+
+@contextmanager
+def row_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar that counts rows, and yield what moves it: how many are done, of how many."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("rows", total=None)
+        yield lambda done, rows: progress.update(bar, completed=done, total=rows)
 
 
 def print_in_any_encoding() -> None:

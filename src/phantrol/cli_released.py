@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +18,10 @@ def convert(
     ] = False,
 ) -> None:
     """Make a phantrol model of a released TroL or Phantom."""
+    from phantrol.data.folder_beside import ended_by_signals
     from phantrol.models.released.convert import convert as convert_model
 
-    with _tidying_up():
+    with ended_by_signals():
         done = convert_model(source, out, per_layer_gates=per_layer_gates)
     layout = done.layout
     typer.echo(f"{layout.family} on {layout.backbone}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB")
@@ -53,13 +50,3 @@ def verify(
     typer.echo(summary(comparisons))
     if not passed(comparisons):
         raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def _tidying_up() -> Iterator[None]:
-    """Let SIGTERM end the block as a fault would, so that what it has half-written is removed."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -18,7 +18,8 @@ def report(
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 100,
 ) -> None:
     """Ask a trained run what it was taught, in several splits; write scores, report and card; goes on if stopped."""
-    from phantrol.reporting import SPLITS, report_run
+    from phantrol.ablation.asking import SPLITS
+    from phantrol.reporting import report_run
 
     splits = [name for names in split or SPLITS for name in names.split(",")]
     report_run(run, splits, limit, seed, batch_size)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from phantrol.cli_group import row_bar
+
+if TYPE_CHECKING:
+    from phantrol.data.triples.making import Tally
 
 
 def data_triples(
@@ -48,7 +53,7 @@ def data_triples(
         raise ValueError("--url: who is to be asked there? expected --model, its name")
     rows = OwnRows(files, images, read_fields(field), limit)
     kinds = tuple(name for names in kind or ["incorrect,ambiguous"] for name in names.split(","))
-    with _bar() as tell:
+    with row_bar() as tell:
         if rules:
             tally = make_by_rules(rows, out, kinds, seed, tell)
         else:
@@ -75,7 +80,7 @@ def data_triples(
         raise typer.Exit(1)
 
 
-def _say(tally, kinds) -> None:
+def _say(tally: Tally, kinds: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -94,18 +99,3 @@ def _say(tally, kinds) -> None:
         )
     if tally.usage:
         console.print(f"of these {tally.asked_now:,} were asked now, {tally.retried:,} of them again after a refusal")
-
-
-def _bar():
-    import contextlib
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextlib.contextmanager
-    def showing():
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("rows", total=None)
-            yield lambda done, rows: progress.update(bar, completed=done, total=rows)
-
-    return showing()

@@ -22,6 +22,7 @@ from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
 from phantrol.explain.traversal import Traversal, trace_traversal
 from phantrol.inference.engine import Engine
+from phantrol.training.checkpoint import METRICS
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run import run
 
@@ -100,7 +101,7 @@ def _write_report(
         scores=report.scores,
         split=SPLIT,
         reproduce="make demo",
-        metrics=out / "metrics.jsonl",
+        metrics=out / METRICS,
         gallery=choose_gallery(benchmark.rows(SPLIT, limit, report.seed), report.samples),
         traversals=traversals,
         note=_on_traversal(traversals),

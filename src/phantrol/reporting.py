@@ -17,24 +17,23 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from phantrol.ablation.asking import benchmark_for, family_of
-from phantrol.data.rows.text_lines import split_lines
+from phantrol.ablation.asking import SPLITS, benchmark_for, family_of
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.report import COLUMNS, Report
 from phantrol.evals.runner import Wanted, run_benchmarks
+from phantrol.explain.curves import read_metrics
 from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
 from phantrol.explain.traversal import Traversal, trace_traversal
 from phantrol.inference.engine import Engine
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card
-from phantrol.training.checkpoint import replace_text
+from phantrol.training.checkpoint import FINAL, METRICS, RECIPE, replace_text
 from phantrol.training.recipe_json import recipe_from_json
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.whole_files import write_text
 
-SPLITS = ("val", "test_comp", "test_style", "test_para")
 MAPS = 3
 NAMES = {"trol": "TroL", "phantom": "Phantom"}
 
@@ -49,10 +48,10 @@ def report_run(
     splits  of Primer; what the first of them shows is in the report in full;  limit  questions per task and split
     Raises ValueError if the run is not finished, or does not train on Primer.
     """
-    final = run_dir / "final"
-    if not (final / "recipe.json").is_file():
+    final = run_dir / FINAL
+    if not (final / RECIPE).is_file():
         raise ValueError(f"{run_dir}: got no final model, expected a run that is finished; phantrol train --resume")
-    recipe = recipe_from_json((final / "recipe.json").read_text("utf-8"))
+    recipe = recipe_from_json((final / RECIPE).read_text("utf-8"))
     benchmarks = {split: benchmark_for(recipe, split) for split in splits}
     reports = {}
     for split, benchmark in benchmarks.items():
@@ -65,7 +64,7 @@ def report_run(
     write_text(run_dir / SCORES, json.dumps(means, indent=1) + "\n")
 
     engine = Engine.open(str(final))
-    metrics = _metrics(run_dir)
+    metrics = read_metrics(run_dir / METRICS)
     card = model_card(engine.model, recipe, metrics, len(read_skipped(run_dir / SKIPPED)), _in_words(means))
     replace_text(final, CARD, card)
     first = splits[0]
@@ -109,10 +108,6 @@ def _in_words(means: dict[str, Means]) -> dict[str, dict[str, str]]:
     return {split: {name: line(row) for name, row in rows.items()} for split, rows in means.items()}
 
 
-def _metrics(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in split_lines((run_dir / "metrics.jsonl").read_text("utf-8"))]
-
-
 def training_seconds(metrics: Sequence[dict[str, Any]]) -> float:
     """Return the time that the steps took, from the mean of each line of metrics.jsonl; without saving and loading."""
     seconds, before = 0.0, ("", 0)
@@ -143,7 +138,7 @@ def _write_report(
     write_report(
         run_dir / "report.html",
         title="A small model learned to see",
-        recipe="recipe.json",
+        recipe=RECIPE,
         modifiers=[NAMES.get(name, name) for name in grafted],
         parameters=sum(parameter.numel() for parameter in engine.model.parameters()),
         seconds=training_seconds(metrics),

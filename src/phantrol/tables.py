@@ -1,4 +1,4 @@
-"""How tables of numbers look in a terminal, for all floors."""
+"""How tables, numbers and errors look in a terminal, for all floors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def number_table(first: str, *others: str, **options: Any) -> Table:
 def counted(number: int, thing: str) -> str:
     """Return "1 tile", "7 tiles"."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def first_line(error: object) -> str:
+    """Return what an error says, in one line: its first one, or if it says nothing, its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_bytes(number: int) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from phantrol.ablation import run as module
 from phantrol.ablation.asking import benchmark_for, open_as_asked
+from phantrol.ablation.costs import digest
 from phantrol.ablation.report import accuracy_rows, difference_rows
 from phantrol.ablation.results import ALL, Cost, Results
-from phantrol.ablation.run import ablate
+from phantrol.ablation.run import ablate, plan
 from phantrol.ablation.statistics import estimate
-from phantrol.ablation.variants import VARIANTS
+from phantrol.ablation.variants import VARIANTS, Variant
 from phantrol.evals.report import COLUMNS
 from phantrol.training import precision
 from phantrol.training.faults import RunFault
@@ -198,6 +200,9 @@ def test_another_experiment_is_refused(finished, tmp_path, tiny_path, squares, q
     )
     with pytest.raises(ValueError, match="variant trol was another one when this folder was begun"):
         start(finished[0], tiny_path, squares, quick, wanted=(str(mine),))
+    mine.write_text(mine.read_text().replace("trol={'passes': 3}", "trol={}, asked_tokens='all'"))
+    with pytest.raises(ValueError, match="variant trol was another one when this folder was begun"):
+        start(finished[0], tiny_path, squares, quick, wanted=(str(mine),))
     assert {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")} == before
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -211,6 +216,19 @@ def test_another_experiment_is_refused(finished, tmp_path, tiny_path, squares, q
         with pytest.raises(ValueError, match=complaint):
             start(tmp_path / "new", tiny_path, squares, quick, **options)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_variant_that_is_asked_otherwise_is_another_one(tiny_recipe):
+    recipe = tiny_recipe()
+    asked = Variant("mine", "", trol={}, asked_tokens="none")
+    (arm,) = plan(recipe, (asked,))
+    begun = {"what": "", "trained_as": "mine", "recipe_digest": digest(arm.recipe)}
+    assert plan(recipe, (asked,), begun={"mine": begun}) == (arm,)  # of a folder that an older version began
+    begun |= {"asked_tokens": "none", "asked_without_phantom": False}
+    assert plan(recipe, (asked,), begun={"mine": begun}) == (arm,)
+    for change in ({"asked_tokens": None}, {"asked_tokens": "prompt"}, {"asked_without_phantom": True}):
+        with pytest.raises(ValueError, match="variant mine was another one when this folder was begun"):
+            plan(recipe, (replace(asked, **change),), begun={"mine": begun})
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_anything_is_counted(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from phantrol.ablation import costs, deeper
 from phantrol.ablation.costs import CostBook, answering_costs, training_flops
 from phantrol.ablation.deeper import DeeperDecoder, match_compute, with_layers
 from phantrol.ablation.variants import BOTH, COMPUTE, PLAIN, TROL
+from phantrol.data.messages import Example, Message
+from phantrol.data.mixture import NEVER_USED_UP, Mixture
+from phantrol.losses.sft import Sft
 from phantrol.models.packaged import PackagedDecoder
 from phantrol.models.tokenizer import train_tokenizer
 from phantrol.training.new_model import Lora
@@ -24,6 +28,29 @@ def test_training_is_counted_over_all_stages_and_steps(tiny_recipe):
     assert training_flops(PLAIN(tiny_recipe("stages.0.max_steps=8", "stages.1.max_steps=8"))) == 2 * once
     assert training_flops(PLAIN(tiny_recipe("stages.0.batch_size=8", "stages.1.batch_size=8"))) == 2 * once
     assert training_flops(PLAIN(tiny_recipe("stages.0.precision=bfloat16", "seed=9"))) == once
+
+
+@dataclass(frozen=True)
+class TextFirst:
+    """Groups of text, and from `texts` on squares. It is read in its order."""
+
+    texts: int
+
+    def __len__(self) -> int:
+        return NEVER_USED_UP
+
+    def __getitem__(self, index: int) -> tuple[Example, ...]:
+        shown = () if index < self.texts else (Image.new("RGB", (32, 32), "red"),)
+        return (Example(f"{index}", (Message("user", (*shown, "What color?")), Message("assistant", ("red",)))),)
+
+
+def test_a_stage_that_begins_with_text_is_no_stage_of_text(tiny_recipe):
+    first = replace(tiny_recipe().stages[0], loss=Sft(), train=("projector.*",))
+    flops = {}
+    for texts in (0, 2, 3, 4):  # of a first batch of four
+        stage = replace(first, data=Mixture(((1.0, TextFirst(texts)),)))
+        flops[texts] = training_flops(replace(PLAIN(tiny_recipe()), stages=(stage,)))
+    assert flops[4] < flops[3] == flops[2] < flops[0]
 
 
 def test_a_pass_more_costs_what_a_layer_costs(tiny_recipe):

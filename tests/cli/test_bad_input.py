@@ -102,6 +102,15 @@ def test_a_model_folder_with_a_missing_or_corrupt_file(here, phantrol, tmp_path,
     check(phantrol("ask", folder, "What?"), word)
 
 
+@pytest.mark.parametrize(("number", "words"), [(errno.EPERM, "no permission"), (errno.ELOOP, "lead to each other")])
+def test_a_folder_that_takes_no_file(phantrol, tmp_path, monkeypatch, number, words):
+    def refuse(self, *_, **__):
+        raise OSError(number, "", str(self))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    check(phantrol("train", "primer_tiny", "--out", tmp_path / "run"), words, str(tmp_path / "run"))
+
+
 def test_no_room_on_the_disk(here, phantrol, monkeypatch):
     from phantrol.evals.report import Report
 

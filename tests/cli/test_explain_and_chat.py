@@ -110,6 +110,30 @@ def test_a_picture_of_the_home_folder(here, phantrol, monkeypatch, tmp_path, typ
     assert (done.code, done.out, done.error) == (0, "", "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a backslash separates folders there")
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("a (1)&[é].png", r"a\ \(1\)\&\[é\].png"),
+        ("it's.png", r"'it'\''s.png'"),
+        ("it's.png", r"it\'s.png"),
+        (r"a\(1.png", r"a\(1.png"),
+        ("'a'", "'a'"),
+    ],
+)
+def test_a_picture_that_is_dragged_into_a_terminal(here, phantrol, monkeypatch, tmp_path, name, typed):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save(name, "PNG")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"/image {typed}\n"))
+    done = phantrol("chat", here / MODEL)
+    assert (done.code, done.out, done.error) == (0, "", "")
+
+
+def test_a_script_may_begin_with_a_byte_order_mark(here, phantrol, monkeypatch):
+    done = pipe(phantrol, monkeypatch, ["\ufeff/image no.png"])
+    assert done.code == 2 and "no such file" in done.error
+
+
 def test_a_closed_input_is_an_empty_one(here, phantrol, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     done = phantrol("chat", MODEL, PICTURE)

@@ -17,6 +17,7 @@ from phantrol.data import check_report
 from phantrol.data.check import FileReport, Report
 from phantrol.demo import _ask
 from phantrol.doctor import Finding, show
+from phantrol.tables import first_line
 from phantrol.training.recipe import load_recipe
 
 
@@ -69,3 +70,16 @@ def test_an_encoding_without_a_sign(monkeypatch, phantrol, encoding):
     print_in_any_encoding()
     Console().print("█ → é")
     assert printed.getvalue() == "? ? é\n".encode(encoding, "replace")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("\n cut off\nat byte 7"), "cut off"),
+        (OSError(2, "No such file"), "[Errno 2] No such file"),
+        (OSError(), "OSError"),
+        (ValueError(" \n"), "ValueError"),
+    ],
+)
+def test_the_first_line_of_an_error(error, said):
+    assert first_line(error) == said

@@ -276,6 +276,19 @@ def test_few_pictures_are_told_of(with_picture, is_told, write, llava, pictures,
     assert report.is_good and check_report.as_json(report)["rows_with_pictures"] == with_picture
 
 
+@pytest.mark.parametrize(("name", "rows"), [("a.json", []), ("b.json", b"[\n]"), ("c.jsonl", b"\n \n")])
+def test_a_file_without_a_row_is_a_fault(name, rows, write, llava, tmp_path, capsys):
+    path = write(name, rows)
+    report = check([path, write("good.json", [llava("a", asked="What?")])])
+    assert not report.is_good and report.files[1].is_good and report.num_broken == 0
+    assert check_report.say(report.files[0]) == [f"{path}: no-rows: no row in it, expected one or more to train on"]
+    check_report.show(report, Console(width=200))
+    assert "1 of the files not whole or without a row" in capsys.readouterr().out
+    write_fixed(report, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / BROKEN).read_text("utf-8"))["reason"] == "no-rows"
+    assert check([path], Question(allowed=("no-rows",))).is_good
+
+
 def test_one_object_is_one_fault_of_the_file(write, llava):
     path = write("coco.json", {"info": {"year": 2014}, "annotations": [{"question": "a", "answer": "b"}]})
     report = check([path, write("good.json", [llava("a", asked="What?")])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_a_link_to_what_is_in_use_or_to_itself_is_refused(tmp_path):
             find_place(tmp_path / name)
 
 
-# -- SIGTERM
+# -- SIGTERM and SIGHUP
 
 
 WAITS = """
@@ -127,3 +128,35 @@ def test_signals_that_somebody_else_handles_and_other_threads_are_left_alone(tmp
         assert handlers.pop() is mine is signal.getsignal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def hangup():
+    """SIGHUP as a program finds it in a terminal, whoever started these tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield signal.SIGHUP
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_a_terminal_that_closes_leaves_nothing_behind(tmp_path, monkeypatch, hangup):
+    def interrupted(folder, **options):
+        os.kill(os.getpid(), hangup)  # it comes from the system and from the shell
+        remove(folder, **options)
+
+    remove = shutil.rmtree
+    with pytest.raises(SystemExit) as ended, folder_beside(tmp_path / "out"):
+        assert callable(signal.getsignal(hangup))  # or else it would end all tests
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        os.kill(os.getpid(), hangup)
+    assert ended.value.code == 129 and list(tmp_path.iterdir()) == []
+    assert signal.getsignal(hangup) is signal.SIG_DFL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_nohup_is_left_alone(tmp_path, hangup):
+    signal.signal(hangup, signal.SIG_IGN)
+    with folder_beside(tmp_path / "out"):
+        os.kill(os.getpid(), hangup)
+        assert signal.getsignal(hangup) is signal.SIG_IGN
+    assert signal.getsignal(hangup) is signal.SIG_IGN

@@ -34,6 +34,14 @@ BROKEN = {
         {"prompt": "a", "chosen": "b", "rejected": [Q | {"from": "user"}]},
         "turns",
     ),
+    "a kind of wrong answer that there is not": (
+        {"question": "a", "answer": "b", "rejected": "c", "rejected_type": "ambigous"},
+        "wrong-type",
+    ),
+    "a number as the kind of a wrong answer": (
+        {"question": "a", "answer": "b", "rejected": "c", "rejected_type": 0},
+        "wrong-type",
+    ),
     "more <image> than images": ({"image": "red.png", "question": "<image><image>", "answer": "a"}, "image-count"),
     "fewer <image> than images": ({"images": ["red.png"] * 2, "question": "<image>", "answer": "a"}, "image-count"),
     "<image> and no image": ({"question": "<image>?", "answer": "a"}, "image-count"),
@@ -80,6 +88,17 @@ def test_broken_row(name, pictures):
     with pytest.raises(BrokenRow) as met:
         place(read_draft(row), pictures)
     assert met.value.reason == reason and reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("ambiguous", "ambiguous"), (" Ambiguous", "ambiguous"), ("INCORRECT", "incorrect"), (None, "incorrect")],
+)
+def test_the_kind_of_a_wrong_answer(said, kind):
+    row = {"question": "a", "answer": "b", "rejected": "c", "rejected_type": said}
+    assert read_draft(row).rejected == (("c", kind),)
+    assert read_draft(row | {"rejected_type": float("nan")}).rejected == (("c", "incorrect"),)
+    assert read_draft({"question": "a", "answer": "b", "rejected_type": "another"}).rejected == ()
 
 
 @pytest.mark.parametrize(

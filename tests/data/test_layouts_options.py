@@ -30,6 +30,10 @@ def spoken(**row):
         (["3", "2", "1"], "2", "2"),  # a text that is an option itself
         ([3, 2, 1], 2, "2"),
         (["2.5", "1.0"], 1.0, "1.0"),
+        (["10", "20", "30"], 20, "20"),  # the number of no option, but the value of one
+        (["10", "20", "30"], 20.0, "20"),
+        (["2.50", "3.50"], 2.5, "2.50"),
+        (["9007199254740993", "0"], 9007199254740993, "9007199254740993"),  # of no float
         (COLORS, "B", "B"),
         (COLORS, "blue", "blue"),
         ("red or blue", 1, "1"),  # no letters are written, so none is meant

@@ -9,10 +9,11 @@ from PIL import Image
 import phantrol
 from phantrol.data.collate import Collator
 from phantrol.data.messages import Example, Message, Rejected
-from phantrol.data.packing import Line, additive, pack, visible
+from phantrol.data.packing import Line, pack, visible
 from phantrol.losses.base import token_logprobs
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.ops.blocks import additive
 
 TEXTS = ["What color is the circle?", "red blue green", "a large red circle and a small blue star"] * 4
 IMAGE = 9

@@ -248,7 +248,7 @@ def test_errors(make):
     with pytest.raises(ValueError, match="expected use_cache=False"):
         model(**model_inputs(free), use_cache=True)
     with pytest.raises(ValueError, match="expected one row"):
-        split_blocks(plain["input_ids"], [(3, None)], dim=1)
+        split_blocks(plain["input_ids"][:, None, :], [(3, None)])
     with pytest.raises(ValueError, match="expected one row"):
         model(**model_inputs(free | {"blocks": free["blocks"][:-1]}), use_cache=False)
     other, processor = make(SETS["trol"], "qwen2", layer_types=["full_attention", "linear_attention"])

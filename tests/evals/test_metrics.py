@@ -85,6 +85,22 @@ def test_yes_no(text, answer, score):
         ("someone", "1", 0),
         (".5", "5", 0),  # a half
         ("No.5", "5", 1),
+        ("thirty-five", "5", 0),
+        ("thirty-five", "35", 1),
+        ("ninety two", "2", 0),
+        ("twenty-one of them", "21", 1),
+        ("two hundred", "2", 0),
+        ("a hundred and two", "2", 0),
+        ("One hundred and fifty-two.", "152", 1),
+        ("sixteen", "16", 1),
+        ("-$5", "5", 0),
+        ("−€3.2", "-3.2", 1),
+        ("- 5", "-5", 1),
+        ("negative five", "-5", 1),
+        ("10 - 5", "-5", 0),
+        ("10-5", "-5", 0),
+        ("5 - 5", "5", 1),  # a dash
+        ("level-5", "5", 1),
     ],
 )
 def test_number(text, answer, score):
@@ -145,6 +161,18 @@ def test_a_right_answer_without_a_number_is_the_benchmarks_fault():
         ("-5", "Minus five", 1),
         ("minus twenty %", "-20", 1),
         ("10 minus 5", "5", 0),
+        ("-$5", "-5", 1),
+        ("5", "−$5", 0),
+        ("- 5 %", "-5", 1),
+        ("negative 5", "-5", 1),
+        ("3 - 5", "-5", 0),
+        ("5.1 trillion", "5 trillion", 1),
+        ("5.1 thousand", "5 million", 0),
+        ("one hundred million", "100 million", 1),
+        ("36", "thirty-five", 1),
+        ("two hundred", "2", 0),
+        ("100", "a hundred", 1),
+        ("5", "the five", 1),
     ],
 )
 def test_relaxed_accuracy(text, answer, score):

@@ -140,6 +140,11 @@ def test_whatever_people_and_models_write_is_text(tmp_path):
     assert page.text.count('<script>alert("x")</script>') > 10
 
 
+def test_a_question_of_no_words_is_shown_too(tmp_path):
+    page = Page(write(tmp_path / "report.html", gallery=[Shown("shape", "", "star", "cross", False)]))
+    assert "star" in page.text
+
+
 def test_parts_that_there_are_none_of_are_left_out(tmp_path):
     page = Page(write(tmp_path / "report.html", gallery=[], traversals=[], metrics=[], modifiers=[]))
     ids = [attrs["id"] for tag, attrs in page.tags if tag == "section"]

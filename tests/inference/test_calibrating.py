@@ -138,6 +138,18 @@ def test_the_layers_that_do_least_are_left_out(built, budget: float, skip: tuple
     ]  # fmt: skip
 
 
+def test_without_a_budget_there_is_a_layer_that_traverses(built, tmp_path: Path, capsys):
+    assert [passes_within(None, layers, 2) for layers in (2, 3, 4, 24)] == [1, 1, 1, 7]
+    model, processor = built()
+    model.save_pretrained(tmp_path / "four")
+    built(passes=3)[0].save_pretrained(tmp_path / "thrice")
+    for name, costs_more in (("four", False), ("thrice", True)):
+        processor.save_pretrained(tmp_path / name)
+        found = calibrate_folder(tmp_path / name, "primer", ["tasks=shape", "scenes=shapes"], examples=2)
+        assert found.skip == (0, 2, 3)
+        assert ("A single layer costs more here than the usual budget of 1.3" in capsys.readouterr().out) == costs_more
+
+
 def test_the_maps_show_the_layers_that_still_traverse(built):
     model, processor = built(share_gate=True)
     skip_traversal(model.get_decoder(), (1,))
@@ -229,6 +241,9 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
     for budget in (inf, -inf, nan):
         with pytest.raises(ValueError, match=rf"a budget of {budget:g}: expected 1 .* or 1.25 and more"):
             passes_within(budget, 4, 2)
+    with pytest.raises(ValueError, match=r"a budget of 1.33: expected 1 .* or 1.34 and more"):  # which is then taken
+        passes_within(1.33, 3, 2)
+    assert passes_within(1.34, 3, 2) == 1
     assert passes_within(1e308, 4, 2) == 4 and passes_within(1, 4, 2) == 0
     assert passes_within(1.3, 24, 2) == 7 and passes_within(2, 24, 2) == 24 and passes_within(1.5, 6, 4) == 1
     model, processor = built()

@@ -83,6 +83,17 @@ def test_a_stop_string_ends_one_row_and_not_its_neighbours(engine, chats):
     assert engine.answer_batch(chats, max_new_tokens=10, stop_strings=[stop]) == stopped
 
 
+def test_why_an_answer_ended(engine, chats):
+    """A stop string may end on the last token that is allowed; and time may end an answer before."""
+    alone = [engine.answer(chat, max_new_tokens=10) for chat in chats]
+    chat, whole = next(pair for pair in zip(chats, alone, strict=True) if len(pair[1].text) > 6)
+    stopped = engine.answer(chat, max_new_tokens=10, stop_strings=[whole.text[2:5]])
+    last = engine.answer(chat, max_new_tokens=stopped.num_new_tokens, stop_strings=[whole.text[2:5]])
+    assert last == stopped and last.finish_reason == "stop"
+    assert engine.answer(chat, max_new_tokens=stopped.num_new_tokens).finish_reason == "length"
+    assert engine.answer(chat, max_new_tokens=10, max_time=0.0).finish_reason == "length"
+
+
 def test_padding_that_looks_like_an_end_of_turn_is_not_counted(build_engine, chats):
     """Where the tokenizer pads with the token that ends a turn, as many do."""
     engine = build_engine()

@@ -9,7 +9,7 @@ import torch
 
 from phantrol.data.collate import Collator
 from phantrol.data.messages import Example, Message
-from phantrol.inference.ranking import Ranking, _last_answer
+from phantrol.inference.ranking import Ranking
 from phantrol.losses.base import token_logprobs
 
 CHOICES = [["red", "a small blue star", "no"], ["One", "Two"], ["bad", "dab fool"], ["x", "y", "z", "a circle"]]
@@ -43,7 +43,7 @@ def test_earlier_answers_do_not_count(engine, chats):
     (_, found), *_ = engine.rank_each([chats[5]], [["red", "blue"]])
     assert found.logprobs == pytest.approx([mean_logprob(engine, chats[5], word) for word in ("red", "blue")], abs=2e-5)
     encoding = engine.processor.encode([*chats[5], {"role": "assistant", "content": "blue"}])
-    assert _last_answer(encoding) > encoding.answer_mask.index(True)  # there is an earlier one to be left out
+    assert encoding.last_answer > encoding.answer_mask.index(True)  # there is an earlier one to be left out
 
 
 def test_another_picture_is_another_likelihood(engine, chats):

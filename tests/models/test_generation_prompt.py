@@ -108,3 +108,24 @@ def test_a_template_for_one_question_alone(tokenizer):
 def test_refused(tokenizer, complaint):
     with pytest.raises(ValueError, match=complaint):
         make(tokenizer, REFUSED[complaint])
+
+
+def test_a_block_that_the_template_can_write_itself_is_written_once(tokenizer):
+    block = "<think>\n\n</think>\n\n"
+    template, _ = TEMPLATES["a block in the last turn"]
+    own = (
+        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    )
+    processor = make(tokenizer, template.removesuffix("{%- endif %}\n") + own + "{%- endif %}\n")
+    options = dict(chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True)
+    for switch in ({}, {"enable_thinking": False}):
+        assert tokenizer.apply_chat_template(TURNS[:1], **options, **switch).count(block) == 1
+    assert tokenizer.apply_chat_template(TURNS[:1], **options, enable_thinking=True).count(block) == 0
+
+
+def test_a_conversation_that_the_template_refuses(tokenizer):
+    alone = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    processor, chat = make(tokenizer, alone + PLAIN), [{"role": "system", "content": "a"}, *TURNS[:1]]
+    for asked in (processor.encode, processor.apply_chat_template):
+        with pytest.raises(ValueError, match="refuses a conversation of system, user: no system role; expected roles"):
+            asked(chat)

@@ -287,3 +287,23 @@ def test_a_prompt_is_not_cut(options, model_and_processor, picture, chat):
         with pytest.raises(ValueError, match="prompts with pictures are not cut: leave it out"):
             ask()
     processor(text="What color is the circle?", truncation=False, max_length=None)
+
+
+def test_decoding_one_answer_and_several(processor):
+    ids = [processor.tokenizer(text)["input_ids"] for text in ("red", "blue and red")]
+    assert [processor.decode(row) for row in ids] == processor.decode(ids) == ["red", "blue and red"]
+
+
+def test_a_picture_that_is_an_array(processor):
+    with pytest.raises(ValueError, match=r"a picture of type ndarray: expected a file, .* Image\.fromarray"):
+        processor.encode(
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": np.zeros((4, 4, 3), np.uint8)},
+                        {"type": "text", "text": "What?"},
+                    ],
+                }
+            ]
+        )

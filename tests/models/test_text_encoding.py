@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from types import SimpleNamespace
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -174,3 +177,14 @@ def test_tokenizers_of_our_own_are_tokenized_as_ever(tokenizer, chat, picture):
     for piece in ("<s><|user|>", "<image>" * 16, "What color?", "<|end|><|assistant|>", "red and blue", "<|end|>"):
         ids += tokens_of(processor, piece)
     assert processor.encode(chat(picture, "What color?", answer="red and blue")).input_ids == ids
+
+
+def test_a_template_that_asks_what_day_it_is_is_asked_again(monkeypatch):
+    """As those of Llama 3.1 and 3.2 do; a server may run for weeks."""
+    template = "{{ strftime_now('%A') }}" + TEMPLATE
+    processor = PhantrolProcessor(PhantrolImageProcessor(image_px=32), TOKENIZERS["bytes"](), 4, chat_template=template)
+    for day in (2, 3):
+        now = SimpleNamespace(now=lambda day=day: datetime(2026, 11, day))
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", now)
+        ids = processor.encode([{"role": "user", "content": "red"}]).input_ids
+        assert processor.tokenizer.decode(ids).startswith(f"{now.now():%A}")

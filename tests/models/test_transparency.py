@@ -1,6 +1,8 @@
 """What is transparent in a picture is white, and nothing else of it changes."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -22,6 +24,22 @@ def keyed(mode: str, shade: int, key: int | bytes | tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
+def keyed_rgb16(key: tuple[int, int, int]) -> bytes:
+    """The same with 16 bits of each channel, which Pillow reads and does not write."""
+    shade = np.where(DRAWN[:, :, None] == 255, key, 0).astype(">u2")
+    lines = b"".join(b"\0" + line.tobytes() for line in shade)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0),
+        b"tRNS": struct.pack(">HHH", *key),
+        b"IDAT": zlib.compress(lines),
+        b"IEND": b"",
+    }
+    check = {name: struct.pack(">I", zlib.crc32(name + data)) for name, data in parts.items()}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + check[name] for name, data in parts.items()
+    )
+
+
 @pytest.mark.parametrize(
     "picture",
     [
@@ -32,11 +50,18 @@ def keyed(mode: str, shade: int, key: int | bytes | tuple[int, ...]) -> bytes:
         keyed("P", 7, 7),
         keyed("P", 7, bytes([255] * 7 + [0])),
         keyed("I;16", 0x0107, 0x0107),
+        keyed_rgb16((0x0107, 0x0203, 0xFFFF)),
     ],
-    ids=["RGBA", "RGBa", "LA", "PA", "La", "L", "RGB", "P", "P of bytes", "I;16"],
+    ids=["RGBA", "RGBa", "LA", "PA", "La", "L", "RGB", "P", "P of bytes", "I;16", "RGB;16"],
 )
 def test_what_is_transparent_lies_on_white(picture: Image.Image | bytes):
     assert np.array_equal(np.asarray(load_picture(picture)), np.dstack([DRAWN] * 3))
+
+
+def test_the_info_of_a_picture_that_was_handed_in_stays():
+    picture = Image.open(io.BytesIO(keyed_rgb16((300, 0, 0))))
+    load_picture(picture)
+    assert picture.info["transparency"] == (300, 0, 0)
 
 
 def test_half_transparent_and_turned():

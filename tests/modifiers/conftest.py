@@ -23,7 +23,8 @@ from transformers.cache_utils import Cache
 
 from phantrol.modifiers import growing_cache, sequence
 from phantrol.modifiers.graft import graft
-from phantrol.modifiers.sequence import AnchorLayer, PassCache
+from phantrol.modifiers.pass_cache import PassCache
+from phantrol.modifiers.sequence import AnchorLayer
 
 sys.path.append(str(Path(__file__).parent))  # modifier_sets.py and ways_to_feed.py are no tests
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
-from phantrol.data.packing import additive, visible
+from phantrol.data.packing import visible
 from phantrol.inference.joining import join_caches
 from phantrol.models.block_attention import no_mask, use_block_attention
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.ops.blocks import additive
 
 EXACT, BROKEN = 1e-10, 1e-3
 SPAN = 5  # of the set phantom_anchors: three anchors, two tokens apart

@@ -174,3 +174,21 @@ def test_how_many_kernels_a_layer_launches(
         assert launches(tiny_decoder, [PhantomConfig(init="random", **options)]) <= plain * 4 // 3
     released = launches(tiny_decoder, [PhantomConfig(init="random", eta=1e-4)])
     assert released == plain * 4 // 3 + 1, "one product with η"
+
+
+@pytest.mark.parametrize("name", ["trol", "phantom", "both"])
+@pytest.mark.parametrize("given", ["position_ids", "attention_mask"])
+def test_a_whole_row_with_positions_or_its_own_mask_is_one_graph(
+    name: str, given: str, tiny_decoder: Callable[..., Any]
+):
+    torch.manual_seed(0)
+    model, tokens = graft(tiny_decoder("llama"), SETS[name]), PROMPT.shape[1]
+    values = {
+        "position_ids": torch.arange(tokens)[None],
+        "attention_mask": torch.ones(tokens, tokens, dtype=torch.bool).tril()[None, None],
+    }
+    inputs = {given: values[given], "use_cache": False}
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)(PROMPT, **inputs).logits
+        torch.testing.assert_close(compiled, model(PROMPT, **inputs).logits, atol=1e-5, rtol=0)

@@ -34,8 +34,9 @@ from ways_to_feed import (
 import phantrol.modifiers.graft as graft_module
 import phantrol.modifiers.step as step_module
 from phantrol.modifiers.enlarged_cache import ANCHOR, EnlargedCache
+from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.phantom import AnchorAttention
-from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer, PassCache
+from phantrol.modifiers.sequence import KEYS_AND_VALUES, AnchorLayer
 
 NUM_LAYERS = 3
 EXACT, BROKEN = 1e-10, 1e-3
@@ -60,12 +61,12 @@ def keep_on_module(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin_held(self: EnlargedCache, phantom: Any, cache: Any, layer_idx: int, step: Any, *args: Any) -> None:
         if cache is not None:
             slot = step.state.slots[step.pass_index, layer_idx, ANCHOR]
-            cache.layers[slot] = anchors.setdefault(slot, AnchorLayer())
+            getattr(cache, "whole", cache).layers[slot] = anchors.setdefault(slot, AnchorLayer())
         begin(self, phantom, cache, layer_idx, step, *args)
 
     def update_held(self: PassCache, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         slot = self._step.state.slots[self._step.pass_index, layer_idx, KEYS_AND_VALUES]
-        layer = self._cache.layers[slot]
+        layer = self.whole.layers[slot]
         if slot in held and layer.is_initialized:
             length = layer.keys.shape[-2]
             layer.keys, layer.values = (states[..., :length, :] for states in held[slot])

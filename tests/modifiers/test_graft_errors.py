@@ -191,3 +191,11 @@ def test_the_attention_of_a_hybrid_decoder_traverses(hybrid):
     cache = hybrid(input_ids=tokens[:, :PROMPT]).past_key_values
     rest = hybrid(input_ids=tokens[:, PROMPT:], past_key_values=cache).logits
     torch.testing.assert_close(rest, whole[:, PROMPT:], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", [TrolConfig(), PhantomConfig()])
+def test_an_offloaded_cache(tiny_decoder: Callable[..., Any], config: Any):
+    model, cache = graft(tiny_decoder("llama"), [config]), DynamicCache()
+    cache.offloading = True  # as on a GPU: without one it cannot be made
+    with pytest.raises(ValueError, match="got an offloaded cache, expected one that stays where the model is"):
+        model(torch.arange(3, 9)[None], past_key_values=cache)

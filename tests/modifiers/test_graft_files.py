@@ -174,3 +174,9 @@ def test_a_plain_model_is_refused(build: Callable[[str, str], Any], tmp_path: Pa
     build("llama", "both").plain.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"names no modifiers in its config\.json: load it with AutoModelForCausalLM"):
         load_grafted(tmp_path)
+
+
+def test_no_model_is_refused_in_one_line(tmp_path: Path):
+    for folder in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(ValueError, match=r"holds no grafted model: .*; name one that was saved"):
+            load_grafted(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, DynamicCache
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache
 
 import phantrol.modifiers.step as step_module
 from phantrol.modifiers.graft import graft, grafted_modifiers
@@ -71,6 +71,25 @@ def test_a_layer_that_is_listed_twice_would_show(build_case: Callable[[str, str]
     naive.model.layers.extend(copy.deepcopy(naive.model.layers))
     naive.config.num_hidden_layers *= 2
     assert len(all_outputs(naive, build_case("llama", "trol").ids).hidden_states) == 2 * NUM_LAYERS + 1
+
+
+@pytest.mark.parametrize(("skip", "runs"), [((), [0, 0, 1, 1, 2, 2]), ((0, 2), [0, 1, 1, 2])])
+@torch.no_grad()
+def test_attentions_and_router_logits_come_once_a_pass(skip: tuple[int, ...], runs: list[int]):
+    sizes = dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2)
+    config = AutoConfig.for_model("mixtral", vocab_size=97, num_hidden_layers=NUM_LAYERS, num_local_experts=4, **sizes)
+    eager = dict(attn_implementation="eager", experts_implementation="eager")
+    plain = AutoModelForCausalLM.from_config(config, **eager).double().eval()
+    model, ran = graft(copy.deepcopy(plain), [TrolConfig(skip=skip)]), []
+    for number, layer in enumerate(model.model.layers):
+        layer.self_attn.register_forward_hook(lambda _, __, out, number=number: ran.append((number, out[1])))
+    asked = dict(output_attentions=True, output_router_logits=True, output_hidden_states=True, use_cache=False)
+    ours, theirs = (each(torch.arange(3, 11)[None], **asked) for each in (model, plain))
+    assert [number for number, _ in ran] == runs
+    assert len(ours.attentions) == len(ours.router_logits) == len(runs)
+    assert all(torch.equal(given, weights) for given, (_, weights) in zip(ours.attentions, ran, strict=True))
+    assert len(theirs.attentions) == len(theirs.router_logits) == NUM_LAYERS
+    assert len(ours.hidden_states) == len(theirs.hidden_states) == NUM_LAYERS + 1
 
 
 def own_mask(case: Any, dtype: torch.dtype, ends: tuple[int, ...] | None) -> float:

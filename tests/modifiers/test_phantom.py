@@ -6,12 +6,16 @@ B rows, N tokens, d head size, H query heads, K key/value heads, A the anchor of
 from __future__ import annotations
 
 import math
+from inspect import signature
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from phantrol.modifiers.phantom import EnlargedCache, PhantomConfig, PhantomDimension, phantom_attention
+from phantrol.modifiers.enlarged_cache import EnlargedCache
+from phantrol.modifiers.phantom import PhantomConfig, PhantomDimension
+from phantrol.modifiers.phantom_attention import phantom_attention
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.phantom import anchor_memory, attend_anchor_heads
 
@@ -177,3 +181,29 @@ def test_half_precision_stays_half(dtype: torch.dtype):
     half = attend(module.to(dtype), *(part.to(dtype) for part in states))
     assert half.dtype == dtype
     assert difference(half.double(), expected) < 0.1
+
+
+@torch.no_grad()
+@pytest.mark.skipif(
+    "position_bias" not in signature(sdpa_attention_forward).parameters, reason="transformers before 5.23"
+)
+@pytest.mark.parametrize("tokens", [1, TOKENS], ids=["a step", "a prompt"])
+def test_a_bias_of_positions_is_added_on_every_path(tokens: int):
+    """Inkling's: what the short paths of a CPU do not know goes the long way."""
+    module, query, key, value = setting(4, 2)
+    first = SequenceStep(anchor_index=torch.zeros(2, dtype=torch.long), anchor_in_chunk=torch.ones(2, dtype=torch.bool))
+    bias = torch.randn(1, 4, tokens, TOKENS, dtype=torch.float64)
+    causal = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[-tokens:]
+    whole = bias.masked_fill(~causal, -torch.inf).expand(2, -1, -1, -1)
+
+    def attended(mask: Tensor | None, **kwargs: Tensor) -> Tensor:
+        cache = EnlargedCache(module.phantom, None, 0, first)
+        states = cache.update(key, value, 0)
+        enlarged = cache.enlarge(query, *states)
+        cache.enlarge = lambda *_: (enlarged[0][:, :, -tokens:], *enlarged[1:])
+        return phantom_attention(
+            module, query[:, :, -tokens:], *states, mask, backend="sdpa", phantom=cache, scaling=SCALE, **kwargs
+        )[0]
+
+    torch.testing.assert_close(attended(None, position_bias=bias), attended(whole), atol=1e-12, rtol=0)
+    assert (attended(None) - attended(whole)).abs().max() > 1e-3

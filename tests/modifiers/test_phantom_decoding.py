@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from phantrol.modifiers import enlarged_cache
-from phantrol.modifiers import phantom as phantom_module
+from phantrol.modifiers import phantom_attention as phantom_module
 from phantrol.modifiers.enlarged_cache import EnlargedCache
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig

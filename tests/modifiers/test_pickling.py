@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from phantrol.models.block_attention import use_block_attention
 from phantrol.modifiers.graft import graft
 
 NAMES = ("trol", "phantom", "both")
@@ -55,6 +56,7 @@ def test_a_copy_is_the_same_model(tiny_decoder, sets, way, name):
 
 def test_another_process_opens_it(tiny_decoder, sets, tmp_path: Path):
     model, ids = graft(tiny_decoder(FAMILY), sets["both"]), torch.arange(3, 15)[None]
+    use_block_attention(model.get_decoder())  # as after a row of several sequences
     torch.save((ids, model(ids).logits), tmp_path / "logits.pt")
     torch.save(model, tmp_path / "model.pt")
     code = (

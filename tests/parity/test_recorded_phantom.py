@@ -15,7 +15,8 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2ForCausalLM
 from phantrol.models.released.convert import load_official
 from phantrol.modifiers.enlarged_cache import ANCHOR, KINDS
 from phantrol.modifiers.graft import graft
-from phantrol.modifiers.phantom import PhantomConfig, use_phantom_attention
+from phantrol.modifiers.phantom import PhantomConfig
+from phantrol.modifiers.phantom_attention import use_phantom_attention
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.phantom import anchor_memory
 

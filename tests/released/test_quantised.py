@@ -19,7 +19,7 @@ from torch import Tensor
 
 import phantrol
 from phantrol.models.memory import on_shapes, weight_bytes
-from phantrol.models.quantised import backbone_linears, loading_options, quantise
+from phantrol.models.quantised import backbone_linears, loading_options, quantise_for_adapters, quantise_linear
 from phantrol.models.released.convert import load_official
 from phantrol.models.tokenizer import train_tokenizer
 from phantrol.modifiers.partial_lora import PartialLoraConfig, PartlyAdapted
@@ -52,6 +52,13 @@ def inner_bytes(parameter: Tensor) -> int:
     return sum(getattr(parameter.data, name).nbytes for name in names)
 
 
+def quantised(model, weights: str):
+    """A model in memory whose linears were quantised after it was loaded."""
+    for name in backbone_linears(model):
+        quantise_linear(model.get_submodule(name), weights, name)
+    return model
+
+
 def logits(model, ids: Tensor = IDS, **inputs) -> Tensor:
     with torch.no_grad():
         return model(ids, image_mask=ids == 3, prompt_length=ids.shape[1], **inputs).logits.float()
@@ -74,7 +81,7 @@ def test_the_linears_of_the_backbone_and_nothing_else(folder, weights, dtype):
 def test_quantised_while_loading_is_quantised_afterwards(folder, weights, dtype):
     plain, _ = phantrol.load(folder, dtype=dtype)
     before, loaded = logits(plain), logits(phantrol.load(folder, weights, dtype=dtype)[0])
-    assert torch.equal(loaded, logits(quantise(plain, weights)))
+    assert torch.equal(loaded, logits(quantised(plain, weights)))
     assert 1e-4 < float((loaded - before).abs().max() / before.std()) < 2  # something happened, and not too much
 
 
@@ -134,7 +141,7 @@ def recorded_loss(name: str, weights: str | None, dtype: torch.dtype) -> dict[st
     io, config = load_file(folder / "io.safetensors"), json.loads((folder / "config.json").read_text("utf-8"))
     model = load_official(folder, dtype=dtype, need_vision=False)
     if weights is not None:
-        quantise(model, weights)
+        quantised(model, weights)
     real, ids = io["attention_mask"] == 1, io["input_ids"]
     with torch.no_grad():
         ours = model(
@@ -167,9 +174,9 @@ def test_loss_in_the_logits_of_the_recorded_models(name):
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_it_is_not_saved_and_says_what_to_do(folder, tmp_path, weights):
-    for model in (phantrol.load(folder, weights)[0], quantise(phantrol.load(folder, dtype=torch.bfloat16)[0], weights)):
-        with pytest.raises(ValueError, match=f"{weights} weights are not saved: save the model as loaded without"):
-            model.save_pretrained(tmp_path / "copy")
+    model, _ = phantrol.load(folder, weights)
+    with pytest.raises(ValueError, match=f"{weights} weights are not saved: save the model as loaded without"):
+        model.save_pretrained(tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,15 +185,31 @@ def test_four_bits_come_with_bfloat16(folder):
     assert model.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"int4 weights and torch\.float32: expected bfloat16"):
         phantrol.load(folder, "int4", dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"int4 weights and torch\.float32: expected bfloat16"):
-        quantise(phantrol.load(folder)[0], "int4")
 
 
-def test_sizes_that_do_not_suit_four_bits_are_named(tiny_model):
+def test_sizes_that_do_not_suit_four_bits_are_named(tiny_model, tmp_path):
     tokenizer = train_tokenizer(["red blue green"] * 4, 300)
-    model, _ = tiny_model(tokenizer, [phantrol.TrolConfig()], dtype=torch.bfloat16)  # 48 numbers inside the mlp
+    for part in tiny_model(tokenizer, [phantrol.TrolConfig()], dtype=torch.bfloat16):  # 48 numbers inside the mlp
+        part.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"down_proj maps 48 to 32 numbers: int4 takes multiples of 32"):
-        quantise(model, "int4")
+        phantrol.load(tmp_path, "int4")
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_a_mixture_whose_experts_would_stay_whole_is_refused(family, tiny_model, tmp_path):
+    tokenizer = train_tokenizer(["red blue green"] * 4, 300)
+    sizes = dict(num_local_experts=4, num_experts=4, moe_intermediate_size=48, head_dim=8)
+    model, processor = tiny_model(tokenizer, [phantrol.TrolConfig()], family, **sizes)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    said = r"weights would leave \d\d% of the decoder's layers whole: got .* experts, expected .*; leave --weights out"
+    with pytest.raises(ValueError, match=f"int8 {said}"):
+        phantrol.load(tmp_path, "int8")
+    with pytest.raises(ValueError, match=f"int8 {said}"):
+        weight_bytes(on_shapes(phantrol.load(tmp_path)[0].config), "int8")
+    with pytest.raises(ValueError, match=f"nf4 {said}"):
+        quantise_for_adapters(model, "nf4")
+    assert backbone_linears(model), "adapters still find them"
 
 
 def test_unknown_weights_and_a_missing_library_are_one_line(folder, monkeypatch):
@@ -204,7 +227,7 @@ def test_unknown_weights_and_a_missing_library_are_one_line(folder, monkeypatch)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_on_a_gpu_as_on_a_cpu(folder, weights):
-    on_cpu = quantise(phantrol.load(folder, dtype=torch.bfloat16)[0], weights)
+    on_cpu = quantised(phantrol.load(folder, dtype=torch.bfloat16)[0], weights)
     on_gpu, _ = phantrol.load(folder, weights, dtype=torch.bfloat16)
     assert on_gpu.device.type == "cuda"
     ours, theirs = logits(on_gpu, IDS.cuda()).cpu(), logits(on_cpu)

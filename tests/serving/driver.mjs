@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
 const [modules, url, key, given] = process.argv.slice(2);
+export { key };
 const { chromium } = createRequire(`${modules}/`)("playwright-core");
 const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
@@ -12,8 +13,10 @@ export const folder = given;
 export const picture = `${folder}/picture.png`;
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: flags });
 
-export async function open(options) {
+// `before` is a function that the page does before its own scripts.
+export async function open(options, before) {
   const context = await browser.newContext({ httpCredentials: { username: "", password: key }, ...options });
+  if (before) await context.addInitScript(before);
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   page.problems = [];

@@ -58,6 +58,15 @@ def saved(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_of_scans(times: int) -> bytes:
+    """A progressive JPEG whose last scan, with its table, is there so many times: each costs a pass over all pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    table = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
+    return data[:table] + data[table:-2] * times + data[-2:]
+
+
 def body(given: dict) -> bytes:
     return json.dumps(given).encode()
 
@@ -107,6 +116,7 @@ PICTURES = [
     ("a bomb: few bytes, many pixels", file(png_of_size(30_000, 30_000)), 400, "too large"),
     ("a bomb beyond Pillow's own limit", file(png_of_size(2**31 - 1, 2**31 - 1)), 400, "too large"),
     ("one pixel row too many", file(png_of_size(1000, 1001)), 400, "too large"),
+    ("a JPEG of very many scans", file(jpeg_of_scans(80), "jpeg"), 400, "too many scans: expected at most 64"),
     ("no pixels", file(png_of_size(0, 10)), 400, UNREADABLE),
     ("SVG", file(SVG, "svg+xml"), 400, UNREADABLE),
     ("PostScript, which Pillow hands to another program", file(EPS), 400, UNREADABLE),

@@ -13,6 +13,7 @@ import time
 import openai
 import pytest
 from asking import PATH, PATIENCE_S, body, patient
+from pacing import slow
 
 from phantrol.serving.limits import Limits
 from phantrol.serving.server import check_address, check_api_key, check_image_hosts, serve, served_name
@@ -137,6 +138,15 @@ def test_a_body_that_ends_after_its_answer_keeps_the_connection(serve, monkeypat
             connection.sendall(b"{}")
             assert hear() == 400
             assert server_side._timer is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_of_a_request_runs_while_its_body_comes(serve, engine, stream):
+    asked = json.dumps(body(1, stream=stream, max_tokens=3)).encode()
+    head = f"{HEAD}Content-Length: {len(asked)}\r\n\r\n".encode()
+    with serve(Limits(request_s=1.0)) as running, slow(engine, 0.1):
+        status, text = send_slowly(running.port, head, [asked[:9], asked[9:]], 0.6)
+        assert status == (200 if stream else 504) and "not done within 1 seconds" in text and "DONE" not in text
 
 
 def expecting(kind: str, length: int) -> bytes:

@@ -8,17 +8,20 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from asking import CHATS, NAME, PATIENCE_S, png
-from hostile import HOSTILE, KEYS, PATH, WIRE, body, chat, file, png_of_size
+from asking import CHATS, NAME, PATIENCE_S, patient, png
+from hostile import HOSTILE, KEYS, PATH, WIRE, body, chat, file, jpeg_of_scans, png_of_size
 from PIL import Image, PngImagePlugin
 from pydantic import ValidationError
 
 from phantrol.data.pictures import picture_size
 from phantrol.models.image_processing import load_picture
+from phantrol.serving import reading
 from phantrol.serving.errors import Refusal
 from phantrol.serving.limits import Limits
 from phantrol.serving.pictures import decode_picture
@@ -171,6 +174,26 @@ def test_whatever_pillow_raises_is_a_refusal(http, monkeypatch, reads, words):
     assert answer.status_code == 400 and words in answer.json()["error"]["message"]
     with pytest.raises(ValueError, match="the picture is broken: the head makes no sense"):
         load_picture(png())
+
+
+def test_a_jpeg_may_have_scans_and_whatever_bytes_follow_it():
+    """Of a photo that moves, say: a film stands behind it, and holds the marker of a scan by chance."""
+    for data in (jpeg_of_scans(1), jpeg_of_scans(20), jpeg_of_scans(1) + b"film\xff\xda\x7f" * 1000):
+        assert decode_picture(data, Limits()).size == (16, 16)
+
+
+def test_text_does_not_wait_for_the_pictures_of_others(serve, engine, monkeypatch):
+    decode, go = reading.decode_picture, threading.Event()
+    monkeypatch.setattr(reading, "decode_picture", lambda *args: decode(*args) if go.wait(PATIENCE_S) else None)
+    with serve() as running, ThreadPoolExecutor(2) as pool:
+        try:
+            shown = [pool.submit(patient.post, running.url + PATH, json=file(png())) for _ in range(2)]
+            running.until(lambda: running.service.reader._places.locked())
+            answer = patient.post(running.url + PATH, json=chat(*CHATS[1]), timeout=PATIENCE_S / 4).json()
+            assert answer["choices"][0]["message"]["content"] == engine.answer(CHATS[1], max_new_tokens=2).text
+        finally:
+            go.set()
+        assert [each.result().status_code for each in shown] == [200] * 2
 
 
 def test_opening_a_picture_does_not_touch_the_warnings_of_the_process(monkeypatch, tmp_path):

@@ -152,11 +152,16 @@ def test_what_takes_too_long_is_ended(serve, engine):
         with pytest.raises(openai.APIError, match=r"not done within 0\.4 seconds"):
             for _ in running.client().chat.completions.create(**body(), stream=True):
                 pass
+        running.until(lambda: not running.service.guard.in_flight)
+        assert "phantrol_cancelled_requests_total 0.0" in metrics(running)  # its client stayed to the end
         running.until(running.is_idle)
 
 
 def test_a_fault_of_the_model_ends_who_was_in_it_and_nobody_else(serve, engine):
     with serve() as running:
+        with slow(engine, 0, fails=lambda number: number == 1):
+            assert patient.post(running.url + PATH, json=body(1)).status_code == 500
+        assert "phantrol_time_to_first_token_seconds_count 0.0" in metrics(running)  # there was none
         with slow(engine, 0, fails=lambda number: number == 4):
             answer = patient.post(running.url + PATH, json=body(1))
             assert answer.status_code == 500

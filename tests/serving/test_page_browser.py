@@ -36,6 +36,12 @@ def folder(tmp_path):
     ImageDraw.Draw(picture).ellipse((10, 10, 50, 50), fill="red")
     picture.save(keep / "picture.png")
     Image.new("RGB", (4096, 1024), "green").save(keep / "large.png")
+    ImageDraw.Draw(narrow := Image.new("RGB", (60, 600), "white")).ellipse((5, 5, 55, 55), fill="red")
+    narrow.save(keep / "narrow.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for kind in ("webp", "jpg", "png"):
+        picture.save(keep / f"turned.{kind}", exif=turned)
     for name, ground in (("clear", (0, 0, 0, 0)), ("white", "white")):
         drawing = Image.new("RGBA", (96, 64), ground)
         ImageDraw.Draw(drawing).rectangle((20, 20, 60, 40), fill="black")
@@ -79,4 +85,10 @@ def test_what_a_person_does(engine, serve, folder):
 def test_what_a_person_sets_and_pastes(serve, folder):
     with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
         report = drive("page_settings.mjs", running, folder)
+    assert report.count("ok: ") == 4, report
+
+
+def test_what_a_person_shows(serve, folder):
+    with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
+        report = drive("page_pictures.mjs", running, folder)
     assert report.count("ok: ") == 4, report

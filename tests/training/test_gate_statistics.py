@@ -64,6 +64,23 @@ def test_ratios_are_means_over_tokens_that_are_no_padding(grafted):
     assert 0 < values["gates/layer_00/over_half"] < 1
 
 
+def test_of_answers_that_do_not_traverse_nothing_is_said(tiny_recipe, grafted):
+    _, batch = grafted
+    torch.manual_seed(0)
+    model, _ = replace(tiny_recipe().model, modifiers=(TrolConfig(tokens="prompt", gate_bias=0.0),)).build()
+    gate = model.get_decoder().layers[0].traversal_gate
+    torch.nn.init.normal_(gate.weight, std=2.0)
+    told = []
+    with gate.register_forward_hook(lambda _, __, out: told.append(out[..., 0])):
+        values, _ = heard(model.eval(), batch)
+    is_real = torch.arange(told[0].shape[1]) < torch.tensor(batch["row_tokens"])[:, None]
+    asked, all_tokens = told[0][is_real & batch["prompt_mask"]], told[0][is_real]
+    assert len(asked) < len(all_tokens)
+    for name, of in (("ratio", lambda w: w.mean()), ("over_half", lambda w: (w > 0.5).float().mean())):
+        assert values[f"gates/layer_00/{name}"] == pytest.approx(float(of(asked)), rel=1e-5)
+        assert float(of(asked)) != pytest.approx(float(of(all_tokens)), rel=1e-4)
+
+
 def test_the_share_of_the_phantom_is_that_of_the_explanation(grafted):
     model, batch = grafted
     phantom, told = model.get_decoder().layers[1].self_attn.phantom, []

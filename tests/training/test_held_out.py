@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from phantrol.data.mixture import Mixture
+from phantrol.losses.word_alignment import WordAlignment
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.held_out import HeldOutLoss, best_checkpoint, best_step
 from phantrol.training.recipe import HeldOut
@@ -47,17 +48,27 @@ def test_it_is_measured_at_each_checkpoint_and_changes_nothing(whole, tiny_recip
         assert torch.equal(one, other)
 
 
-def test_it_is_the_loss_of_the_stage_over_all_groups_at_once(tiny_recipe, tmp_path):
-    recipe = held_out(tiny_recipe())
+@pytest.mark.parametrize("accumulation, groups", [(2, 4), (1, 3), (2, 3), (4, 3)])
+def test_it_is_the_loss_of_the_stage_over_all_groups_at_once(tiny_recipe, tmp_path, accumulation, groups):
+    """Just so many of them, however many a micro-batch takes."""
+    recipe = held_out(tiny_recipe(f"stages.align.accumulation={accumulation}"), groups=groups)
     torch.manual_seed(0)
     model, processor = recipe.model.build()
     trainer = StageTrainer(model, processor, recipe, 0, tmp_path)
-    assert trainer.args.per_device_train_batch_size == 2  # so that there are several micro-batches
+    assert trainer.args.per_device_train_batch_size == 4 // accumulation  # so that there may be several micro-batches
     stage = recipe.stages[0]
-    batch = trainer.data_collator([stage.held_out.data.group(index, 0) for index in range(4)])
+    batch = trainer.data_collator([stage.held_out.data.group(index, 0) for index in range(groups)])
     with torch.no_grad():
         expected = stage.loss(model.eval(), batch, stage.loss.count(batch)).loss
     assert HeldOutLoss(trainer).measure() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_where_rows_are_compared_no_micro_batch_is_cut_short(tiny_recipe, tmp_path):
+    recipe = held_out(tiny_recipe(), groups=3)
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], loss=WordAlignment(), train=("projector.*",)),))
+    trainer = StageTrainer(*recipe.model.build(), recipe, 0, tmp_path)
+    # two groups of two examples each
+    assert [len(batch["example_ids"]) for batch, weight in HeldOutLoss(trainer)._batches() if weight] == [4, 4]
 
 
 def pretended(monkeypatch):
@@ -110,6 +121,17 @@ def test_a_signal_does_not_wait_for_it_and_it_is_made_up_for(whole, tiny_recipe,
         with pytest.raises(SystemExit):
             run(recipe, tmp_path)
     assert [line["step"] for line in metrics(tmp_path) if "eval_loss" in line] == [1]
+    with monkeypatch.context() as patch:  # killed as soon as it is made up for, which no checkpoint knows
+        begin = HeldOutLoss.on_train_begin
+
+        def killed(self, *args, **kwargs):
+            begin(self, *args, **kwargs)
+            raise KeyboardInterrupt
+
+        patch.setattr(HeldOutLoss, "on_train_begin", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path, resume=True)
+    assert [line["step"] for line in metrics(tmp_path) if "eval_loss" in line] == [1, 2]
     run(recipe, tmp_path, resume=True)
     assert metrics(tmp_path) == metrics(whole)
 

@@ -109,6 +109,15 @@ def test_a_disk_without_locks_is_said(tmp_path, caplog, monkeypatch):
         assert "this system has no locks of files" in caplog.text
 
 
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):  # as /proc does
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(ValueError, match=r"run: no folder can be made there \(No such"), held(tmp_path / "run"):
+        pass
+
+
 def test_a_lock_alone_does_not_make_a_folder_used(tiny_recipe, tmp_path, monkeypatch):
     """A run that ended before it began, as with broken data, can be begun again."""
     with held(tmp_path):

@@ -168,8 +168,16 @@ def test_what_peft_saved(adapted, tmp_path):
     torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
-def test_adapters_on_one_of_two_tied_weights_leave_the_other_as_it_was(adapted, tmp_path, target):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["down_proj", "embed_tokens"]},
+        {"target_modules": ["down_proj", "lm_head"]},
+        {"target_modules": ["down_proj"], "trainable_token_indices": [4, 9]},
+    ],
+    ids=["embeddings", "head", "rows of the embeddings"],
+)
+def test_adapters_on_one_of_two_tied_weights_leave_the_other_as_it_was(adapted, tmp_path, options):
     """The head is the weight of the word embeddings: what is merged into the one must not be in the other."""
     peft = pytest.importorskip("peft")
     described = replace(adapted().model, lora=None)
@@ -177,11 +185,11 @@ def test_adapters_on_one_of_two_tied_weights_leave_the_other_as_it_was(adapted, 
     assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
     for part in (base, processor):
         part.save_pretrained(tmp_path / "base")
-    where = peft.LoraConfig(r=2, target_modules=["down_proj", target])
+    where = peft.LoraConfig(r=2, **options)
     model = peft.get_peft_model(phantrol.load(tmp_path / "base")[0], where)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or "trainable_tokens" in name:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.manual_seed(len(name))))
     wanted = logits(model)
     model.save_pretrained(tmp_path / "adapter")

@@ -17,7 +17,7 @@ from phantrol.losses.word_alignment import WordAlignment
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.checkpoint import checkpoints
-from phantrol.training.recipe import Recipe
+from phantrol.training.recipe import HeldOut, Recipe
 from phantrol.training.run import run
 from phantrol.training.sharding import check_ranks, sharding_of, with_idle_picture
 
@@ -98,6 +98,21 @@ def test_parts_that_some_rank_does_not_need(two_stages, metrics, tmp_path, shard
     on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
     on_ranks(2, lambda: run(recipe(2, sharding), tmp_path / "two"))
     same_curve(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_held_out_groups_that_ranks_cannot_share_evenly(two_stages, metrics, tmp_path, sharding):
+    """Three for two ranks: in the last round one has none left, and goes through the model all the same."""
+
+    def recipe(ranks: int, sharding: str = "none") -> Recipe:
+        whole = two_stages(ranks, sharding)
+        stage = replace(whole.stages[0], held_out=HeldOut(whole.stages[0].data, groups=3), max_steps=1)
+        return replace(whole, stages=(stage,))
+
+    on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
+    on_ranks(2, lambda: run(recipe(2, sharding), tmp_path / "two"))
+    one, two = ([line["eval_loss"] for line in metrics(tmp_path / n) if "eval_loss" in line] for n in ("one", "two"))
+    assert len(one) == 1 and two == pytest.approx(one, rel=1e-6)
 
 
 def test_a_picture_that_no_token_shows_changes_nothing(tiny_recipe):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,9 +20,11 @@ from phantrol.losses.dpo import Dpo
 from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.modifiers.partial_lora import PartialLoraConfig
+from phantrol.training.checkpoint import checkpoints
 from phantrol.training.new_model import Lora
 from phantrol.training.recipe import Recipe
 from phantrol.training.run import run
+from phantrol.training.sharding_zero import Zero
 from phantrol.training.trainable import trained_behind_pictures
 from phantrol.training.trainer import StageTrainer
 
@@ -138,6 +142,44 @@ def test_a_partial_lora_and_what_text_reaches_too(stage_one, metrics, tmp_path):
     on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
     on_ranks(2, lambda: run(recipe(2), tmp_path / "two"))
     same_curve(metrics(tmp_path / "one"), metrics(tmp_path / "two"), rel=1e-5)
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("sharding, train", [("zero2", "*"), ("zero3", "projector.*")])
+def test_what_has_had_no_gradient_yet_goes_on_in_shards(stage_one, metrics, tmp_path, sharding, train):
+    """AdamW without shards has no state of it: here of tower and projector, or of all that is trained."""
+
+    def recipe(ranks: int, sharding: str = "none") -> Recipe:
+        whole = stage_one(ranks, "tttt pppp", sharding)
+        stage = replace(whole.stages[0], loss=Sft(), train=(train,))
+        return replace(whole, stages=(stage,), save_every_steps=1)
+
+    on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
+    out = shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(out / "final")
+    shutil.rmtree(checkpoints(out)[-1].path)
+    on_ranks(2, lambda: run(recipe(2, sharding), out, resume=True))
+    same_curve(metrics(tmp_path / "one"), metrics(out))
+    before, one, two = phantrol.load(checkpoints(out)[0].path)[0].state_dict(), weights(tmp_path / "one"), weights(out)
+    assert float((two["projector.linear_1.weight"] - before["projector.linear_1.weight"]).abs().max()) > 1e-3
+    # with all of them ZeRO has counted the step without pictures for what stands behind those
+    same = [name for name in one if train != "*" or not name.startswith(("projector", "vision_tower"))]
+    assert same and max(float((one[name] - two[name]).abs().max()) for name in same) < 1e-4
+
+
+def test_zero_counts_the_most_steps_that_a_parameter_has_counted(monkeypatch):
+    """It has one count for all, and that of the first may be the least."""
+    zero, given = Zero(2), []
+    zero.parameters = [torch.zeros(1) for _ in range(3)]
+    monkeypatch.setattr(zero, "_set_state", lambda parameter, name, value: given.append((name, float(value))))
+    base = SimpleNamespace(state={"flat": {"step": torch.zeros(())}}, param_groups=[{"lr": 0.0}])
+    moments = {name: torch.ones(1) for name in ("exp_avg", "exp_avg_sq")}
+    counted = {index: {"step": torch.tensor(float(index)), **moments} for index in (1, 2)}
+    for state, steps in ((counted, 2.0), ({}, 0.0)):
+        saved = {"state": state, "param_groups": [{"lr": 0.5, "params": [0, 1, 2]}]}
+        zero.load_optimiser(SimpleNamespace(optimizer=SimpleNamespace(optimizer=base)), saved)
+        assert float(base.state["flat"]["step"]) == steps and base.param_groups == [{"lr": 0.5}]
+    assert given == [("exp_avg", 1.0), ("exp_avg_sq", 1.0)] * 2
 
 
 def test_which_parameters_only_pictures_reach(tiny_recipe):

@@ -136,6 +136,15 @@ def test_the_order_of_overrides_does_not_matter(order):
     assert (recipe.stages[0].batch_size, recipe.stages[0].accumulation) == (6, 3)
 
 
+def test_the_last_change_of_a_field_counts():
+    """Also if an earlier one fits only beside one that comes after it."""
+    words = ["batch_size=6", "accumulation=4", "accumulation=2", "batch_size=8"]
+    stage = changed(*(f"stages.0.{word}" for word in words)).stages[0]
+    assert (stage.batch_size, stage.accumulation) == (8, 2)
+    with pytest.raises(ValueError, match="expected KEY=VALUE"):
+        changed("stages.0.lr", "stages.0.lr=1e-3")
+
+
 @dataclass(frozen=True)
 class Kinds:
     maybe: int | None = None

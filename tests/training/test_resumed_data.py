@@ -12,6 +12,7 @@ from phantrol.data.mixture import Mixture
 from phantrol.data.sources.file import FileSource
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.training.checkpoint import checkpoints
+from phantrol.training.new_model import NewModel
 from phantrol.training.run import run
 from phantrol.training.same_data import FILE, check_same_data, note_data
 
@@ -42,6 +43,42 @@ def test_a_run_goes_on_with_as_many_rows_alone(tiny_recipe, tmp_path):
     (out / FILE).unlink()  # of a run that was begun before there was a note
     write(data, 30)
     assert run(recipe(), out, resume=True).is_dir() and (out / FILE).is_file()
+
+
+def test_rows_stay_as_many_where_several_are_a_group(tiny_recipe, tmp_path):
+    made, data = tiny_recipe(), tmp_path / "d.json"
+
+    def recipe():
+        source = Mixture(((1.0, FileSource(str(data), together=4)),))
+        return replace(made, stages=(replace(made.stages[1], data=source),))
+
+    write(data, 12)
+    note_data(tmp_path, recipe(), 1)
+    check_same_data(tmp_path, recipe(), 1)
+    write(data, 10)  # three groups still
+    with pytest.raises(ValueError, match=r"other data: got 10 rows in stages\.tune\.data\.parts\.0 \(.*expected 12;"):
+        check_same_data(tmp_path, recipe(), 1)
+    noted = json.loads((tmp_path / FILE).read_text())
+    del noted["rows"]  # as an older run noted it
+    (tmp_path / FILE).write_text(json.dumps(noted))
+    check_same_data(tmp_path, recipe(), 1)
+
+
+def test_other_data_are_no_matter_before_the_first_checkpoint(tiny_recipe, tmp_path, monkeypatch):
+    made, data, out = tiny_recipe(), tmp_path / "d.json", tmp_path / "run"
+
+    def recipe():
+        return replace(made, stages=(replace(made.stages[1], data=Mixture(((1.0, FileSource(str(data))),))),))
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NewModel, "build", killed)
+    for count in (12, 11):
+        write(data, count)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), out, resume=True)
+        assert list(json.loads((out / FILE).read_text())["groups"].values()) == [count]
 
 
 def test_ranks_stay_where_the_rows_of_a_micro_batch_are_compared(tiny_recipe, tmp_path):

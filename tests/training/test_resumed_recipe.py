@@ -68,3 +68,10 @@ def test_a_broken_recipe_is_named_by_all_alike(broken, tiny_recipe, tmp_path):
             action()
         said.append(str(caught.value))
     assert len(said) == 3 and len(set(said)) == 1 and "\n" not in said[0]
+
+
+def test_checkpoints_whose_recipe_is_lost_go_on_with_none(tiny_recipe, tmp_path):
+    (tmp_path / "stages" / "0-align" / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"recipe\.json cannot be read \(FileNotFound.* neither go on") as caught:
+        run(tiny_recipe(), tmp_path, resume=True)
+    assert str(caught.value) in read_status(tmp_path).problems

@@ -106,11 +106,13 @@ def test_resume_with_nothing_to_resume_begins(whole, tiny_recipe, tmp_path):
     assert same_bits(tmp_path / "new", whole)
 
 
-def test_how_it_runs_may_change_on_resume(whole, tiny_recipe, tmp_path):
+def test_how_it_runs_may_change_on_resume(whole, tiny_recipe, metrics, tmp_path):
+    """In the stage that goes on too: with what it was begun with, step 3 would have a line and a checkpoint."""
     out = stopped_after(whole, tmp_path / "run", 1, 2)
-    run(tiny_recipe("log_every_steps=1", "save_every_steps=100", "keep_checkpoints=1"), out, resume=True)
+    run(tiny_recipe("log_every_steps=2", "save_every_steps=100", "keep_checkpoints=2"), out, resume=True)
     assert same_bits(out, whole)
-    assert [(c.stage, c.step) for c in checkpoints(out)] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 4)]
+    assert [(c.stage, c.step) for c in checkpoints(out)] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 4)]
+    assert [(line["stage"], line["step"]) for line in metrics(out)] == [("align", 3), ("align", 4), ("tune", 4)]
 
 
 def test_another_recipe_is_refused(whole, tiny_recipe, tmp_path):

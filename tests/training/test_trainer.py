@@ -204,6 +204,16 @@ def test_the_configuration_is_left_alone(tiny_recipe, tmp_path):
     assert {k: v for k, v in after.items() if before.get(k) != v} in ({}, {"use_cache": True})
 
 
+@pytest.mark.parametrize(
+    "change", [{}, {"optimiser": "muon"}, {"lrs": (("projector.*", 0.3),)}, {"optimiser": "muon", "muon_lr": 0.5}]
+)
+def test_the_learning_rate_that_is_told_is_the_recipes(tiny_recipe, tmp_path, change):
+    change = dict(train=("projector.*", "language_model.*"), lr=1e-2, warmup_steps=1, schedule="constant") | change
+    _, trainer = train(tiny_recipe(), tmp_path, torch.float32, max_steps=3, accumulation=1, **change)
+    assert [line["learning_rate"] for line in trainer.state.log_history if "loss" in line] == [5e-3, 1e-2, 1e-2]
+    assert (trainer.optimizer.param_groups[0]["lr"] == 1e-2) == (len(change) == 4)  # what Trainer would tell
+
+
 def test_sigterm_is_only_watched_while_training(tiny_recipe, tmp_path):
     seen, before = [], signal.getsignal(signal.SIGTERM)
 

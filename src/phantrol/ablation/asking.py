@@ -29,6 +29,7 @@ from phantrol.training.precision import computing_dtype
 from phantrol.training.recipe import Recipe
 from phantrol.training.trainer import process_state
 
+SPLITS = ("val", "test_comp", "test_style", "test_para")
 METHODS_OWN = ("traversal_gate", ".phantom.")
 
 

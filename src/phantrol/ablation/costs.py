@@ -17,10 +17,11 @@ from typing import Any
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from phantrol.data.mixture import Groups
+from phantrol.data.mixture import Group, Groups
+from phantrol.data.skipping import read_groups
 from phantrol.inference.engine import Engine
 from phantrol.training.merging import merged
-from phantrol.training.recipe import Recipe
+from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
 from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
@@ -33,7 +34,7 @@ ANSWER_TOKENS = 4
 
 
 def training_flops(recipe: Recipe) -> float:
-    """Return the FLOPs of forward and backward passes over all stages, from the first groups of each stage's data."""
+    """Return the FLOPs of forward and backward passes over all stages, from groups of each stage's first batch."""
     return _training_flops(recipe_to_json(_counted(recipe)))
 
 
@@ -108,16 +109,32 @@ def _stage_flops(model: nn.Module, processor: Any, recipe: Recipe, number: int) 
     stage = recipe.stages[number]
     train_only(model, stage.train)
     set_gradient_checkpointing(model, stage.gradient_checkpointing)
-    groups = Groups(stage.data, recipe.stage_seed(number), COUNTED_GROUPS)
-    batch = collator(model, processor, stage)([groups[index] for index in range(COUNTED_GROUPS)])
+    batch = collator(model, processor, stage)(_counted_groups(stage, recipe.stage_seed(number)))
     reference = Reference(model) if stage.loss.needs_reference else None
     model.train()
     with FlopCounterMode(display=False) as counter:
         if reference is not None:
             batch["reference_logprobs"] = reference(model, batch)
-        stage.loss(model, batch, stage.loss.count(batch)).loss.backward()
+        loss = stage.loss(model, batch, stage.loss.count(batch)).loss
+        if loss.requires_grad:  # or else nothing that is trained took part, as in text alone for the projector
+            loss.backward()
     model.zero_grad()
     return counter.get_total_flops() * stage.batch_size / COUNTED_GROUPS * stage.max_steps
+
+
+def _counted_groups(stage: Stage, seed: int) -> list[Group]:
+    """The first groups. If they are text alone, the last gives its place to the next with a picture in the first batch:
+    text would leave out the tower, and what is trained behind pictures alone."""
+    groups = Groups(stage.data, seed, max(stage.batch_size, COUNTED_GROUPS))
+    counted = read_groups(groups, range(COUNTED_GROUPS))
+    if not any(map(_has_picture, counted)):
+        later = (read_groups(groups, [index])[0] for index in range(COUNTED_GROUPS, len(groups)))
+        counted[-1] = next(filter(_has_picture, later), counted[-1])
+    return counted
+
+
+def _has_picture(group: Group) -> bool:
+    return any(message.pictures for example in group for message in example.messages)
 
 
 def _plainly_built(recipe: Recipe) -> Recipe:

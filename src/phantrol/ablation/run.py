@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from transformers.utils import logging
 
-from phantrol.ablation.asking import benchmark_for, observe, open_as_asked, recipe_as_asked
+from phantrol.ablation.asking import SPLITS, benchmark_for, observe, open_as_asked, recipe_as_asked
 from phantrol.ablation.changing import with_seed, with_settled_precision
 from phantrol.ablation.costs import CostBook, digest
 from phantrol.ablation.report import Setting, print_costs, write_report
@@ -26,6 +26,7 @@ from phantrol.ablation.results import Cost, read_results, score_file, write_scor
 from phantrol.ablation.starting import started_alike
 from phantrol.ablation.variants import PLAIN, Variant, choose_variants
 from phantrol.evals.runner import evaluate
+from phantrol.training.checkpoint import FINAL
 from phantrol.training.faults import RunFault
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
@@ -33,7 +34,6 @@ from phantrol.training.run import run
 from phantrol.training.trainer import process_state
 from phantrol.whole_files import make_room, write_text
 
-SPLITS = ("val", "test_comp", "test_style", "test_para")
 INDEX = "ablation.json"
 COSTED_CHATS = OBSERVED_CHATS = 8
 
@@ -122,21 +122,28 @@ def plan(
     recipe: Recipe,
     variants: Sequence[Variant],
     book: CostBook | None = None,
-    begun: Mapping[str, Mapping[str, str]] | None = None,
+    begun: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Arm, ...]:
     """Return an arm for each variant: its recipe, starting as the plain one does.
 
-    begun  {variant: {"trained_as", "recipe_digest"}} of an experiment that goes on
+    begun  {variant: {"trained_as", "recipe_digest", "asked_tokens", "asked_without_phantom"}} of an experiment that
+           goes on; how it is asked is not in those of older versions, and is taken to be the same
     Raises ValueError as variants do, and for a variant that was another one when the experiment began.
     """
     book, begun, arms, plain = book or CostBook(), begun or {}, [], PLAIN(recipe)
     first = {entry["recipe_digest"]: entry["trained_as"] for entry in begun.values()}
     for variant in variants:
         changed = started_alike(variant(recipe, book.training_flops), plain)
-        if variant.name in begun and begun[variant.name]["recipe_digest"] != digest(changed):
+        now, then = {"recipe_digest": digest(changed), **_asked(variant)}, begun.get(variant.name, {})
+        if any(then.get(key, value) != value for key, value in now.items()):
             raise ValueError(f"variant {variant.name} was another one when this folder was begun; give it a new name")
         arms.append(Arm(variant, changed, first.setdefault(digest(changed), variant.name)))
     return tuple(arms)
+
+
+def _asked(variant: Variant) -> dict[str, Any]:
+    """What else than its recipe decides what a variant scores."""
+    return {"asked_tokens": variant.asked_tokens, "asked_without_phantom": variant.asked_without_phantom}
 
 
 def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console) -> bool:
@@ -209,9 +216,9 @@ def _report(experiment: Experiment, costs: dict[str, Cost], out: Path, console: 
 def _drop_models(experiment: Experiment, seed: int, out: Path) -> None:
     for name in {arm.trained_as for arm in experiment.arms}:
         folder = out / "runs" / name / f"seed-{experiment.recipe.seed + seed}"
-        if (folder / "final").is_dir():
+        if (folder / FINAL).is_dir():
             (folder / "dropped").touch()
-            shutil.rmtree(folder / "final")
+            shutil.rmtree(folder / FINAL)
 
 
 def _read_index(out: Path, recipe: Recipe, limit: int, benchmark: str | None) -> dict[str, Any]:
@@ -237,6 +244,7 @@ def _write_index(out: Path, experiment: Experiment, begun: Mapping[str, Any]) ->
             "what": arm.variant.what,
             "trained_as": arm.trained_as,
             "recipe_digest": digest(arm.recipe),
+            **_asked(arm.variant),
         }
         for arm in experiment.arms
     }

@@ -1,4 +1,4 @@
-"""What can be wrong with a row: the reasons, and the error that carries one of them."""
+"""What can be wrong with a row, or a file: the reasons, and the error that carries one of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ REASONS = {
     "image-remote": "an image that is a web address",
     "too-long": "more tokens than allowed",
     "duplicate-id": "an id that an earlier row of the file has",
+    "no-rows": "a file without a row",
 }
 
 

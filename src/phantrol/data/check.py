@@ -23,12 +23,16 @@ _worker: dict[str, Any] = {}
 
 @dataclass
 class FileReport:
-    """One file: its rows, what is broken, and `fault`, why it ends too early or goes on too long, or ""."""
+    """One file: its rows, what is broken, and `fault`, why it ends too early or goes on too long, or has no row, or "".
+
+    reason  of `fault`, a key of REASONS
+    """
 
     path: Path
     num_rows: int
     faults: list[Fault] = field(default_factory=list)
     fault: str = ""
+    reason: str = "bad-json"
 
     @property
     def is_good(self) -> bool:
@@ -85,6 +89,9 @@ def check(
     opened = [open_rows(path) for path in found]
     checker = Checker(question)
     reports = [FileReport(rows.path, len(rows), fault=getattr(rows, "fault", "")) for rows in opened]
+    for report in reports:
+        if not (report.num_rows or report.fault or "no-rows" in question.allowed):
+            report.fault, report.reason = "no row in it, expected one or more to train on", "no-rows"
     total, done = sum(len(rows) for rows in opened), 0
     parts: list[list[Findings]] = [[] for _ in opened]
     for number, findings in _examine(checker, opened, workers if total >= FEWEST_TO_SHARE or workers else 0):

@@ -24,7 +24,7 @@ def say(file: FileReport) -> list[str]:
     for fault in file.faults:
         place = f"[{fault.index}]" + (f", line {fault.line}" if fault.line is not None else "")
         lines.append(f"{file.path}{place}: {fault.reason}: {fault.detail}")
-    return lines + ([f"{file.path}: bad-json: {file.fault}"] if file.fault else [])
+    return lines + ([f"{file.path}: {file.reason}: {file.fault}"] if file.fault else [])
 
 
 def show(report: Report, console: Console) -> None:
@@ -43,7 +43,7 @@ def show(report: Report, console: Console) -> None:
         _show_bars("longer side of the pictures in pixels", report.sizes.max(1), console)
     files = f"{len(report.files)} files" if len(report.files) > 1 else str(report.files[0].path)
     ends = sum(bool(file.fault) for file in report.files)
-    cut = f", {ends} of the files not whole" if ends else ""
+    cut = f", {ends} of the files not whole or without a row" if ends else ""
     if report.num_shown < FEW_SHOWN * report.num_rows:  # as where pictures lie under a name that nobody knows
         console.print(f"{report.num_shown:,} of {report.num_rows:,} rows have a picture", soft_wrap=True)
     told = f"{files}: {report.num_rows:,} rows, {report.num_broken:,} of them broken{cut}"

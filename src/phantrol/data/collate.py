@@ -1,6 +1,6 @@
 """From groups of examples to the tensors of a batch.
 
-B rows, N tokens of the longest row, T tiles, M labelled tokens, S sequences, P preference pairs.
+B rows, N tokens of the longest row, I tiles, M labelled tokens, P preference pairs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from phantrol.data.messages import Example, Message, Picture
 from phantrol.data.mixture import Group
-from phantrol.data.packing import NOT_PREDICTED, Line, Row, additive, join, pack, plain_row, runs, visible
+from phantrol.data.packing import NOT_PREDICTED, Line, Row, join, pack, plain_row, runs, visible
+from phantrol.ops.blocks import additive
 
 IGNORED = -100  # the label of a token that no loss looks at
 _SAID = -2  # in place of a sequence: of an answer, as NOT_PREDICTED is of a prompt, but no loss looks at it
@@ -54,7 +55,7 @@ class Collator:
         prompt_mask     [B, N]   True where no answer is; an earlier answer is one in the row of a rejected one too
         attention_mask  [B, N], or additive [B, 1, N, N] as soon as one row is packed
         blocks          in place of it where the batch is one row (see ops/blocks.py)
-        pixel_values    [T, 3, S, S], absent without pictures
+        pixel_values    [I, 3, side, side], absent without pictures
         sequence_ids    [M]  which sequence each labelled token belongs to, row-major over labels[:, 1:] != -100
         chosen, rejected, rejected_kind  [P]  sequence numbers of each pair; kind 0 incorrect, 1 ambiguous
         num_sequences, num_pictures, example_ids
@@ -173,11 +174,8 @@ def _line(example: Example, encoding: Any, last: int, earlier: int) -> Line:
     """Return an encoding as a line: the tokens of its last answer belong to sequence `last`, others to `earlier`."""
     if not any(encoding.answer_mask[1:]):
         raise ValueError(f"example {example.id}: got no token for the model to say, expected an answer with text")
-    sequence_ids = [earlier if answer else NOT_PREDICTED for answer in encoding.answer_mask]
-    position = len(sequence_ids) - 1 - encoding.answer_mask[::-1].index(True)
-    while position >= 0 and encoding.answer_mask[position]:
-        sequence_ids[position] = last
-        position -= 1
+    begins, answers = encoding.last_answer, encoding.answer_mask
+    sequence_ids = [NOT_PREDICTED if not said else last if i >= begins else earlier for i, said in enumerate(answers)]
     num_pictures = sum(len(message.pictures) for message in example.messages)
     return Line(list(encoding.input_ids), sequence_ids, encoding.pixel_values, num_pictures)
 

@@ -20,12 +20,13 @@ from PIL import Image
 from phantrol.data.folder_beside import find_place, folder_beside
 from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw
 from phantrol.data.primer.generator import Sample
+from phantrol.data.rows.parquet_rows import import_pyarrow, write_parquet
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.whole_files import checksum
 
 FORMATS = ("llava", "parquet", "triples")
 FILES_A_FOLDER = 1000
-ROWS_AT_ONCE = 200  # of Parquet: a row group, what is in memory at a time
+ROWS_AT_ONCE = 200  # of Parquet: a row group
 
 Group = tuple[str, Sample]
 
@@ -166,19 +167,9 @@ def parquet_schema(form: str) -> Any:
 
 
 def _write_parquet(folder: Path, form: str, groups: Iterable[Group]) -> Path:
-    pyarrow, parquet = import_pyarrow()
-    schema = parquet_schema(form)
     rows_of = _conversation if form == "parquet" else _triples
     target = folder / "data.parquet"
-    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
-        waiting: list[dict[str, Any]] = []
-        for name, drawn in groups:
-            waiting += rows_of(name, drawn)
-            if len(waiting) >= ROWS_AT_ONCE:
-                writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
-                waiting = []
-        if waiting:
-            writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
+    write_parquet((row for group in groups for row in rows_of(*group)), parquet_schema(form), target, ROWS_AT_ONCE)
     return target
 
 
@@ -214,13 +205,3 @@ def _images(picture: Image.Image | None) -> list[dict[str, Any]]:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return [{"bytes": buffer.getvalue(), "path": None}]
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """Return pyarrow and its module of Parquet. Raises ValueError if it is not installed."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError("Parquet needs pyarrow, which is not installed: pip install 'phantrol[data]'") from error
-    return pyarrow, parquet

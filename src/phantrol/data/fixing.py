@@ -57,14 +57,14 @@ def check_room(out: Path, paths: Sequence[str | Path]) -> None:
 
 
 def broken_lines(report: Report) -> Iterator[dict[str, Any]]:
-    """Yield what is to be said of each broken row, and of each file that ends too early or goes on too long."""
+    """Yield what is to be said of each broken row, and of each file that ends early, goes on too long or is empty."""
     for file in report.files:
         for fault in file.faults:
             place = {"file": str(file.path), "row": fault.index, "line": fault.line}
             yield place | {"reason": fault.reason, "detail": fault.detail}
         if file.fault:
             place = {"file": str(file.path), "row": None, "line": None}
-            yield place | {"reason": "bad-json", "detail": file.fault}
+            yield place | {"reason": file.reason, "detail": file.fault}
 
 
 def _write(file: FileReport, path: Path) -> None:

@@ -11,16 +11,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+_HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
 
 
 @contextmanager
 def folder_beside(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, to write into and to rename; what is left of it at the end goes.
 
-    SIGTERM ends the block as an error does, with exit code 143, unless somebody handles it already.
+    SIGTERM and SIGHUP end the block as an error does: see `ended_by_signals`.
     Raises ValueError if nobody can write there.
     """
-    with _ended_by_sigterm():
+    with ended_by_signals():
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
@@ -52,14 +55,21 @@ def find_place(out: Path) -> Path:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which would end the process at once, raise SystemExit(143)."""
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a terminal that closes, which would end the process at once, raise SystemExit(143) or
+    SystemExit(129), so that the block tidies up. One that somebody handles or ignores, as nohup does, is left alone."""
     is_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ours = [each for each in {signal.SIGTERM, _HANGUP} if is_main and signal.getsignal(each) is signal.SIG_DFL]
+
+    def end(number: int, frame: Any) -> None:
+        if _HANGUP in ours:  # it comes twice, from the system and from the shell, the second while the block tidies up
+            signal.signal(_HANGUP, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for each in ours:
+        signal.signal(each, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)

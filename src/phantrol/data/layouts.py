@@ -155,7 +155,8 @@ def _lettered(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _letter(answer: Any, options: Sequence[Any], what: str) -> Any:
-    """Return the letter of a bare number, and anything else as it is, also a number that is itself an option."""
+    """Return the letter of a bare number, or the option that it is in value where it numbers none, and anything else as
+    it is, also a number that is itself an option."""
     if isinstance(answer, Sequence) and not isinstance(answer, str):
         return [_letter(each, options, what) for each in answer]
     is_digits = isinstance(answer, str) and answer.strip().isdecimal()
@@ -166,6 +167,8 @@ def _letter(answer: Any, options: Sequence[Any], what: str) -> Any:
         return answer
     number = int(answer) if is_digits and len(answer) < 9 else answer
     if number not in range(len(options)):
+        if same := [text for text in texts if text == str(answer) or _value(text) == number]:
+            return same[0]
         expected = f"expected one of them, its letter, or its number from 0 to {len(options) - 1}"
         raise BrokenRow("wrong-type", f"got {str(answer)[:60]} as {what} to {len(options)} options, {expected}")
     return _letter_of(int(number))
@@ -175,9 +178,21 @@ def _letter_of(number: int) -> str:
     return chr(ord("A") + number)
 
 
+def _value(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _rejected(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    kind = found.get("rejected_kind") or "incorrect"
-    kinds = {what: what for what in REJECTED_KINDS} | {"rejected": kind if kind in REJECTED_KINDS else "incorrect"}
+    kinds = {what: what for what in REJECTED_KINDS}
+    if "rejected" in found:
+        kind = found.get("rejected_kind", "incorrect")
+        kinds["rejected"] = kind.strip().lower() or "incorrect" if isinstance(kind, str) else kind
+        if kinds["rejected"] not in REJECTED_KINDS:
+            expected = f"expected {' or '.join(REJECTED_KINDS)}"
+            raise BrokenRow("wrong-type", f"got {str(kind)[:60]!r} as the kind of the rejected answer, {expected}")
     return tuple((text, kind) for what, kind in kinds.items() if what in found for text in _answers(found[what], what))
 
 

@@ -4,7 +4,7 @@ rows become one without padding.
 A row is [prefix][suffix 1][suffix 2]...; a suffix sees the prefix and itself, and its positions continue from the
 prefix. So every token has the very context and position that it has in a row of its own, and the losses are equal.
 
-N tokens of a row, B rows.
+N tokens of a row, B rows, I tiles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Line:
 
     input_ids     token ids
     sequence_ids  for each token, the sequence whose log-probability it is part of, or NOT_PREDICTED
-    pixel_values  [T, 3, S, S] the tiles of its pictures, or None
+    pixel_values  [I, 3, side, side] the tiles of its pictures, or None
     num_pictures  how many pictures that is
     """
 
@@ -121,11 +121,6 @@ def join(rows: Sequence[Row]) -> Row:
     )
     segments, position_ids = ([n for row in rows for n in getattr(row, name)] for name in ("segments", "position_ids"))
     return Row(line, segments, position_ids)
-
-
-def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 0 where the bool mask is True and the most negative number of `dtype` elsewhere."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _prefix_length(lines: Sequence[Line]) -> int:

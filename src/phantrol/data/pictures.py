@@ -143,6 +143,12 @@ def open_reference(reference: Any, folder: Path) -> Picture:
     return folder / (unquote(address.path) if scheme == "file" else reference)
 
 
+def stored_bytes(picture: Image.Image) -> bytes | None:
+    """Return the very bytes of a row that a picture was opened from, or None if it was decoded since."""
+    held = getattr(picture, "fp", None)
+    return held.getvalue() if isinstance(held, io.BytesIO) else None
+
+
 def picture_size(picture: Picture) -> tuple[int, int]:
     """Return (width, height) in pixels as it is shown, from the head of the file alone.
 

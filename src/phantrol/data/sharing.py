@@ -9,7 +9,6 @@ R rows.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 
 from phantrol.data.broken import BrokenRow
 from phantrol.data.messages import Example, Message, Picture
+from phantrol.data.pictures import stored_bytes
 
 VERSION = 1  # of what is kept
 _STAMPED = "state.json"  # in a folder of `datasets`: it changes with the data
@@ -153,8 +153,7 @@ def _named(picture: Picture) -> bytes:
     """Return a path, or the digest of what lies in the row."""
     if isinstance(picture, Path):
         return os.fsencode(picture)
-    held = getattr(picture, "fp", None)  # not decoded yet
-    return hashlib.blake2b(held.getvalue() if isinstance(held, io.BytesIO) else picture.tobytes()).digest()
+    return hashlib.blake2b(stored_bytes(picture) or picture.tobytes()).digest()
 
 
 def _keep(found: np.ndarray, path: Path, stale: list[Path]) -> None:

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from phantrol.evals.metrics import exact_match
+from phantrol.models.conversation import parts_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,5 @@ class Benchmark:
 
 def question_text(row: Row) -> str:
     """Return all that the chat of a row says, without its pictures."""
-    contents = [message["content"] for message in row.chat]
-    parts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in contents]
-    return "\n".join("".join(part["text"] for part in content if part["type"] == "text") for content in parts)
+    texts = ([part["text"] for part in parts_of(message) if part["type"] == "text"] for message in row.chat)
+    return "\n".join("".join(said) for said in texts)

@@ -15,8 +15,9 @@ from phantrol.evals.fingerprints import prompt_sha256, texts_sha256
 from phantrol.evals.journal import Journal
 from phantrol.evals.prior import TextPrior, answer_by_halves
 from phantrol.evals.report import COLUMNS, Missing, Report, Sample
-from phantrol.evals.shuffling import pictures_of, shuffle_pictures
+from phantrol.evals.shuffling import shuffle_pictures
 from phantrol.find import name_of
+from phantrol.models.conversation import pictures_of
 from phantrol.models.image_processing import load_picture
 
 

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 
+from phantrol.models.conversation import parts_of, picture_of
 from phantrol.whole_files import checksum
 
 BLOCK = 2**22  # bytes that are read at once
@@ -32,11 +33,7 @@ def prompt_sha256(chat: Sequence[Mapping[str, Any]]) -> str:
 
     Raises ValueError if a picture's file cannot be read.
     """
-    said = []
-    for message in chat:
-        content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        said.append([message["role"], [_part(part) for part in parts]])
+    said = [[message["role"], [_part(part) for part in parts_of(message)]] for message in chat]
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -91,7 +88,7 @@ def texts_sha256(texts: Iterable[str]) -> str:
 def _part(part: Mapping[str, Any]) -> list[str]:
     if part["type"] == "text":
         return ["text", part["text"]]
-    return ["image", picture_sha256(next(part[key] for key in ("image", "path") if part.get(key) is not None))]
+    return ["image", picture_sha256(picture_of(part))]
 
 
 def _folder(model: Any) -> Path | None:

@@ -49,7 +49,6 @@ def half_sample_interval(
     groups: Sequence[Hashable],
     score: Callable[[Sequence[int]], float],
     halves: int = HALVES,
-    seed: int = 0,
     highest: float = 1.0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of a score that is no mean over rows, as F1, from random halves of the groups.
@@ -63,7 +62,7 @@ def half_sample_interval(
         members.setdefault(group, []).append(position)
     everyone = list(members.values())
     whole = score(range(len(groups)))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     apart = []
     for _ in range(halves):
         drawn = generator.choice(len(everyone), len(everyone) // 2, replace=False) if len(everyone) > 1 else [0]
@@ -72,7 +71,7 @@ def half_sample_interval(
     return max(0.0, whole + low), min(highest, whole + high)
 
 
-def sign_flip_p(differences: Iterable[tuple[Hashable, float]], flips: int = FLIPS, seed: int = 0) -> float:
+def sign_flip_p(differences: Iterable[tuple[Hashable, float]]) -> float:
     """Return the two-sided p of paired differences, from (group, difference of a row): the paired permutation test.
 
     If neither model were better, each group's difference could as well have the other sign: p is the share of such
@@ -91,12 +90,12 @@ def sign_flip_p(differences: Iterable[tuple[Hashable, float]], flips: int = FLIP
     if len(apart) <= EXACT:
         signs = 1 - 2 * ((np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))) & 1)
         return float((np.abs(signs @ apart) >= seen).mean())
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     extreme = 0
-    for start in range(0, flips, CHUNK):
-        signs = generator.integers(0, 2, (min(CHUNK, flips - start), len(apart)), dtype=np.int8) * 2.0 - 1
+    for start in range(0, FLIPS, CHUNK):
+        signs = generator.integers(0, 2, (min(CHUNK, FLIPS - start), len(apart)), dtype=np.int8) * 2.0 - 1
         extreme += int((np.abs(signs @ apart) >= seen).sum())
-    return (1 + extreme) / (1 + flips)
+    return (1 + extreme) / (1 + FLIPS)
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from phantrol.evals.benchmark import Row, question_text
 from phantrol.evals.fingerprints import texts_sha256
 from phantrol.evals.judging import Ask, NoVerdict
 from phantrol.evals.published import PublishedBenchmark, PublishedRow, mean
-from phantrol.evals.shuffling import pictures_of
+from phantrol.models.conversation import pictures_of
 from phantrol.whole_files import write_text
 
 SHARE = """\

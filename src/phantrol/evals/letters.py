@@ -9,23 +9,40 @@ from typing import Literal
 from phantrol.evals.metrics import normalise, plain
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
-_ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems)\b)[a-z]|I\s|I'"  # no letters of options
+# no letters of options
+_ARTICLE = r"A\s+(?!(?:and|or|is|was|because|since|seems|rather than|instead of|over)\b)[a-z]|I\s|I'"
 _SAYS_CN = r"(?:我?选择?|应选|正确)?答案(?:是|为|选)?|我?选择?项?|应选"
 _SAYS = rf"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is\b|\s*:)?)|{_SAYS_CN}"
+_CONCLUDES = r"(?i:\banswer(?:\s+is\b|\s*:)(?:\s+(?:option|choice|letter)\b)?)|答案(?:是|为|选)?"
 _DENIES = re.compile(  # up to the letter that is denied
-    r"(?:(?:\b(?:not|cannot|except)|n't) +(?:(?:be|the|option|answer|choice|letter) +)*|不是|不应?选择?)\**",
+    r"(?:(?:\b(?:not|cannot|except|neither|nor)|n't) +(?:(?:be|the|option|answer|choice|letter) +)*"
+    r"|不是|不应?选择?)\**",
     re.IGNORECASE,
 )
 _UNREFUTED = (  # behind a letter; "B is not ..." alone may well be the answer
     r"(?!\W*\b(?:is|was)(?:\s+(?:wrong|incorrect|false)|(?:\s+not|n't)\s+(?:the\s+)?(?:right|correct|answer))\b)"
 )
+_GAP = r"[^!-~]"  # behind a mark: a space, a line end, or Chinese, which has no spaces
 _ALONE = re.compile(r"^[\s(\[{*\"']*([A-Za-z])[\s)\]}*\"'.,:;!]*$")
-_STATED = re.compile(
-    rf"(?:{_SAYS})[\s:*\"'(\[]*(?!{_ARTICLE})"
-    r"([A-Z](?![A-Za-z'])|[b-z](?![A-Za-z'])|a(?=[)\].,:;!]|\s*$))"  # a small a is the article, but at an end
-    rf"{_UNREFUTED}"
+_STATED, _CONCLUDED = (
+    re.compile(
+        rf"(?:{says})[\s:*\"'(\[]*(?!{_ARTICLE})"
+        r"([A-Z](?![A-Za-z'])|[b-z](?![A-Za-z'])|a(?=[)\].,:;!]|\s*$))"  # a small a is the article, but at an end
+        rf"{_UNREFUTED}"
+    )
+    for says in (_SAYS, _CONCLUDES)
 )
-_MARKED = re.compile(rf"(?<![A-Za-z'])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=[).:](?:\s|$))){_UNREFUTED}")
+_ENDS = r"(?<=[.,!?:;]\s)([A-Z])(?=[.:]?$)"  # "..., B."
+_BEGINS = re.compile(  # "B. red", but not "A. red B. blue", nor "A. No, B."
+    rf"\A[\s(\[*\"']*([A-Za-z])[*\"']*[)\].:]+[*\"']*(?={_GAP}){_UNREFUTED}"
+    rf"(?!(?s:.*)(?<![A-Za-z'.])(?!(?i:\1))(?:[A-Za-z](?:\)|[.:]{_GAP})|{_ENDS}))"
+)
+_MARKED = re.compile(  # an X) within (X) is none of its own: it may be denied
+    rf"(?<![A-Za-z'.])(?<!not )(?:\(([A-Za-z])\)|([A-Z])(?=(?<!\(.)\)|[.:]{_GAP})|{_ENDS}){_UNREFUTED}"
+)
+_SET_OFF = re.compile(  # a mark that is no end of a sentence, as in "darker than C. It"
+    rf"\([A-Za-z]\)|(?<![A-Za-z'.])[A-Z]\)|(?:^|[.!?:;\n])[\s*\"'\[]*[A-Z][.:](?:{_GAP}|$)"
+)
 _BARE = re.compile(rf"(?<![A-Za-z'.\d])(?<!not )(?!{_ARTICLE})([A-Z])(?![A-Za-z'\d]|-[A-Za-z]){_UNREFUTED}")
 _PAIRED = re.compile(  # "A or B", "A and B.": neither is chosen
     r"(?<![A-Za-z'])([A-Z])\)?\s*(?:(?:/|or\b)\s*\(?([A-Z])(?![A-Za-z'])"
@@ -56,10 +73,13 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
 
     choices  the texts of the options, that of A first; an empty text is an option that has none
 
-    In this order: the letter alone; the letter that is stated ("the answer is B", "答案：B"); a letter with a mark, as
-    in "(B)" or "B."; a letter as a word, unless it is the article "A" or "I"; the only option whose text occurs, as a
-    whole and not within that of another one that occurs. Letters within the text of an option ("vitamin D") are none.
-    What is denied ("not B", "B is wrong", "not red") is not chosen, and the text of an option behind a refusal neither.
+    In this order: the letter behind "the answer is" or "答案："; the only letter alone in a line; a marked letter at
+    the beginning ("(B) red", "B. red"), unless another one is marked too or ends the text; the letter behind
+    "option", "choice", "letter" or "answer"; "B)" or "(B)" anywhere, "B." or "B:" where a line or a sentence begins; a
+    letter as a word, unless it is the article "A" or "I"; the only option whose text occurs, as a whole and not within
+    that of another one that occurs. Two letters by one rule are none, and so is one in an option's text ("vitamin D").
+    What is denied ("not B", "neither A nor B", "B is wrong", "not red") is not chosen, and the text of an option behind
+    a refusal neither.
     """
     text = plain(text).strip()
     known = LETTERS[: len(choices)]
@@ -68,7 +88,10 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
         if len(choice) > 1:
             rest = re.sub(_whole(choice), " ", rest, flags=re.IGNORECASE)
     rest = _DENIES.sub(" not ", rest)
-    for pattern, said in ((_ALONE, text), (_STATED, rest), (_MARKED, rest), (_BARE, rest)):
+    lines = "\n".join(line for line in text.splitlines() if _ALONE.match(line))
+    marked = ((_MARKED, rest),) if _SET_OFF.search(rest) else ()
+    rules = ((_CONCLUDED, rest), (_ALONE, lines), (_BEGINS, rest), (_STATED, rest), *marked, (_BARE, rest))
+    for pattern, said in rules:
         letters = set().union(*(_named(found, said) for found in pattern.finditer(said))) & set(known)
         if letters:
             return letters.pop() if len(letters) == 1 else None

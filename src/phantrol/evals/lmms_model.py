@@ -9,6 +9,7 @@ from lmms_eval.api.model import lmms
 
 from phantrol.evals.lmms import fingerprints, model_args
 from phantrol.inference.engine import Engine
+from phantrol.models.conversation import parts_of
 
 MAX_NEW_TOKENS = 256  # of tasks that say nothing
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -65,9 +66,8 @@ class Phantrol(lmms):
         _, doc_to_messages, _, doc_id, task, split = request.args
         chat = []
         for message in doc_to_messages(self.task_dict[task][split][doc_id]):
-            content = message["content"]
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            chat.append({"role": message["role"], "content": [_part(part, task) for part in parts]})
+            parts = [_part(part, task) for part in parts_of(message)]
+            chat.append({"role": message["role"], "content": parts})
         return chat
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

@@ -20,12 +20,20 @@ MONTHS = (
     "december",
 )  # fmt: skip
 _MONTHS = {*MONTHS, *(month[:3] for month in MONTHS), "sept"}
-_SCALES = re.compile(r"(?<![a-z])(hundred|thousand|million|billion|trillion)s?\b")
+_TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_VALUES = {word: value for value, word in enumerate(NUMBER_WORDS)} | _TENS
+_SCALE = r"(?:hundred|thousand|million|billion|trillion)s?"
+_SCALES = re.compile(rf"(?<![a-z])({_SCALE})\b")
 _WIDE = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}  # full-width letters, digits and signs
 _SIGNS = _WIDE | str.maketrans("。、“”‘’【】\u3000\N{MINUS SIGN}", ".,\"\"''[] -")
 _DIGITS = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|(?<![\w.])\.\d+)"
-_NUMBERS = re.compile(rf"-?{_DIGITS}|(?:(?<!\w)-)?\b(?:{'|'.join(NUMBER_WORDS)})\b")
-_MINUS = re.compile(rf"\bminus\s+(?={_DIGITS}|(?:{'|'.join(NUMBER_WORDS)})\b)")
+_UNITS = "|".join(NUMBER_WORDS)
+_BELOW_100 = rf"(?:(?:twenty|{'|'.join(_TENS)})(?:[-\s](?:{'|'.join(NUMBER_WORDS[1:10])}))?|{_UNITS})"
+_SPELT = rf"(?:(?:a|{_UNITS})\s+hundred(?:\s+(?:and\s+)?{_BELOW_100})?|{_BELOW_100})"
+_NUMBERS = re.compile(rf"(?:(?<!\w)-)?(?:{_DIGITS}|\b{_SPELT}\b)")
+_MINUS = re.compile(  # "minus 5", "-$5", and "- 5" at the beginning: behind a number it is a dash
+    rf"(?:(?:\b(?:minus|negative)|^\s*-)\s+|(?<!\w)-)(?:[$€£¥]\s*)?(?={_DIGITS}|{_SPELT}\b)"
+)
 
 
 def plain(text: str) -> str:
@@ -64,15 +72,15 @@ def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
     """1 if the only number in the text is within 5 % of the answer's; an answer that is not a number wants the words.
 
     The tolerance is a share of the answer, as in ChartQA's paper: an answer of 0 tolerates nothing. Percent signs,
-    units and thousands' commas do not matter, but a million is no billion where both sides say which. The day of a
-    month is not a number to be near to.
+    units and thousands' commas do not matter, but a million is no billion where both sides spell it; "5 m" may be
+    metres. The day of a month is not a number to be near to.
     Differs: some released evaluation code takes the 5 % of what the model said, which forgives numbers that are too
     large more than numbers that are too small.
     """
     target = only_number(answer)
     if target is None:
         return exact_match(text, answer)
-    scales = [set(_SCALES.findall(plain(side).lower())) for side in (text, answer)]
+    scales = [set(_SCALES.findall(_NUMBERS.sub(" ", _signed(side)))) for side in (text, answer)]
     if all(scales) and scales[0] != scales[1]:
         return 0.0
     said = set(numbers_in(text))
@@ -81,7 +89,7 @@ def relaxed_accuracy(text: str, answer: str, tolerance: float = 0.05) -> float:
 
 
 def numbers_in(text: str) -> list[float]:
-    """Return the numbers of a text in their order, those in words up to twenty among them."""
+    """Return the numbers of a text in their order, those in words up to hundreds among them."""
     return [_value(found) for found in _NUMBERS.findall(_signed(text))]
 
 
@@ -161,10 +169,11 @@ def share_of_groups_right(scores: Iterable[tuple[Hashable, float]]) -> float:
     return sum(score == 1 for score in worst.values()) / len(worst) if worst else 0.0
 
 
-def wilson_interval(share: float, number_of_rows: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(share: float, number_of_rows: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of rows, after Wilson. For scores between 0 and 1 it is on the wide side."""
     if number_of_rows == 0:
         return 0.0, 1.0
+    z = 1.96  # of 95 %
     n, extra = number_of_rows, z * z / number_of_rows
     middle = (share + extra / 2) / (1 + extra)
     half = z / (1 + extra) * sqrt(share * (1 - share) / n + extra / (4 * n))
@@ -230,23 +239,25 @@ def only_number(text: str) -> float | None:
     The day of a month is none. One of so many digits that it is none to a float is None too.
     """
     text = _signed(text)
-    found = re.fullmatch(rf"[$€£¥]?\s*(-?{_DIGITS})\s*(?:%|°|([a-z]{{1,7}})[²³]?)?\.?", text.strip())
+    found = re.fullmatch(rf"[$€£¥]?\s*(-?{_DIGITS})\s*(?:%|°|([a-z]{{1,7}}|{_SCALE})[²³]?)?\.?", text.strip())
     if found and found[2] in _MONTHS:
         return None
     if found:
         value = _value(found[1])
         return value if isfinite(value) else None
-    word = normalise(text)
-    return _value(word) if word.removeprefix("-") in NUMBER_WORDS else None
+    found = re.fullmatch(rf"(?:(?:an?|the) )?(-?{_SPELT})", " ".join(_bare_words(text)))
+    return _value(found[1]) if found else None
 
 
 def _signed(text: str) -> str:
-    """Return a text in lower case with the sign for the word minus."""
+    """Return a text in lower case with the sign for the word minus, right before the number."""
     return _MINUS.sub("-", plain(text).lower())
 
 
-def _value(word: str) -> float:
-    if word.removeprefix("-") not in NUMBER_WORDS:
-        return float(word.replace(",", ""))
-    value = float(NUMBER_WORDS.index(word.removeprefix("-")))
-    return -value if word.startswith("-") else value
+def _value(number: str) -> float:
+    if number.lstrip("-.")[:1].isdigit():
+        return float(number.replace(",", ""))
+    value = 0
+    for word in re.findall("[a-z]+", number):
+        value = (value or 1) * 100 if word == "hundred" else value + _VALUES.get(word, 0)
+    return -float(value) if number.startswith("-") else float(value)

@@ -238,3 +238,9 @@ def mean_by(pairs: Iterable[tuple[str, float]]) -> dict[str, tuple[float, int]]:
     for name, score in pairs:
         found.setdefault(name, []).append(score)
     return {name: mean(scores) for name, scores in found.items()}
+
+
+def mean_of_tasks(rows: Sequence[Row], scores: Iterable[float]) -> dict[str, tuple[float, int]]:
+    """Return as "overall" the mean of the tasks' means, and how many rows there are."""
+    tasks = mean_by((row.task, score) for row, score in zip(rows, scores, strict=True))
+    return {"overall": (mean(score for score, _ in tasks.values())[0], len(rows))}

@@ -16,6 +16,7 @@ from typing import Any
 
 from phantrol.data.rows.parquet_rows import open_parquet
 from phantrol.data.rows.text_lines import split_lines
+from phantrol.tables import first_line
 
 ROWS_AT_ONCE = 64  # of a Parquet file
 REFERENCE_LETTERS = 64  # at most, of a cell that is no picture but the index of a row that has the same one
@@ -43,7 +44,7 @@ def read_parquet(paths: Iterable[Path]) -> Iterator[Record]:
                     yield Record(values, f"{path.name}[{count}]")
                     count += 1
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is corrupt after row {count}: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"{path} is corrupt after row {count}: {first_line(error)}") from None
 
 
 def read_tsv(path: Path) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,28 +141,23 @@ def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None
     name = Path(name_of("benchmarks", type(benchmark))).stem
     split = _split_of(benchmark, wanted)
     limit = wanted.limit or benchmark.default_limit
-    journal = None
-    if path is not None:
-        how = {"benchmark": name, "protocol": getattr(benchmark, "protocol", None)}
-        journal = Journal(beside(path, name, "answers.jsonl"), speaker | how)
-    try:
-        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
-            asking = bar.add_task(escape(f"{name} {split}"), total=None)
-            found = evaluate_rows(
-                engine,
-                benchmark,
-                split,
-                limit,
-                wanted.seed,
-                wanted.batch_size,
-                lambda done, total: bar.update(asking, completed=done, total=total),
-                journal,
-                options,
-                wanted.keep_going,
-            )
-    finally:
-        if journal is not None:
-            journal.close()
+    how = {"benchmark": name, "protocol": getattr(benchmark, "protocol", None)}
+    kept = nullcontext() if path is None else Journal(beside(path, name, "answers.jsonl"), speaker | how)
+    columns = *Progress.get_default_columns(), MofNCompleteColumn()
+    with kept as journal, Progress(*columns, console=console, transient=True) as bar:
+        asking = bar.add_task(escape(f"{name} {split}"), total=None)
+        found = evaluate_rows(
+            engine,
+            benchmark,
+            split,
+            limit,
+            wanted.seed,
+            wanted.batch_size,
+            lambda done, total: bar.update(asking, completed=done, total=total),
+            journal,
+            options,
+            wanted.keep_going,
+        )
     sizes: int | list[int] = wanted.batch_size
     if journal is not None and journal.batch_sizes != [wanted.batch_size]:
         sizes = journal.batch_sizes

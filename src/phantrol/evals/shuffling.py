@@ -9,6 +9,7 @@ from typing import Any
 
 from phantrol.evals.benchmark import Row
 from phantrol.evals.fingerprints import picture_sha256
+from phantrol.models.conversation import parts_of, pictures_of
 
 Chat = list[dict[str, Any]]
 
@@ -54,21 +55,12 @@ def _roll(rows: Sequence[Row], indices: Sequence[int], seed: int) -> dict[int, l
     return {}
 
 
-def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
-    return [] if isinstance(message["content"], str) else message["content"]
-
-
-def pictures_of(chat: Chat) -> list[Any]:
-    """Return the pictures of a chat, in their order: in memory, as bytes, or as paths."""
-    return [part.get("image", part.get("path")) for m in chat for part in _parts(m) if part["type"] == "image"]
-
-
 def _with_pictures(chat: Chat, pictures: Sequence[Any]) -> Chat:
     left = iter(pictures)
     swapped = []
     for message in chat:
-        parts = [{"type": "image", "image": next(left)} if p["type"] == "image" else p for p in _parts(message)]
-        swapped.append({**message, "content": parts or message["content"]})
+        parts = [{"type": "image", "image": next(left)} if p["type"] == "image" else p for p in parts_of(message)]
+        swapped.append({**message, "content": parts})
     return swapped
 
 

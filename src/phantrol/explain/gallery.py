@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from PIL import Image
 
 from phantrol.evals.benchmark import Row
 from phantrol.evals.report import Sample
 from phantrol.explain.colours import data_uri
+from phantrol.models.conversation import pictures_of
 from phantrol.models.image_processing import load_picture
 
 THUMBNAIL_PX = 224
@@ -104,8 +104,5 @@ def _thumbnail(picture: Image.Image) -> Image.Image:
 
 
 def _picture(row: Row) -> Image.Image | None:
-    contents: list[Any] = [message["content"] for message in row.chat if not isinstance(message["content"], str)]
-    for part in (part for content in contents for part in content):
-        if part["type"] == "image":
-            return load_picture(part.get("image", part.get("path")))
-    return None
+    pictures = pictures_of(row.chat)
+    return load_picture(pictures[0]) if pictures else None

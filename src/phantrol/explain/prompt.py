@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from phantrol.models.conversation import Chat
+from phantrol.models.conversation import Chat, parts_of, pictures_of
 from phantrol.models.image_processing import load_picture
 from phantrol.ops.images import best_tile_grid
 
@@ -85,7 +85,7 @@ def read_prompt(model: Any, processor: Any, chat: Chat) -> TracedPrompt:
         inputs["pixel_values"] = prompt.pixel_values.to(model.device)
     is_image = tuple(token == processor.image_token_id for token in prompt.input_ids)
     return TracedPrompt(
-        question="".join(part["text"] for part in _parts_of(chat[-1]) if part["type"] == "text"),
+        question="".join(part["text"] for part in parts_of(chat[-1]) if part["type"] == "text"),
         tokens=tuple(processor.tokenizer.decode([token]) for token in prompt.input_ids),
         is_image=is_image,
         pictures=tuple(_lay_out(processor, chat, torch.tensor(is_image).nonzero().flatten())),
@@ -98,7 +98,7 @@ def _lay_out(processor: Any, chat: Chat, positions: Tensor) -> list[PictureToken
     options = processor.image_processor
     side = processor.image_grid // processor.unshuffle
     found, start = [], 0
-    for picture in _pictures_of(chat):
+    for picture in pictures_of(chat):
         picture = load_picture(picture, options.max_pixels)
         columns, rows = best_tile_grid(*picture.size, options.image_px, options.max_tiles)
         count = columns * rows * side * side
@@ -108,13 +108,3 @@ def _lay_out(processor: Any, chat: Chat, positions: Tensor) -> list[PictureToken
         start += count + has_thumbnail * side * side
     assert start == len(positions)
     return found
-
-
-def _pictures_of(chat: Chat) -> list[Any]:
-    parts = [part for message in chat for part in _parts_of(message) if part["type"] == "image"]
-    return [part.get("image", part.get("path")) for part in parts]
-
-
-def _parts_of(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content

@@ -52,7 +52,7 @@ def write_report(
     rows = read_metrics(metrics) if isinstance(metrics, str | Path) else metrics
     examples: dict[str, str] = {}
     for item in gallery:
-        examples.setdefault(item.task, item.question.splitlines()[0])
+        examples.setdefault(item.task, (item.question.splitlines() or [""])[0])
     sections = (
         score_section(scores, split, examples),
         curve_section(rows),

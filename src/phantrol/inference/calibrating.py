@@ -4,7 +4,7 @@ A layer whose second pass moves tokens little is left out: it runs once, and has
 a token is ‖y - h1‖ / ‖h1‖, h1 its first pass and y what it returns: w·‖h2 - h1‖ / ‖h1‖ where there are two. That is not
 what the pass is worth, so the loss of the answers is told for what is kept, for all and for none.
 
-L layers with a gate, T real tokens of all rows (those of prompts, if only prompts traverse), D hidden size.
+B rows, N tokens of a row, L layers with a gate, T real tokens of all rows (those of prompts, if only prompts traverse).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from phantrol.training.overrides import override
 from phantrol.whole_files import make_room, write_text
 
 CONFIG = "config.json"
+USUAL_BUDGET = 1.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def calibrate_folder(
     folder: Path,
     data: str,
     options: Sequence[str] = (),
-    budget: float = 1.3,
+    budget: float | None = None,
     out: Path | None = None,
     images: Path | None = None,
     examples: int = 100,
@@ -128,15 +129,20 @@ def calibrate_folder(
         f"answers {said.loss:.4f} with all, {found.loss:.4f} so, {found.loss_none:.4f} with none. It is in {written}.",
         soft_wrap=True,
     )
+    if budget is None and found.cost > USUAL_BUDGET:
+        console.print(f"A single layer costs more here than the usual budget of {USUAL_BUDGET:g}.", soft_wrap=True)
     if kept and found.loss_none <= found.loss:
         console.print("These answers are as likely without any second pass: --budget 1 keeps none.", soft_wrap=True)
     return found
 
 
-def calibrate(model: Any, processor: Any, groups: Iterable[Any], budget: float, batch_size: int = 8) -> Calibration:
+def calibrate(
+    model: Any, processor: Any, groups: Iterable[Any], budget: float | None, batch_size: int = 8
+) -> Calibration:
     """Choose the layers that traverse within a budget, set the model so, in place, and return what was found.
 
-    groups   of examples, as a source gives them;  budget  of passes, the plain decoder being 1
+    groups   of examples, as a source gives them
+    budget   of passes, the plain decoder being 1; None: USUAL_BUDGET, or what one layer costs where that is more
     Raises ValueError if no layer of the model has a gate, there are no examples, or the budget is none of its.
     """
     trol = _traversal(model)
@@ -153,17 +159,18 @@ def calibrate(model: Any, processor: Any, groups: Iterable[Any], budget: float, 
     return Calibration(recording, skip, cost, answer_loss(model, batches), loss_none)
 
 
-def passes_within(budget: float, num_layers: int, passes: int) -> int:
-    """Return how many of a decoder's layers may traverse.
+def passes_within(budget: float | None, num_layers: int, passes: int) -> int:
+    """Return how many of a decoder's layers may traverse; for the budget see `calibrate`.
 
     Raises ValueError for a budget below 1, one that is no finite number, and one above 1 that no layer fits in.
     """
     step = (passes - 1) / num_layers
+    budget = max(USUAL_BUDGET, 1 + step) if budget is None else budget
     most = int(min((budget - 1) / step + 1e-6, num_layers)) if 1 <= budget < inf else 0
     if most == 0 and budget != 1:
         raise ValueError(
-            f"a budget of {budget:g}: expected 1 (no layer traverses), or {1 + step:.3g} and more, what one of "
-            f"{num_layers} layers costs"
+            f"a budget of {budget:g}: expected 1 (no layer traverses), or {ceil(100 * (1 + step) - 1e-6) / 100:g} and "
+            f"more, what one of {num_layers} layers costs"
         )
     return most
 

@@ -10,8 +10,8 @@ import dataclasses
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Literal
 
 import torch
@@ -22,8 +22,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.inference.batches import in_batches
+from phantrol.inference.longrope import alike
 from phantrol.inference.options import check_options
 from phantrol.inference.ranking import Ranking, encode_choices, rank
+from phantrol.inference.streaming import StopWhenAsked, TokenQueue
 from phantrol.models.building import load
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
@@ -36,7 +38,7 @@ class Answer:
     """What the model said.
 
     num_new_tokens  the end of turn included
-    finish_reason   "stop": the model ended its turn; "length": it was cut off at `max_new_tokens`
+    finish_reason   "stop": the model ended its turn, or said a stop string; "length": it was cut off before
     """
 
     text: str
@@ -111,7 +113,8 @@ class Engine:
         check_options(options)
 
         def said(prompts: list[list[Encoding]]) -> list[Answer]:
-            return self._generate([prompt for (prompt,) in prompts], max_new_tokens, options)
+            rows = alike(self.model, [prompt for (prompt,) in prompts], max_new_tokens)
+            return [answer for some in rows for answer in self._generate(some, max_new_tokens, options)]
 
         yield from in_batches(len(chats), lambda i: [self.encode(chats[i], max_new_tokens)], said, batch_size)
 
@@ -127,7 +130,10 @@ class Engine:
             return encode_choices(self.processor, chats[index], choices[index], self.check_length)
 
         def ranked(groups: list[list[Encoding]]) -> list[Ranking]:
-            return rank(self.model, groups, self.pad_id)
+            if len(alike(self.model, [row for group in groups for row in group])) == 1:
+                return rank(self.model, groups, self.pad_id)
+            alone = [[rank(self.model, [[row]], self.pad_id)[0] for row in group] for group in groups]
+            return [Ranking(tuple(found.logprobs[0] for found in group)) for group in alone]
 
         most = max((len(texts) for texts in choices), default=1)
         yield from in_batches(len(chats), read, ranked, max(1, batch_size // max(1, most)))
@@ -147,7 +153,7 @@ class Engine:
         return self._stream(self.encode(chat, max_new_tokens), max_new_tokens, options)
 
     def _stream(self, prompt: Encoding, max_new_tokens: int, options: dict[str, Any]) -> Generator[str, None, Answer]:
-        tokens, stop = _TokenQueue(), _StopWhenAsked()
+        tokens, stop = TokenQueue(), StopWhenAsked()
 
         def work() -> None:
             try:
@@ -178,8 +184,8 @@ class Engine:
 
     def encode(self, chat: Chat, max_new_tokens: int) -> Encoding:
         """Return the prompt of a chat, which leaves room for an answer of `max_new_tokens`."""
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}: expected 1 or more")
+        if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}: expected a whole number, 1 or more")
         if not chat:
             raise ValueError("the chat is empty: expected at least one message")
         prompt = self.processor.encode(chat, add_generation_prompt=True)
@@ -225,8 +231,7 @@ class Engine:
         answers = []
         for prompt, row in zip(prompts, output, strict=True):
             ids, ended = self._without_padding(row, start, stops)
-            reason = "stop" if ended or len(ids) < max_new_tokens else "length"
-            answers.append(Answer(self.decode(ids), len(prompt.input_ids), len(ids), reason))
+            answers.append(Answer(self.decode(ids), len(prompt.input_ids), len(ids), "stop" if ended else "length"))
         return answers
 
     def _without_padding(self, row: Tensor, start: int, stops: StopStringCriteria | None) -> tuple[list[int], bool]:
@@ -238,10 +243,12 @@ class Engine:
         end = next((index for index, token in enumerate(ids) if token in self.end_ids), None)
         if end is not None:
             ids = ids[: end + 1]
-        if stops is not None:
-            padding = (index for index, token in enumerate(ids) if index and token == self.pad_id)
-            ids = ids[: next((index for index in padding if stops(row[None, : start + index], None)), None)]
-        return ids, end is not None
+        if stops is None:
+            return ids, end is not None
+        padding = (index for index, token in enumerate(ids) if index and token == self.pad_id)
+        stopped = (index for index in (*padding, len(ids)) if stops(row[None, : start + index], None))
+        last = next(stopped, None)
+        return ids[:last], end is not None or last is not None
 
     def num_certain(self, ids: list[int]) -> int:
         """Return how many tokens decode to the same text whatever follows: not bytes of a character that others may
@@ -280,30 +287,3 @@ class Engine:
         if pixels:
             inputs["pixel_values"] = torch.cat(pixels)
         return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-
-
-class _TokenQueue(BaseStreamer):
-    """Takes what `generate` reports, first the prompt and then token after token, and queues the new tokens.
-
-    transformers' own text streamers decode line by line, and what they send is not always what the whole decodes to.
-    """
-
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[Any] = SimpleQueue()
-        self._prompt_seen = False
-
-    def put(self, value: Tensor) -> None:
-        if self._prompt_seen:
-            self.queue.put(value.reshape(-1).tolist())
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        """The Answer that follows is the end."""
-
-
-class _StopWhenAsked(StoppingCriteria):
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self.asked.is_set(), dtype=torch.bool, device=input_ids.device)

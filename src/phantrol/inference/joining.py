@@ -12,19 +12,25 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from phantrol.inference.longrope import switch_lengths
 from phantrol.modifiers.graft import grafted_modifiers
 from phantrol.modifiers.sequence import AnchorLayer, SequenceState, end_prompt
 
 
 def joining_fault(model: Any) -> str | None:
-    """Return why caches of this model cannot be joined, or None if they can.
+    """Return why rows of this model cannot share a batch that they join and leave, or None if they can.
 
     Keys are cached with their rotary angle, so padding before a row changes nothing. But a cache that has thrown away
-    what slid out of its window, or holds a state that is no list of tokens, has no room for padding.
+    what slid out of its window, or holds a state that is no list of tokens, has no room for padding; and of `longrope`
+    the angles are those of the longest row.
     """
     kinds = {type(layer) for layer in new_cache(model).layers} - {DynamicLayer}
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    return f"its cache holds {names}, which cannot be padded" if names else None
+    if names:
+        return f"its cache holds {names}, which cannot be padded"
+    if switches := switch_lengths(model):
+        return f"with longrope, a row of more than {switches[0]} tokens changes the angles of all rows beside it"
+    return None
 
 
 def new_cache(model: Any) -> DynamicCache:

@@ -1,6 +1,6 @@
 """How likely each of several answers is in a model's eyes: nothing is generated, all of them are read.
 
-C chats, R rows (choices of all chats), N tokens of a row, M tokens of all choices, T tiles.
+R rows (choices of all chats), N tokens of a row, M tokens of all choices, I tiles, S tile side in pixels.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def encode_choices(
 
 @torch.inference_mode()
 def rank(model: Any, groups: Sequence[Sequence[Encoding]], pad_id: int) -> list[Ranking]:
-    """Return the ranking of each group of encodings, which differ in the last answer alone."""
+    """Return the ranking of each group of encodings, which differ in the last answer alone: earlier ones are read, not
+    compared."""
     rows = [encoding for group in groups for encoding in group]
     longest = max(len(row.input_ids) for row in rows)
     input_ids = torch.full((len(rows), longest), pad_id)  # [R, N]
     mask, labels = torch.zeros_like(input_ids), torch.full_like(input_ids, IGNORED)
     for index, row in enumerate(rows):
-        ids, begins = torch.tensor(row.input_ids), _last_answer(row)
+        ids, begins = torch.tensor(row.input_ids), row.last_answer
         input_ids[index, : len(ids)], mask[index, : len(ids)] = ids, 1
         labels[index, begins : len(ids)] = ids[begins:].where(torch.tensor(row.answer_mask[begins:]), IGNORED)
     inputs = {"input_ids": input_ids, "attention_mask": mask, "labels": labels} | _pictures(groups)
@@ -68,16 +69,8 @@ def rank(model: Any, groups: Sequence[Sequence[Encoding]], pad_id: int) -> list[
     return [Ranking(tuple(next(means) for _ in group)) for group in groups]
 
 
-def _last_answer(row: Encoding) -> int:
-    """Return where the last answer begins; earlier ones are read, not compared."""
-    position = len(row.answer_mask) - row.answer_mask[::-1].index(True)
-    while position and row.answer_mask[position - 1]:
-        position -= 1
-    return position
-
-
 def _pictures(groups: Sequence[Sequence[Encoding]]) -> dict[str, Tensor]:
-    """Return pixel_values [T, 3, S, S] of all chats, each once, and as `tile_order` which tiles each row shows."""
+    """Return pixel_values [I, 3, S, S] of all chats, each once, and as `tile_order` which tiles each row shows."""
     tiles = [group[0].pixel_values for group in groups]
     if all(each is None for each in tiles):
         return {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from phantrol.inference.engine import Engine
 from phantrol.inference.joining import crop_padding, end_prompts, join_caches, joining_fault, new_cache
-from phantrol.inference.sampling import Sampling, TokenLogprob, choose_tokens, token_logprobs
+from phantrol.inference.sampling import Sampling, TokenLogprob, choose_tokens, penalties, token_logprobs
 from phantrol.inference.speaking import Speaker
 from phantrol.models.processing import Encoding
 
@@ -176,10 +176,18 @@ class RunningBatch:
         if failed:  # no token can be drawn of such a row, nor of the others beside it
             logits = logits.masked_fill(broken[:, None], 0)
         samplings = [row.ticket.sampling for row in rows]
-        tokens = choose_tokens(logits, samplings, [row.generator for row in rows])
+        tokens = choose_tokens(self._penalised(rows, logits), samplings, [row.generator for row in rows])
         told = token_logprobs(logits, tokens, samplings)
         each_row = zip(rows, tokens, told, strict=True)
         return [row.ticket not in failed and self._tell(row, *said) for row, *said in each_row]
+
+    def _penalised(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
+        """logits [B, V], each row's changed by its own tokens so far, as the model's generation config asks for."""
+        changed = penalties(self.engine.model.generation_config)
+        if not changed:
+            return logits
+        ids = [torch.tensor([row.ticket.prompt.input_ids + row.speaker.ids], device=logits.device) for row in rows]
+        return torch.cat([changed(each, row) for each, row in zip(ids, logits.split(1), strict=True)])
 
     def _tell(self, row: _Row, token: int, told: TokenLogprob | None) -> bool:
         speaker, is_end = row.speaker, token in self.engine.end_ids

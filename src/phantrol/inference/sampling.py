@@ -7,9 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
+
+NOT_FOLLOWED = (  # of a model's generation config, though they change answers without chance too
+    "num_beams",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "min_length",
+    "min_new_tokens",
+    "guidance_scale",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +72,21 @@ class TokenLogprob:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+def penalties(config: Any) -> LogitsProcessorList:
+    """Return what a model's generation config does to logits before a token is chosen, in the order of `generate`."""
+    found = LogitsProcessorList()
+    if config.repetition_penalty not in (None, 1.0):
+        found.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+    if config.no_repeat_ngram_size:
+        found.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    return found
+
+
+def not_followed(config: Any) -> list[str]:
+    """Return the names of NOT_FOLLOWED that a model's generation config sets."""
+    return [name for name in NOT_FOLLOWED if getattr(config, name, None) not in (None, 0, 1, [])]
 
 
 def choose_tokens(

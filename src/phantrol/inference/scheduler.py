@@ -30,6 +30,7 @@ class Scheduler:
 
     max_rows     answers under way at the same time
     max_waiting  requests that may wait for a row
+    Raises ValueError if max_rows is below 1, or max_waiting below 0.
     """
 
     def __init__(self, engine: Engine, max_rows: int = 16, max_waiting: int = 64):

@@ -18,7 +18,7 @@ from phantrol.ops.logprobs import sequence_sums
 
 @dataclass(frozen=True)
 class Dpo(Loss):
-    """-E log σ(β · (log π(y+|x)/π_ref(y+|x) - log π(y-|x)/π_ref(y-|x)))               [DPO, Eq. 7]
+    """-E log σ(β · (log π(y+|x)/π_ref(y+|x) - log π(y-|x)/π_ref(y-|x)))               [DPO, eq. 7]
 
     beta  β, how strongly the model is held to the reference
 

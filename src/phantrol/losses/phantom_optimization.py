@@ -18,7 +18,7 @@ from phantrol.ops.logprobs import sequence_means
 
 @dataclass(frozen=True)
 class PhantomOptimization(Loss):
-    """L_SFT - E log σ(β/|y+| · log π(y+|x) - β/|y-| · log π(y-|x) - γ)                [Phantom, Eq. 4]
+    """L_SFT - E log σ(β/|y+| · log π(y+|x) - β/|y-| · log π(y-|x) - γ)                [Phantom, eq. 4]
 
     beta   β, sharpness of the preference
     gamma  γ, the margin by which y+ should win

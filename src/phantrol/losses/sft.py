@@ -1,4 +1,7 @@
-"""Supervised fine-tuning: the mean cross entropy of the tokens that the model must say."""
+"""Supervised fine-tuning: the mean cross entropy of the tokens that the model must say.
+
+M labelled tokens, T answer tokens of a step.
+"""
 
 from __future__ import annotations
 

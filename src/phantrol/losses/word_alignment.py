@@ -4,7 +4,8 @@ A decoder that starts to read image features which mean nothing learns to ignore
 word that answers about a picture contain, one of its features towards the decoder's own embedding of that word, and the
 features of other pictures away from it. It costs a small part of a pass through the decoder.
 
-B rows, I tiles of all rows, L features of a tile, N tokens of a row, D hidden size, W words of the batch.
+B rows, I tiles of all rows, L features of a tile, N tokens of a row, D hidden size, W words of the batch, W2 pairs of
+words.
 """
 
 from __future__ import annotations

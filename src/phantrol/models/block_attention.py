@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from phantrol.modifiers.phantom import BLOCKS, PREFIX, backend_function
+from phantrol.modifiers.phantom_attention import BLOCKS, PREFIX, backend_function
 from phantrol.ops.blocks import Blocks, causal_mask, over_blocks
 
 _ATTENDING = {"full_attention", "sliding_attention"}

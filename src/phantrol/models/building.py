@@ -20,6 +20,7 @@ from phantrol.models.parts import Part, embedding_rms, load_part, open_tokenizer
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.quantised import FLOATS, loading_options
 from phantrol.modifiers.base import config_to_dict
+from phantrol.tables import first_line
 
 WHOLE = ("config.json", "processor_config.json", "tokenizer.json")  # a saved model has these, and its weights
 
@@ -49,7 +50,7 @@ def build(
     image_px       tile side in pixels; by default the vision tower's own
     match_embeddings   bring image features to the root mean square of the decoder's word embeddings
     feature_positions  add to the features of a tile where they lie on it, along two learnt directions
-    image_options  max_tiles, thumbnail, image_mean, image_std of PhantrolImageProcessor
+    image_options  max_tiles, thumbnail, antialias, image_mean, image_std, max_pixels of PhantrolImageProcessor
     Raises ValueError if a part cannot be opened or they do not fit together, naming what does not, and for an option
     that is none.
     """
@@ -151,13 +152,13 @@ def load(
         raise
     except OSError as error:  # transformers' message is four lines about the one file that it looked for first
         if path.exists():
-            raise ValueError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+            raise ValueError(f"{folder} cannot be loaded: {first_line(error)}") from error
         raise ValueError(
             f"{folder} is no folder here, and no whole model of that name could be had from the hub: expected a folder "
             "that `phantrol train` or save_pretrained wrote, or the id of a hub model"
         ) from error
     except Exception as error:  # safetensors, tokenizers and json each have their own kind
-        raise ValueError(f"{folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+        raise ValueError(f"{folder} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     wrong = {
         key: sorted(report[key])[:3] for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if report[key]
     }
@@ -174,7 +175,10 @@ def check_folder(folder: Path) -> None:
     weights = sorted(path.name for path in folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        weights = sorted(set(_read_json(index)["weight_map"].values()))
+        listed = _read_json(index)
+        if not isinstance(listed, dict) or not isinstance(listed.get("weight_map"), dict):
+            raise ValueError(f"{index} is broken: expected a weight_map, the file of each tensor; copy it again")
+        weights = sorted(set(listed["weight_map"].values()))
     for name in (*WHOLE, *(weights or ["model.safetensors"])):
         path = folder / name
         if not path.is_file():
@@ -200,11 +204,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is broken: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(f"{path} is broken: {first_line(error)}") from None
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -11,6 +11,10 @@ from typing import Any
 Chat = Sequence[Mapping[str, Any]]  # [{"role": ..., "content": text or [{"type": "text"|"image", ...}]}]
 
 
+class TemplateRefusal(ValueError):
+    """The chat template takes no such conversation: roles that it does not know, or in another order."""
+
+
 def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[Any]]:
     """Split a chat into messages of ("text"|"image", number) parts, its (role, text)s, and its pictures.
 
@@ -28,7 +32,7 @@ def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]
                 texts.append((role, _text_of(part)))
             elif kind == "image":
                 numbered.append(("image", len(pictures)))
-                pictures.append(_picture_of(part))
+                pictures.append(picture_of(part))
             elif isinstance(part, Mapping):
                 raise ValueError(f"unknown part of type {kind!r}: expected 'text' or 'image'")
             else:
@@ -39,6 +43,25 @@ def number_parts(chat: Chat) -> tuple[list[dict[str, Any]], list[tuple[str, str]
     return messages, texts, pictures
 
 
+def parts_of(message: Mapping[str, Any]) -> list[Any]:
+    """Return the content of a message as parts: a text alone is one of them."""
+    content = message.get("content")
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+
+
+def pictures_of(chat: Chat) -> list[Any]:
+    """Return the pictures of a chat, in their order: in memory, as bytes, or as paths."""
+    return [picture_of(part) for message in chat for part in parts_of(message) if part["type"] == "image"]
+
+
+def picture_of(part: Mapping[str, Any]) -> Any:
+    """Return the picture of an image part. Raises ValueError if it has none."""
+    for key in ("image", "path"):
+        if part.get(key) is not None:
+            return part[key]
+    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
+
+
 def _role_and_parts(message: Any) -> tuple[str, list[Any]]:
     role = message.get("role") if isinstance(message, Mapping) else None
     if not isinstance(role, str):
@@ -46,11 +69,9 @@ def _role_and_parts(message: Any) -> tuple[str, list[Any]]:
             f'a message {in_short(message)}: expected a chat, a list of {{"role": "user", "content": text or parts}}'
         )
     content = message.get("content")
-    if isinstance(content, str):
-        return role, [{"type": "text", "text": content}]
-    if content is not None and not isinstance(content, list | tuple):
+    if content is not None and not isinstance(content, str | list | tuple):
         raise ValueError(f"a message with content {in_short(content)}: expected text, or a list of parts")
-    return role, list(content or ())
+    return role, parts_of(message)
 
 
 def _text_of(part: Mapping[str, Any]) -> str:
@@ -62,13 +83,6 @@ def _text_of(part: Mapping[str, Any]) -> str:
     except UnicodeEncodeError as error:  # bytes that are no UTF-8 come from terminals and pipes as lone surrogates
         raise ValueError(f"character {error.start + 1} of a text is not UTF-8: type or send it as UTF-8") from None
     return text
-
-
-def _picture_of(part: Mapping[str, Any]) -> Any:
-    for key in ("image", "path"):
-        if part.get(key) is not None:
-            return part[key]
-    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
 
 
 class Seal:

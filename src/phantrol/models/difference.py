@@ -33,14 +33,14 @@ OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "manifest.json")  # t
 LEFT_OUT = 1e-4  # of an update's norm: what merging rounded away, in float32
 
 
-def save_difference(model: Path, out: Path, decoder: PackagedDecoder | None = None) -> Path:
+def save_difference(model: Path, out: Path) -> Path:
     """Write a saved model as its difference, in bfloat16.
 
-    model  a folder with weights in float32, made from `decoder` by adapters and further parts
+    model  a folder with weights in float32, made from the packaged decoder by adapters and further parts
     out    a folder that does not exist yet
     Raises ValueError if the model has no tensor of the decoder's, or `out` exists.
     """
-    decoder = decoder or PackagedDecoder()
+    decoder = PackagedDecoder()
     if out.exists():
         raise ValueError(f"{out} exists: choose another folder, or remove it")
     base = {PREFIX + name: tensor for name, tensor in _weights(decoder.folder()).items()}

@@ -2,7 +2,8 @@
 will.
 
 Some write more: Qwen3's an empty `<think>` block before the last answer, Mistral's a space before each. A model is
-trained behind that, so it is asked behind that.
+trained behind that, so it is asked behind that. Where it stands before the last answer alone, earlier answers of a
+conversation are trained as they are read there, as history.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ def complete_generation_prompt(template: str, tokenizer: Any) -> str:
         )
     if not first:
         return template
+    wanted = "add_generation_prompt"
+    asked = [_rendered(template, tokenizer, _ASKED, True, **switch) for switch in ({}, {"enable_thinking": False})]
+    if asked[1] == asked[0] + first:  # Qwen3's own switch writes it already
+        wanted += " and enable_thinking is not defined"
     # "+" keeps the whitespace before it, and Jinja leaves out one line end behind the last line
-    added = f"{{%+ if add_generation_prompt %}}{{{{ {json.dumps(first, ensure_ascii=False)} }}}}{{% endif %}}"
+    added = f"{{%+ if {wanted} %}}{{{{ {json.dumps(first, ensure_ascii=False)} }}}}{{% endif %}}"
     return template.removesuffix("\n") + added
 
 
 def _between(template: str, tokenizer: Any, chat: list[dict[str, str]]) -> str:
-    def rendered(chat: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        options = dict(chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt)
-        return tokenizer.apply_chat_template(chat, **options)
-
-    asked = rendered(chat, True)
-    whole = rendered([*chat, {"role": "assistant", "content": _ANSWER}], False)
+    asked = _rendered(template, tokenizer, chat, True)
+    whole = _rendered(template, tokenizer, [*chat, {"role": "assistant", "content": _ANSWER}], False)
     read, answer, _ = whole.partition(_ANSWER)
     if not answer or not read.startswith(asked):
         raise ValueError(
@@ -60,3 +61,10 @@ def _between(template: str, tokenizer: Any, chat: list[dict[str, str]]) -> str:
             f"{read[-60:]!r}: expected all of the former there; mend it, so that a model is asked as it is trained"
         )
     return read[len(asked) :]
+
+
+def _rendered(
+    template: str, tokenizer: Any, chat: list[dict[str, str]], add_generation_prompt: bool, **switches: bool
+) -> str:
+    options = dict(chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt)
+    return tokenizer.apply_chat_template(chat, **options, **switches)

@@ -1,6 +1,6 @@
 """Pictures to tiles of normalised pixels, with Pillow and torch alone.
 
-T tiles of a picture, S tile side in pixels.
+I tiles of a picture, S tile side in pixels.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     if isinstance(source, Image.Image):
         return _decode(source, name, max_pixels)
     if not isinstance(source, bytes):
+        if not isinstance(source, str | Path):
+            raise ValueError(
+                f"a picture of type {type(source).__name__}: expected a file, the bytes of one, or a PIL.Image, as "
+                "Image.fromarray makes one"
+            )
         try:
             if not Path(source).is_file():
                 raise ValueError(f"{name}: no such file")
@@ -112,6 +117,10 @@ def _on_white(picture: Image.Image) -> Image.Image:
     """
     if not picture.has_transparency_data:
         return picture
+    key = picture.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # a colour of 16 bits, as its file had, though its pixels now have 8
+        picture = picture.copy()  # another's info stays as it is
+        picture.info["transparency"] = tuple(value >> 8 for value in key)
     if picture.mode == "La":  # which Pillow converts to nothing else
         picture = picture.convert("LA")
     rgba = picture.convert("RGBA")
@@ -138,6 +147,7 @@ class PhantrolImageProcessor(BaseImageProcessor):
     antialias   resize with Pillow's bicubic filter, which looks at all pixels; False: with torch's, which looks at 16
                 of them, on bytes, as the models were taught that were released so (TroL-1.8B and 7B)
     image_mean, image_std  of each channel, red, green and blue, of pixels in [0, 1]
+    max_pixels  a larger picture is refused before it is decoded
     Raises ValueError for settings that no picture could be read with.
     """
 
@@ -167,7 +177,7 @@ class PhantrolImageProcessor(BaseImageProcessor):
         self.image_mean, self.image_std, self.max_pixels = list(image_mean), list(image_std), max_pixels
 
     def __call__(self, images: Sequence[Any], **kwargs: Any) -> BatchFeature:
-        """Return `pixel_values` [T of all pictures, 3, S, S] and `num_tiles`, one count a picture.
+        """Return `pixel_values` [I of all pictures, 3, S, S] and `num_tiles`, one count a picture.
 
         images  pictures, files or bytes. Raises ValueError as `load_picture` does.
         """
@@ -175,7 +185,7 @@ class PhantrolImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": torch.cat(tiles), "num_tiles": [len(group) for group in tiles]})
 
     def tiles(self, picture: Image.Image) -> Tensor:
-        """Return the normalised tiles of one RGB picture: [T, 3, S, S]."""
+        """Return the normalised tiles of one RGB picture: [I, 3, S, S]."""
         side = self.image_px
         columns, rows = best_tile_grid(*picture.size, side, self.max_tiles)
         resized = self._resize(picture, columns * side, rows * side)

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.modeling import PhantrolForConditionalGeneration
-from phantrol.models.quantised import BITS, FLOATS, GROUP_SIZE, backbone_linears, check_sizes
+from phantrol.models.quantised import BITS, FLOATS, GROUP_SIZE, backbone_linears, linears_to_quantise
 from phantrol.modifiers.graft import graft, grafted_modifiers, modifier_configs
 from phantrol.modifiers.sequence import sequence_state
 
@@ -73,12 +73,11 @@ def weight_bytes(model: PhantrolForConditionalGeneration, dtype: str) -> int:
     """Return the bytes of all parameters in `dtype`, one of DTYPES.
 
     With "int8" and "int4" they are those of the backbone's linears with their scales (see `quantised.py`), and the rest
-    in what it computes with. Raises ValueError if the name is none of them, or the model's sizes do not suit 4 bits.
+    in what it computes with. Raises ValueError if the name is none of them, or the model cannot be quantised so.
     """
     itemsize = compute_dtype(model.config, dtype).itemsize
     total = _size(model) * itemsize
-    for name in backbone_linears(model) if dtype in BITS else ():
-        check_sizes(model.get_submodule(name), dtype, name)
+    for name in linears_to_quantise(model, dtype) if dtype in BITS else ():
         weight = model.get_submodule(name).weight
         scales = 5 * weight.shape[0] if dtype == "int8" else 4 * weight.numel() // GROUP_SIZE
         total += weight.numel() * BITS[dtype] // 8 + scales - weight.numel() * itemsize

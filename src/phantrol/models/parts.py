@@ -12,6 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from phantrol.tables import first_line
+
 Part = str | Path | PretrainedConfig | Mapping[str, Any]
 
 
@@ -96,10 +98,9 @@ def _opened(name: str, where: str | Path, auto_class: Any, **options: Any) -> An
     except MemoryError:
         raise
     except OSError as error:
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"{name}: {where} cannot be opened: {first} Expected a folder that save_pretrained wrote, or the id of a "
-            "hub model: check how it is spelled, and the network"
+            f"{name}: {where} cannot be opened: {first_line(error)} Expected a folder that save_pretrained wrote, or "
+            "the id of a hub model: check how it is spelled, and the network"
         ) from error
     except Exception as error:  # safetensors, tokenizers and json each have their own kind
         raise ValueError(f"{name}: {where} is no such part, or broken: {_reason(error)}; copy it again") from error

@@ -3,24 +3,25 @@
 Whatever a user types is text: the string of the image token, or of any other special token, inside a question is
 spelled out in ordinary tokens. Only the chat template and real pictures make special tokens.
 
-B rows, N tokens, T tiles of all pictures, S tile side in pixels.
+B rows, N tokens, I tiles of all pictures, S tile side in pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.auto.processing_auto import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
-from phantrol.models.conversation import Chat, Seal, Turn, number_parts, split_turns
+from phantrol.models.conversation import Chat, Seal, TemplateRefusal, Turn, number_parts, split_turns
 from phantrol.models.generation_prompt import complete_generation_prompt
 from phantrol.models.text_encoding import MAX_REMEMBERED, TextEncoder
 
@@ -31,12 +32,18 @@ class Encoding:
 
     input_ids     N token ids
     answer_mask   N flags: True on tokens that the model must say, its text and its end of turn
-    pixel_values  [T, 3, S, S], or None without pictures
+    pixel_values  [I, 3, S, S], or None without pictures
     """
 
     input_ids: list[int]
     answer_mask: list[bool]
     pixel_values: Tensor | None = None
+
+    @property
+    def last_answer(self) -> int:
+        """Where the last answer begins. Raises ValueError if there is none."""
+        flags = self.answer_mask
+        return max(place for place, said in enumerate(flags) if said and not (place and flags[place - 1]))
 
 
 class PhantrolProcessor(ProcessorMixin):
@@ -45,6 +52,7 @@ class PhantrolProcessor(ProcessorMixin):
     image_grid, unshuffle       as in PhantrolConfig
     image_token                 a special token of the tokenizer, one for each image feature
     image_prefix, image_suffix  special tokens or text around the features of one picture
+    Raises ValueError if the tokenizer has no `image_token`, and for a chat template as `complete_generation_prompt`.
     """
 
     def __init__(
@@ -141,20 +149,17 @@ class PhantrolProcessor(ProcessorMixin):
         self, messages: list[dict[str, Any]], texts: list[tuple[str, str]], add_generation_prompt: bool
     ) -> list[Turn]:
         """The chat template, rendered around sealed parts and cut at them. What it gives depends on the shape of the
-        conversation alone, so it is rendered once for each shape."""
+        conversation alone, so it is rendered once for each shape; but for a template that asks what day it is."""
         seal = Seal(texts)
         shape = (repr(messages), seal.mark, add_generation_prompt, self.chat_template)
         turns = self._renderings.get(shape)  # another thread may clear them
         if turns is None:
-            rendered = self.tokenizer.apply_chat_template(
-                [{"role": m["role"], "content": "".join(seal(*part) for part in m["content"])} for m in messages],
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
+            rendered = self._rendered(messages, seal, add_generation_prompt)
+            turns = split_turns(seal.split(rendered), texts)
             if len(self._renderings) >= MAX_REMEMBERED:
                 self._renderings.clear()
-            self._renderings[shape] = turns = split_turns(seal.split(rendered), texts)
+            if "strftime_now" not in str(self.chat_template):
+                self._renderings[shape] = turns
         return turns
 
     @property
@@ -182,7 +187,7 @@ class PhantrolProcessor(ProcessorMixin):
         """Prepare prompts that are already rendered, with `image_token` once for each picture.
 
         text    one prompt or several;  images  the pictures of all prompts, flat or one list a prompt
-        → input_ids, attention_mask [B, N], pixel_values [T, 3, S, S]
+        → input_ids, attention_mask [B, N], pixel_values [I, 3, S, S]
         Raises ValueError if a prompt holds more or fewer placeholders than pictures, and for `truncation` and
         `max_length`, which would have to cut a picture's tokens. For text that a user typed take
         `apply_chat_template`, where a typed placeholder is text.
@@ -230,9 +235,10 @@ class PhantrolProcessor(ProcessorMixin):
         batch = self._batch(encodings, tiles, padding, padding_side, return_tensors)
         return batch if return_dict else batch["input_ids"]
 
-    def decode(self, ids: Any, **kwargs: Any) -> str:
-        """Return the text of an answer, without special tokens and the space before its first word."""
-        return self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}).strip()
+    def decode(self, ids: Any, **kwargs: Any) -> str | list[str]:
+        """Return the text of an answer, or of several, without special tokens and the white space around it."""
+        text = self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs})
+        return [each.strip() for each in text] if isinstance(text, list) else text.strip()
 
     @property
     def model_input_names(self) -> list[str]:
@@ -240,16 +246,25 @@ class PhantrolProcessor(ProcessorMixin):
 
     def _render(self, chat: Chat, add_generation_prompt: bool) -> str:
         chat, texts, _ = number_parts(chat)
-        shown = {"image": lambda _: self.image_token, "text": lambda index: texts[index][1]}
-        messages = [
-            {"role": m["role"], "content": "".join(shown[kind](index) for kind, index in m["content"])} for m in chat
-        ]
-        return self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
+
+        def shown(kind: str, index: int) -> str:
+            return texts[index][1] if kind == "text" else self.image_token
+
+        return self._rendered(chat, shown, add_generation_prompt)
+
+    def _rendered(
+        self, messages: list[dict[str, Any]], shown: Callable[[str, int], str], add_generation_prompt: bool
+    ) -> str:
+        """The chat template of numbered messages, each part as it is shown."""
+        chat = [{"role": m["role"], "content": "".join(shown(*part) for part in m["content"])} for m in messages]
+        options = dict(chat_template=self.chat_template, tokenize=False, add_generation_prompt=add_generation_prompt)
+        try:
+            return self.tokenizer.apply_chat_template(chat, **options)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise TemplateRefusal(
+                f"the chat template refuses a conversation of {roles}: {error}; expected roles that it knows, in order"
+            ) from None
 
     def _batch(
         self,

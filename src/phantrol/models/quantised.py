@@ -44,31 +44,18 @@ def loading_options(weights: str, **kwargs: Any) -> dict[str, Any]:
     return {**kwargs, "quantization_config": QuantisedConfig(weights)}
 
 
-def quantise(model: PreTrainedModel, weights: str) -> PreTrainedModel:
-    """Quantise a model that is in memory already, in place, and return it; its dtype stays what it is.
-
-    Raises ValueError as `loading_options`.
-    """
-    check(weights, model.get_input_embeddings().weight.dtype)
-    linears = backbone_linears(model)
-    for name in sorted(linears):
-        quantise_linear(model.get_submodule(name), weights, name)
-    model.hf_quantizer = Quantiser(QuantisedConfig(weights))
-    return model
-
-
 def quantise_for_adapters(model: PreTrainedModel, weights: str) -> PreTrainedModel:
     """Quantise the decoder's linear maps of a model in memory, for adapters to be trained on them.
 
     weights  "int8": one scale a row; "nf4": 4 bits and doubly quantised scales           [QLoRA, section 3]
-    Raises ValueError for other names, if torchao is not installed, and if a linear does not suit 4 bits.
+    Raises ValueError for other names, if torchao is not installed, and as `linears_to_quantise`.
     """
     if weights not in TRAINABLE:
         raise ValueError(
             f"weights is {weights!r}: expected {' or '.join(TRAINABLE)} under adapters, or None; int4 has no gradients"
         )
     _need_torchao(weights)
-    for name in sorted(backbone_linears(model)):
+    for name in linears_to_quantise(model, weights):
         quantise_linear(model.get_submodule(name), weights, name)
     return model
 
@@ -82,11 +69,34 @@ def backbone_linears(model: PreTrainedModel) -> set[str]:
     """Return the names, in the grafted model, of the linear maps that the plain backbone has in its layers."""
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
+    linears = (name for name, module in _plain_layers(decoder).named_modules() if isinstance(module, nn.Linear))
+    return {f"{prefix}.layers.{name}" for name in linears}
+
+
+def linears_to_quantise(model: PreTrainedModel, weights: str) -> list[str]:
+    """Return the names of `backbone_linears`, sorted.
+
+    Raises ValueError if one does not suit 4 bits, and if they hold less than half of what the layers do, as in a
+    mixture, whose experts are no linears.
+    """
+    names = sorted(backbone_linears(model))
+    in_linears = sum(model.get_submodule(name).weight.numel() for name in names)
+    in_all = sum(parameter.numel() for parameter in _plain_layers(model.get_decoder()).parameters())
+    if 2 * in_linears < in_all:
+        raise ValueError(
+            f"{weights} weights would leave {1 - in_linears / in_all:.0%} of the decoder's layers whole: got numbers "
+            "of no linear, such as a mixture's experts, expected a decoder of linears; leave --weights out"
+        )
+    for name in names:
+        check_sizes(model.get_submodule(name), weights, name)
+    return names
+
+
+def _plain_layers(decoder: nn.Module) -> nn.Module:
+    """Return the layers that the decoder had before it was grafted, on the meta device."""
     config = copy.deepcopy(decoder.config)
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config).get_decoder()
-    linears = (name for name, module in plain.named_modules() if isinstance(module, nn.Linear))
-    return {f"{prefix}.{name}" for name in linears if name.startswith("layers.")}
+        return AutoModelForCausalLM.from_config(config).get_decoder().layers
 
 
 def quantise_linear(linear: nn.Linear, weights: str, name: str) -> None:
@@ -99,10 +109,9 @@ def quantise_linear(linear: nn.Linear, weights: str, name: str) -> None:
 
         quantised = NF4Tensor.from_tensor(linear.weight.detach(), NF4_BLOCK, NF4_SCALES)
         linear.weight = nn.Parameter(quantised, requires_grad=False)
-        _return_freed_memory()
-        return
-    options = _int4_options(linear.weight.device) if weights == "int4" else Int8WeightOnlyConfig()
-    quantize_(linear, options, filter_fn=lambda module, _: module is linear)
+    else:
+        options = _int4_options(linear.weight.device) if weights == "int4" else Int8WeightOnlyConfig()
+        quantize_(linear, options, filter_fn=lambda module, _: module is linear)
     _return_freed_memory()
 
 
@@ -169,7 +178,8 @@ class Quantiser(HfQuantizer):
     is_trainable = False
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
-        self._linears = backbone_linears(model)
+        # checked now, since what a tensor raises later reaches the log alone
+        self._linears = set(linears_to_quantise(model, self.quantization_config.weights))
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
         module, _, leaf = param_name.rpartition(".")

@@ -25,7 +25,10 @@ ALL = "all"
 
 
 class LayerModifier:
-    """One modifier with its options, for a decoder of `num_layers` layers. Subclasses override what they need."""
+    """One modifier with its options, for a decoder of `num_layers` layers. Subclasses override what they need.
+
+    Raises ValueError for `layers` that the decoder does not have.
+    """
 
     Config: ClassVar[
         type
@@ -50,6 +53,9 @@ class LayerModifier:
 
     def check(self, layer: nn.Module) -> None:
         """Raise ValueError if a decoder layer cannot take this modifier; asked of all layers before any is changed."""
+
+    def check_decoder(self, layers: nn.ModuleList) -> None:
+        """Raise ValueError if what a decoder's layers have to do with each other forbids it; asked after `check`."""
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
         """Add parameters to one decoder layer, initialised, in the dtype and on the device of the layer."""

@@ -34,7 +34,10 @@ class EnlargedCache:
     def __init__(self, phantom: nn.Module, cache: Any, layer_idx: int, step: SequenceStep, keys_go_on: bool = False):
         self._phantom, self._cache, self._step, self._keys_go_on = phantom, cache, step, keys_go_on
         self._kinds = KINDS if phantom.exact else KINDS[:1]
-        self._kept = None if cache is None else cache.layers[step.state.slots[step.pass_index, layer_idx, ANCHOR]]
+        self._kept = None
+        if cache is not None:
+            slots = getattr(cache, "whole", cache).layers  # also those of other passes
+            self._kept = slots[step.state.slots[step.pass_index, layer_idx, ANCHOR]]
         self._met: dict[str, Pair] = {}  # of anchors, in this forward pass
         self._waiting: tuple[Any, Any] | None = None
         self.entered = 0  # how often attention asked for `enlarge`

@@ -26,6 +26,7 @@ from phantrol.modifiers.base import (
 from phantrol.modifiers.sequence import SequenceStep, check_shared_anchors, image_rows, sequence_state
 from phantrol.modifiers.step import end_known_prompt, next_step, token_positions
 from phantrol.ops.blocks import Blocks, blocks_of_positions
+from phantrol.tables import first_line
 
 
 class GraftedLayer:
@@ -70,7 +71,7 @@ class GraftedDecoder:
             modifier.prepare(self)
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
+            use_cache = getattr(self.config, "use_cache", True) and not self.training
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if self.training and self.gradient_checkpointing:
@@ -97,6 +98,7 @@ class GraftedDecoder:
         step = dataclasses.replace(step, blocks=blocks)
         if any(modifier.image_only for modifier in self.modifiers):
             step = dataclasses.replace(step, image_rows=image_rows(image_mask, *tokens.shape[:2]))
+        kwargs.pop("logits_to_keep", None)  # Gemma 4 would drop tokens within; its head drops them after
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -187,6 +189,8 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
         for modifier in grafts:
             if layer_idx in modifier.layers:
                 modifier.check(layer)
+    for modifier in grafts:
+        modifier.check_decoder(layers)
     for layer_idx, layer in enumerate(layers):
         plain = type(layer).__name__
         mix_in(layer, GraftedLayer)
@@ -211,7 +215,10 @@ def load_grafted(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
 
     Raises ValueError if the folder holds no grafted model, or if a tensor is missing or left over.
     """
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no grafted model: {first_line(error)}; name one that was saved") from None
     if not getattr(config, "modifiers", None):
         raise ValueError(f"{folder} names no modifiers in its config.json: load it with AutoModelForCausalLM")
     base = AutoModelForCausalLM._model_mapping[type(config)]

@@ -1,6 +1,6 @@
 """Partial LoRA: the linears of a decoder adapt to image tokens alone (released TroL on InternLM2; InternLM-XComposer2).
 
-B batch, N tokens, I and O sizes of a linear's input and output, r rank, R image tokens of all rows.
+W weight of a linear, A and B the two maps of its LoRA, r their rank.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class PartialLoraConfig:
     rank        r; released: 256
     alpha       α: what is added is α/r·B·A·x; released: 256, so that α/r = 1
     share_qkv   queries, keys and values share A, as they do where the three are one fused linear, which was released
+    Raises ValueError for an option out of range.
     """
 
     layers: Literal["all"] | tuple[int, ...] = ALL
@@ -71,6 +72,8 @@ _pass = threading.local()  # .rows: ImageRows of the layer that runs in this thr
 
 
 class PartialLora(LayerModifier):
+    """A LoRA on each linear of the chosen layers, for image tokens alone."""
+
     Config, mixin = PartialLoraConfig, ImageAdapted
     depth = 2  # attached first: it adapts the backbone's linears, not those that other modifiers bring
     image_only = True

@@ -3,6 +3,9 @@
 Two requests that take turns on one model, beams that change places, and a prompt that comes in chunks stay apart
 because everything that a modifier must remember between two forward passes lies in layers of the cache itself. A cache
 of a grafted decoder has, after its own L layers, one more per (pass, decoder layer) and per memory of the anchor.
+
+B rows, N tokens of this forward pass, T tokens of a mask, k anchors, A heads of an anchor of all kinds, d head size,
+R image tokens of all rows, F inputs of a linear, r rank of a partial LoRA.
 """
 
 from __future__ import annotations
@@ -101,7 +104,7 @@ class ImageRows:
         self._taken: tuple[Tensor, nn.Module, Tensor] | None = None
 
     def take(self, x: Tensor, layer: nn.Module) -> Tensor:
-        """Return layer(x) of the image tokens alone, [R, r]; x [B, N, I].
+        """Return layer(x) of the image tokens alone, [R, r]; x [B, N, F].
 
         Asked again for the same x and the same layer, as queries, keys and values do, it is not computed again.
         Raises ValueError if x does not hold the tokens of the forward pass in their order.
@@ -134,41 +137,14 @@ def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> Ima
     return ImageRows(image_mask, index) if len(index) or torch.is_grad_enabled() else None
 
 
-_ONE_SLOT = (
-    "expected keys and values, once; name layers of such attention, TrolConfig(layers=(...)), or graft another decoder"
-)
-
-
-class PassCache:
-    """A view of a cache for a later pass of a layer: layer i means the slot of (pass, i).
-
-    Raises ValueError for a layer that keeps a state there in place of keys and values: it has one slot for all passes.
-    """
-
-    def __init__(self, cache: Cache, step: SequenceStep):
-        self._cache, self._step = cache, step
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        slot = self._step.state.slots.get((self._step.pass_index, layer_idx, KEYS_AND_VALUES))
-        if slot is None:  # LongCat: two attentions of a layer, numbered as if each were one
-            raise ValueError(f"TroL cannot run a layer again that has more in the cache than its own slot: {_ONE_SLOT}")
-        return self._cache.update(key_states, value_states, slot, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("update"):  # a state, or what sparse attention keeps to find its keys
-            raise ValueError(
-                "TroL cannot run a layer again that keeps a state in the cache, as linear attention and convolutions "
-                f"do: {_ONE_SLOT}"
-            )
-        return getattr(self._cache, name)
-
-
 def sequence_state(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
     """Return the state of the sequences in `cache`; at their beginning, give the cache the layers that it needs.
 
-    Raises ValueError if the cache was filled without the modifiers (what they should have remembered is lost), or has
-    more layers than the decoder.
+    Raises ValueError if the cache was filled without the modifiers (what they should have remembered is lost), has more
+    layers than the decoder, or is offloaded.
     """
+    if getattr(cache, "offloading", False):  # it fetches the layer after the one at hand, which is not the next slot
+        raise ValueError("got an offloaded cache, expected one that stays where the model is: leave out `offloading`")
     length = cache.get_seq_length()  # of a static cache a tensor, which must not be read at each step
     state = getattr(cache, "sequence_state", None)
     if state is None:
@@ -227,14 +203,17 @@ def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int,
     if past_tokens > 0:
         raise ValueError(
             f"got an attention mask {list(mask.shape)} after {past_tokens} tokens, and not all anchors have been seen: "
-            "expected one of [B, past + N], which says where rows begin"
+            "expected one of [B, past + N], which says where rows begin, and a dynamic cache: for a static one "
+            "`generate` makes such masks itself"
         )
-    sees = _who_sees_whom(mask)  # [B, N, T], T ≥ N: a static cache has room for more
-    place = torch.arange(sees.shape[-1], device=sees.device)
-    is_early = (place >= anchor[:, None]) & (place < anchor[:, None] + span)
-    hidden = ~sees & is_early[:, None] & (place[: sees.shape[1], None] > place)
+    if torch.compiler.is_compiling():
+        return  # a graph cannot ask
+    sees = _who_sees_whom(mask).expand(len(anchor), -1, -1)  # [B, N, T], T ≥ N: a static cache has room for more
+    place = torch.arange(sees.shape[1], device=sees.device)[:, None]
+    early = (anchor[:, None] + torch.arange(span, device=sees.device)).clamp(max=sees.shape[-1] - 1)[:, None]
+    hidden = ~sees.gather(-1, early.expand(-1, sees.shape[1], -1)) & (place > early)  # [B, N, span]
     # a sliding window hides what is far: all before it too, and never the token just before
-    sees_earlier = sees.long().cumsum(-1) > sees.long()
+    sees_earlier = sees.any(-1, keepdim=True) & (sees.to(torch.uint8).argmax(-1, keepdim=True) < early)
     # [B, N] the token before is another sequence's; padding behind a row sees not even itself
     begins = F.pad(~sees.diagonal(-1, 1, 2), (1, 0), value=True) & sees.diagonal(0, 1, 2)
     if bool((hidden & (sees_earlier | begins[..., None])).any()):

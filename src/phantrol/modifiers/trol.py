@@ -5,6 +5,7 @@ B batch, N tokens, D hidden size.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Iterable
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, config_to_dict, mark_initialized
-from phantrol.modifiers.sequence import PassCache, SequenceStep
+from phantrol.modifiers.layer_kinds import finds_keys
+from phantrol.modifiers.pass_cache import PassCache
+from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.traversal import mix_passes, traversal_ratio
 
 
@@ -32,6 +35,7 @@ class TrolConfig:
     gate_bias   b at the start, where w = σ(2b): -4 gives 3e-4, near enough to the backbone and still trainable. An
                 untrained backbone breaks at w = 0.5 [TroL, table 7]. IDENTITY_BIAS leaves it exactly as it was
     share_gate  one gate for all layers, as the released loader ends up with
+    Raises ValueError for an option out of range.
     """
 
     layers: Literal["all"] | tuple[int, ...] = ALL
@@ -75,7 +79,11 @@ class Traversed:
         y = (1 - w1)·h1 + w1·((1 - w2)·h2 + w2·(...))
 
     Differs: the released code traverses whenever more than one token comes at once, so its output depends on how a
-    prompt is cut into chunks. Here each pass owns its keys and values, and `tokens` says who traverses.
+    prompt is cut into chunks. Here each pass owns its keys and values, and `tokens` says who traverses. Keys and values
+    that later layers take over (Gemma 3n and 4) are the first pass's, which each token has.
+
+    What transformers collects inside of a layer, `output_attentions` and `output_router_logits`, comes once a pass, in
+    the order in which passes run; hidden states, which a layer returns, come once a layer.
 
     With gradient checkpointing each pass is a checkpoint of its own. In one for both, the backward pass would compute
     the first pass to its end again, as the input of the second, and the second, as an input of the mix: a training
@@ -111,6 +119,8 @@ class Traversed:
         prompt = True if self.traversal_tokens == "all" else step.prompt
         if prompt is False or self.traversal_passes == 1:
             return output
+        if kwargs.get("shared_kv_states") is not None:  # what later passes write there goes no further
+            kwargs["shared_kv_states"] = copy.copy(kwargs["shared_kv_states"])
         passes, ratios = [first], []
         for pass_index in range(1, self.traversal_passes):
             step = step.at_pass(pass_index)
@@ -126,6 +136,8 @@ class Traversed:
 
 
 class Trol(LayerModifier):
+    """Layer traversal: the chosen layers run several times, each with a gate of its own or all with one."""
+
     Config, mixin, depth = TrolConfig, Traversed, 0
 
     def __init__(self, config: TrolConfig, num_layers: int):
@@ -148,6 +160,12 @@ class Trol(LayerModifier):
             raise ValueError(
                 f"TroL cannot run {type(layer).__name__} more than once: got a layer that takes {', '.join(takes)}, "
                 "expected one that takes its cache as past_key_values, so that each pass has a slot of its own; graft "
+                "another decoder, such as Llama or Qwen"
+            )
+        if finds_keys(layer):
+            raise ValueError(
+                f"TroL cannot run {type(layer).__name__} more than once: it finds its keys by an index, which has one "
+                "slot in the cache for all passes; name layers of other attention, TrolConfig(layers=(...)), or graft "
                 "another decoder, such as Llama or Qwen"
             )
 

@@ -17,18 +17,18 @@ Blocks = Sequence[tuple[int, Tensor | None]]
 scores, or None where each token sees itself and all before it."""
 
 
-def split_blocks(x: Tensor, blocks: Blocks, dim: int = 2) -> tuple[Tensor, ...]:
-    """Return x block by block, cut along `dim`, which has N entries.
+def split_blocks(x: Tensor, blocks: Blocks) -> tuple[Tensor, ...]:
+    """Return x [1, ., N, ...] block by block.
 
     Raises ValueError if x is not one row, or the blocks do not end where it does.
     """
     ends = [end for end, _ in blocks]
-    if x.shape[0] != 1 or ends[-1] != x.shape[dim]:
+    if x.shape[0] != 1 or ends[-1] != x.shape[2]:
         raise ValueError(
-            f"blocks end at {ends[-1]} and the batch has {x.shape[0]} rows of {x.shape[dim]} tokens: expected one row "
+            f"blocks end at {ends[-1]} and the batch has {x.shape[0]} rows of {x.shape[2]} tokens: expected one row "
             "that ends with the last block"
         )
-    return x.split([end - start for start, end in zip([0, *ends], ends, strict=False)], dim)
+    return x.split([end - start for start, end in zip([0, *ends], ends, strict=False)], 2)
 
 
 def blocks_of_positions(position_ids: Tensor, num_rows: int) -> Blocks | None:
@@ -36,9 +36,10 @@ def blocks_of_positions(position_ids: Tensor, num_rows: int) -> Blocks | None:
 
     position_ids  [1, N] or [B, N]: a token whose position is not the one after the last one's begins a sequence, as
                   transformers reads them where it gets neither a mask nor a cache;  num_rows  B
-    Raises ValueError if several rows hold several sequences.
+    Raises ValueError if several rows hold several sequences. In a graph that is being compiled each row holds one: as
+    for transformers, which cannot ask there either.
     """
-    if position_ids.ndim != 2 or position_ids.shape[1] < 2:
+    if position_ids.ndim != 2 or position_ids.shape[1] < 2 or torch.compiler.is_compiling():
         return None
     begins = (position_ids.diff(dim=-1) != 1).any(dim=0).nonzero().flatten().tolist()
     if not begins:
@@ -51,20 +52,24 @@ def blocks_of_positions(position_ids: Tensor, num_rows: int) -> Blocks | None:
     return [(end, None) for end in (*(last + 1 for last in begins), position_ids.shape[1])]
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 0 where the bool mask is True and the most negative number of `dtype` elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
 def causal_mask(num_tokens: int, window_tokens: int | None, like: Tensor) -> Tensor:
     """Return who sees whom, [1, 1, n, n], to be added to scores: itself and the tokens before it, or so many of them.
 
     window_tokens  how many tokens are seen, itself included; None for all
     """
     place = torch.arange(num_tokens, device=like.device)
-    hidden = place[:, None] < place
+    seen = place <= place[:, None]
     if window_tokens is not None:
-        hidden |= place[:, None] - place >= window_tokens
-    mask = torch.zeros(1, 1, num_tokens, num_tokens, dtype=like.dtype, device=like.device)
-    return mask.masked_fill(hidden, torch.finfo(like.dtype).min)
+        seen &= place > place[:, None] - window_tokens
+    return additive(seen[None, None], like.dtype)
 
 
-def over_blocks(work: Callable[..., Tensor], blocks: Blocks, *tensors: Tensor, dim: int = 1) -> Tensor:
-    """Return what `work(mask, *parts)` gives for each block, joined along `dim`; tensors [1, ., N, .]."""
+def over_blocks(work: Callable[..., Tensor], blocks: Blocks, *tensors: Tensor) -> Tensor:
+    """Return [1, N, ...]: what `work(mask, *parts)`, [1, n, ...], gives for each block of tensors [1, ., N, .]."""
     parts = zip(*(split_blocks(tensor, blocks) for tensor in tensors), strict=True)
-    return torch.cat([work(mask, *part) for (_, mask), part in zip(blocks, parts, strict=True)], dim=dim)
+    return torch.cat([work(mask, *part) for (_, mask), part in zip(blocks, parts, strict=True)], dim=1)

@@ -30,6 +30,7 @@ def token_logprobs(
 
     With more than `whole_tokens` tokens at most `chunk_tokens` rows of logits exist at a time, in the backward pass
     too, where a chunk is computed again from its hidden states: a third more work of the head. Gradients are exact.
+    Raises ValueError if there are not as many hidden states as targets.
     """
     if hidden.shape[0] != targets.shape[0]:
         raise ValueError(

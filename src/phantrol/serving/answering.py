@@ -52,6 +52,10 @@ class Answering:
             self._open -= 1
         return event
 
+    def give_up(self) -> None:
+        """Take no more: its time is over."""
+        self._open = 0
+
     @property
     def is_done(self) -> bool:
         """Whether all that will be said was taken."""
@@ -130,6 +134,7 @@ class Wording:
                 else:
                     yield line(event.choice, {}, reason=event.reason)
         except TimeoutError:
+            answering.give_up()
             yield _line(too_slow(request_s).body())
             return
         except Refusal as refusal:

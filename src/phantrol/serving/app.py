@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, StreamingResponse
 
 from phantrol.inference.engine import Engine
-from phantrol.inference.running import Event
+from phantrol.inference.running import Event, Failure
+from phantrol.inference.sampling import not_followed
 from phantrol.inference.scheduler import QueueFull, Scheduler
 from phantrol.models.conversation import Chat
 from phantrol.serving.answering import Answering, Wording, too_slow
@@ -59,9 +60,8 @@ class Service:
         if route == "/v1/chat/completions" and status == 200:
             self.metrics.request_s.observe(seconds)
 
-    async def chat_completion(self, request: Request) -> Response:
-        """Answer POST /v1/chat/completions."""
-        began = time.monotonic()
+    async def chat_completion(self, request: Request, began: float) -> Response:
+        """Answer POST /v1/chat/completions, whose time runs since `began` on the monotonic clock."""
         asked = parse(ChatRequest, await request.body())
         self.check_model(asked.model)
         question = await self.reader.question(asked)
@@ -69,7 +69,7 @@ class Service:
 
         def heard(event: Event) -> None:
             nonlocal is_first
-            if is_first:
+            if is_first and not isinstance(event, Failure):  # a token
                 self.metrics.first_token_s.observe(time.monotonic() - began)
             is_first = False
 
@@ -210,8 +210,9 @@ def _application(service: Service) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
+        began = time.monotonic()
         await request.body()
-        return await unless_gone(request, service.chat_completion(request))
+        return await unless_gone(request, service.chat_completion(request, began))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -224,12 +225,13 @@ def _application(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        fault = service.scheduler.batch.fault
+        fault, ignored = service.scheduler.batch.fault, not_followed(service.engine.model.generation_config)
         state = {
             "status": "draining" if service.guard.draining else "ok",
             "model": service.name,
             "batching": fault is None,
             **({} if fault is None else {"why_not": f"requests run one at a time: {fault}"}),
+            **({"not_followed": ignored} if ignored else {}),
             "running": service.scheduler.num_running,
             "waiting": service.scheduler.num_waiting,
         }

@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # of Pillow's many: some of the others
 DATA_URI = re.compile(
     r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9.+-]{1,40}=[^;,]{1,100}){0,4};base64,", re.IGNORECASE
 )  # a type may have parameters, as charset=utf-8: they change no picture
+SCAN = re.compile(rb"\xff\xda\x00[\x06-\x0e]")  # the head of a JPEG's scan: its marker, and its length
+MAX_SCANS = 64  # a progressive file has about 10; each goes over all pixels anew, for as little as a dozen bytes
 SPACE = b" \t\r\n\f\v"  # base64 is often broken into lines, as base64.encodebytes and the program base64 do
 # of broken EXIF data, say: the log is no place for what clients send. Once for the process: `catch_warnings` is not for
 # threads, of which several open pictures
@@ -51,6 +53,8 @@ def decode_picture(data: bytes, limits: Limits) -> Image.Image:
             f"a picture is too large: {width} x {height} pixels, expected at most {limits.image_pixels:,}; "
             "make it smaller"
         )
+    if picture.format in ("JPEG", "MPO") and sum(1 for _ in SCAN.finditer(data)) > MAX_SCANS:
+        raise _refuse(f"a JPEG of too many scans: expected at most {MAX_SCANS}; save it anew")
     try:
         return load_picture(picture, limits.image_pixels)
     except Exception:

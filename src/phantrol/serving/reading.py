@@ -7,17 +7,16 @@ of decoded pictures is bounded and a large one holds up no stream.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jinja2 import TemplateError
-
 from phantrol.inference.engine import Engine
 from phantrol.inference.sampling import Sampling
-from phantrol.models.conversation import Chat
+from phantrol.models.conversation import Chat, TemplateRefusal
 from phantrol.models.processing import Encoding
 from phantrol.serving.errors import Refusal
 from phantrol.serving.fetching import Fetcher
@@ -63,7 +62,7 @@ class Reader:
             most = min(limits.choices, limits.rows)
             raise Refusal(400, f"{num_choices} choices: expected at most {most}", "n", "limit_exceeded")
         files = await self._files(asked.messages)
-        async with self._places:
+        async with self._place(files):
             prompt = await self._in(self._encoding, self._encode, await self._chat(asked.messages, files))
         sampling = Sampling(
             max_new_tokens=self._answer_tokens(len(prompt.input_ids), wanted),
@@ -81,11 +80,15 @@ class Reader:
         """Return messages as a chat that an engine understands, with decoded pictures, and not too long. Raises
         Refusal."""
         files = await self._files(messages)
-        async with self._places:
+        async with self._place(files):
             chat = await self._chat(messages, files)
             prompt = await self._in(self._encoding, self._encode, chat)
         self._answer_tokens(len(prompt.input_ids), 1)
         return chat
+
+    def _place(self, files: Sequence[bytes]) -> contextlib.AbstractAsyncContextManager[Any]:
+        """A place among those whose pictures are in memory; who shows none waits for nobody's."""
+        return self._places if files else contextlib.nullcontext()
 
     async def _files(self, messages: Sequence[Message]) -> list[bytes]:
         """The files of all pictures; whatever can be counted is counted before one of them is touched."""
@@ -122,7 +125,7 @@ class Reader:
     def _encode(self, chat: Chat) -> Encoding:
         try:
             return self.engine.processor.encode(chat, add_generation_prompt=True)  # its length is looked at later
-        except TemplateError:
+        except TemplateRefusal:
             raise Refusal(400, "this model does not take these roles in this order", "messages") from None
         except StopIteration:  # `Seal` looks for a private character that no text holds
             raise Refusal(400, "the text holds every character of Unicode's private use area", "messages") from None

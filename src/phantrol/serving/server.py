@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from phantrol.inference.engine import Engine
+from phantrol.inference.sampling import not_followed
 from phantrol.serving.app import Service
 from phantrol.serving.guard import is_loopback
 from phantrol.serving.heads import TimelyHeads
@@ -93,6 +94,8 @@ def serve(
     service = Service(engine, name or served_name(model), limits, api_key, image_hosts, is_loopback(host))
     if service.scheduler.batch.fault:
         print(f"Requests run one at a time: {service.scheduler.batch.fault}.")
+    if names := not_followed(engine.model.generation_config):
+        print(f"Not followed of the model's generation config: {', '.join(names)}.")
     if api_key is None and not is_loopback(host):
         print(f"Anyone who reaches {host}:{port} can use this server: set --api-key, or {API_KEY}.")
     shown = f"[{host}]" if ":" in host else host

@@ -19,6 +19,7 @@ from pathlib import Path
 from phantrol.training.faults import RunFault
 from phantrol.whole_files import checksum, write_text
 
+RECIPE, METRICS, FINAL = "recipe.json", "metrics.jsonl", "final"  # of a run, in its folder
 MANIFEST = "manifest.json"
 _WRITING = ".writing"
 _log = logging.getLogger("phantrol")

@@ -30,6 +30,7 @@ from phantrol.models.released.catalogue import release_named
 from phantrol.models.released.layout import read_layout
 from phantrol.modifiers.base import config_to_dict
 from phantrol.ops.logprobs import chunk_rows, token_logprobs
+from phantrol.tables import first_line
 from phantrol.training.flops import FlopCounter
 from phantrol.training.new_model import NewModel, SavedModel
 from phantrol.training.optimiser import hidden_matrices
@@ -118,8 +119,7 @@ def recipe_config(recipe: Recipe) -> PhantrolConfig:
         try:
             return PhantrolConfig.from_pretrained(model.folder)
         except OSError as error:
-            said = str(error).splitlines()[0]
-            raise ValueError(f"the sizes of {model.folder} are not here: {said}") from None
+            raise ValueError(f"the sizes of {model.folder} are not here: {first_line(error)}") from None
     if not isinstance(model, NewModel):
         raise ValueError(f"no estimate for a {type(model).__name__}: expected a NewModel or a SavedModel")
     text, vision = (_part_config(part) for part in (model.text, model.vision))
@@ -135,7 +135,7 @@ def _part_config(part: Any) -> Any:
         try:
             return AutoConfig.from_pretrained(where)
         except (OSError, ValueError) as error:
-            raise ValueError(f"no estimate: the sizes of {where} are not here: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"no estimate: the sizes of {where} are not here: {first_line(error)}") from None
     return AutoConfig.for_model(**part)
 
 

@@ -1,7 +1,8 @@
 """What the gates of the modifiers say while a model trains: how much of each layer is used.
 
-gates/layer_03/ratio      mean over tokens of w, the share of the second pass                          [TroL, section 3]
-gates/layer_03/over_half  share of the tokens with w > 1/2
+gates/layer_03/ratio      mean of w, the share of the second pass, over the tokens that traverse: those of prompts
+                          with `tokens="prompt"`, else all                                            [TroL, section 3]
+gates/layer_03/over_half  share of these tokens with w > 1/2
 phantom/layer_03/share    rms((1 - w)·η·P·y_V) / rms(P·V): how large the phantom's term is beside attention without it
 
 They are of the step that a line of the log ends with, so nothing is computed in other steps, and padding is left out.
@@ -30,6 +31,7 @@ class GateStatistics:
     def __init__(self, model: nn.Module, log_every_steps: int, max_steps: int):
         self.log_every_steps, self.max_steps = log_every_steps, max_steps
         self.gates, self.phantoms = _by_layer(model, "traversal_gate"), _by_layer(model, "phantom")
+        self.prompt_only = any(getattr(module, "traversal_tokens", None) == "prompt" for module in model.modules())
 
     @contextmanager
     def listening(self, meters: Meters, batch: dict[str, Any], step: int) -> Iterator[None]:
@@ -40,7 +42,7 @@ class GateStatistics:
         if step % self.log_every_steps and step != self.max_steps:
             yield
             return
-        ears = _Ears(meters, batch["row_tokens"])
+        ears = _Ears(meters, batch["row_tokens"], batch["prompt_mask"] if self.prompt_only else None)
         with ExitStack() as hooks:
             for gate, layer in self.gates.items():
                 hooks.enter_context(_hook(gate, ears.of_gate(f"{GATES}/layer_{layer}")))
@@ -52,17 +54,20 @@ class GateStatistics:
 
 
 class _Ears:
-    """row_tokens  how many tokens of each row are no padding"""
+    """row_tokens  how many tokens of each row are no padding;  traversing  [B, N] which tokens traverse, None: all"""
 
-    def __init__(self, meters: Meters, row_tokens: list[int]):
+    def __init__(self, meters: Meters, row_tokens: list[int], traversing: Tensor | None):
         self.meters, self.row_tokens, self.count = meters, row_tokens, sum(row_tokens)
+        self.traversing = None if traversing is None else traversing & self._real(traversing)
+        self.traversing_count = self.count if traversing is None else int(self.traversing.sum())
 
     def of_gate(self, name: str) -> Callable[..., None]:
         @torch.no_grad()
         def hear(gate: nn.Module, args: Any, ratio: Tensor) -> None:
-            ratio, real = ratio.detach()[..., 0].float(), self._real(ratio)  # [B, N] each
-            self.meters.add(f"{name}/ratio", (ratio * real).sum(), self.count)
-            self.meters.add(f"{name}/over_half", ((ratio > 0.5) & real).float().sum(), self.count)
+            ratio = ratio.detach()[..., 0].float()  # [B, N]
+            heard = self._real(ratio) if self.traversing is None else self.traversing
+            self.meters.add(f"{name}/ratio", (ratio * heard).sum(), self.traversing_count)
+            self.meters.add(f"{name}/over_half", ((ratio > 0.5) & heard).float().sum(), self.traversing_count)
 
         return hear
 

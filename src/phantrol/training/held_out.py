@@ -25,7 +25,8 @@ _STATE = "trainer_state.json"  # Trainer's own
 class HeldOutLoss(TrainerCallback):
     """Measures the stage's own loss on `stage.held_out`, without touching what training depends on.
 
-    trainer  a StageTrainer;  the number of groups is rounded up to what all ranks take in micro-batches of that stage
+    trainer  a StageTrainer;  where its loss compares the rows of a micro-batch, the number of groups is rounded up to
+             micro-batches that are full on all ranks
     """
 
     def __init__(self, trainer: Any):
@@ -65,11 +66,11 @@ class HeldOutLoss(TrainerCallback):
         loss = torch.zeros((), dtype=torch.float64, device="cpu")
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(_devices()):
-            for batch in self._batches():
+            for batch, weight in self._batches():
                 batch = trainer._prepare_inputs(batch)
                 trainer.add_reference(model, batch)
                 model.eval()  # a reference leaves it in training mode
-                loss += trainer.stage.loss(model, batch, totals).loss.double().cpu()
+                loss += weight * trainer.stage.loss(model, batch, totals).loss.double().cpu()
         if trainer.stop_signal.received:
             return None
         self.totals = totals
@@ -87,27 +88,31 @@ class HeldOutLoss(TrainerCallback):
         return step % self.trainer.recipe.save_every_steps == 0 or step == self.trainer.stage.max_steps
 
     def _batches(self) -> Any:
-        """Yield this rank's micro-batches until a signal comes to any rank.
+        """Yield this rank's micro-batches, each with its weight, until a signal comes to any rank.
 
-        They are as many on each: ranks may wait for each other in a forward pass.
+        They are as many on each: ranks may wait for each other in a forward pass. One that has no group left is given
+        the first group with weight 0.
         """
         trainer, held_out = self.trainer, self.trainer.stage.held_out
         size, ranks = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
         rounds = math.ceil(held_out.groups / (size * ranks))
-        collate = SkippingCollator(Groups(held_out.data, 0, rounds * size * ranks), trainer.data_collator)
+        compares = trainer.stage.loss.fewest_groups() > 1  # the rows of a micro-batch, so that none is cut short
+        groups = rounds * size * ranks if compares else held_out.groups
+        collate = SkippingCollator(Groups(held_out.data, 0, groups), trainer.data_collator)
         for number in range(rounds):
             trainer.stop_signal.agree(trainer.args.device)
             if trainer.stop_signal.received:
                 return
             first = (number * ranks + trainer.accelerator.process_index) * size
-            batch = collate(range(first, first + size))
+            mine = range(first, min(first + size, groups))
+            batch = collate(mine or range(1))
             trainer.skipped.add(batch.pop("skipped"), trainer.state.global_step)
-            yield batch
+            yield batch, int(len(mine) > 0)
 
     def _count(self) -> dict[str, int]:
         totals: Counter[str] = Counter()
-        for batch in self._batches():
-            totals.update(self.trainer.stage.loss.count(batch))
+        for batch, weight in self._batches():
+            totals.update({name: weight * count for name, count in self.trainer.stage.loss.count(batch).items()})
         names = sorted(totals)
         counts = torch.tensor([totals[name] for name in names], device=self.trainer.args.device)
         return dict(zip(names, self.trainer.accelerator.reduce(counts).tolist(), strict=True))

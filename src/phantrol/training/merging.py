@@ -16,13 +16,20 @@ from torch import nn
 from transformers import set_seed
 
 from phantrol.models.building import load
-from phantrol.training.checkpoint import Checkpoint, check_whole, checkpoint_at, last_whole_checkpoint, written_beside
+from phantrol.training.checkpoint import (
+    RECIPE,
+    Checkpoint,
+    check_whole,
+    checkpoint_at,
+    last_whole_checkpoint,
+    written_beside,
+)
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.weights import is_peft, load_weights, trained_tensors
 from phantrol.whole_files import write_text
 
-_RECIPE, _ADAPTER = "recipe.json", "adapter_config.json"
+_ADAPTER = "adapter_config.json"
 
 
 def merge(folder: str | Path, out: str | Path) -> Path:
@@ -44,7 +51,7 @@ def merge(folder: str | Path, out: str | Path) -> Path:
         merged.save_pretrained(writing)
         processor.save_pretrained(writing)
         if recipe is not None:
-            write_text(writing / _RECIPE, recipe_to_json(recipe))
+            write_text(writing / RECIPE, recipe_to_json(recipe))
     return out
 
 
@@ -65,26 +72,26 @@ def merged(model: Any, recipe: Recipe, patterns: Collection[str]) -> Any:
 def _merged(model: Any) -> Any:
     """Merge in place. Where the head is the weight of the word embeddings and only one of them has adapters, it becomes
     a weight of its own first: what is merged into the one would else be in the other too."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    tied = head.weight is embeddings.weight
-    if tied and any(hasattr(part, "base_layer") for part in (head, embeddings)):
-        getattr(head, "base_layer", head).weight = nn.Parameter(head.weight.detach().clone())
-        tied = False
-    if not tied:  # PEFT's modules_to_save part them too
+    parts = model.get_output_embeddings(), model.get_input_embeddings()
+    head, embeddings = (getattr(part, "base_layer", getattr(part, "original_module", part)) for part in parts)
+    if head.weight is embeddings.weight and (head, embeddings) != parts:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+    model = model.merge_and_unload()
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
-    return model.merge_and_unload()
+    return model
 
 
 def _restored(folder: Path) -> tuple[Any, Any, Recipe]:
     """Return (model with adapters on full weights, processor, recipe) as a checkpoint of a run holds them."""
     checkpoint = checkpoint_at(folder)
     run_dir = folder.absolute().parents[2] if checkpoint else folder
-    if not (run_dir / _RECIPE).is_file():
+    if not (run_dir / RECIPE).is_file():
         raise ValueError(
-            f"{folder}: got no {_RECIPE} and no {_ADAPTER}, expected the folder of a run, one of its checkpoints, or "
+            f"{folder}: got no {RECIPE} and no {_ADAPTER}, expected the folder of a run, one of its checkpoints, or "
             "what PEFT saved: there is nothing to merge"
         )
-    recipe = recipe_from_json(recipe_text(run_dir / _RECIPE))
+    recipe = recipe_from_json(recipe_text(run_dir / RECIPE))
     checkpoint = checkpoint or (last_whole_checkpoint(folder) if (folder / "stages").is_dir() else None)
     if getattr(recipe.model, "lora", None) is None or checkpoint is None:
         raise ValueError(

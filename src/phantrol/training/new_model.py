@@ -19,6 +19,7 @@ from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.tables import first_line
 
 Carried = PackagedDecoder | PackagedTower | BasePart  # what makes a folder of its own
 Weights = Literal["int8", "nf4"] | None
@@ -75,7 +76,7 @@ class Lora:
                 warnings.filterwarnings("ignore", "TorchaoLoraLinear was", UserWarning)  # merging.py merges
                 return get_peft_model(model, config)
         except ValueError as error:
-            raise ValueError(f"Lora: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"Lora: {first_line(error)}") from None
 
     def _where(self, model: Any) -> str:
         """Return a pattern of the names of the layers that are adapted: those of the backbone, since what modifiers

@@ -17,10 +17,11 @@ def override(thing: T, changes: Sequence[str]) -> T:
     """Return a copy of a dataclass with the changes made. It is checked again, as if it had been written so.
 
     A key walks fields by name, and tuples by position or by the `name` of an element; `*` is all elements. Lists are
-    written a,b,c. Changes of the same field count in their order; of others the order does not matter.
+    written a,b,c. The last change of a field counts; of different fields the order does not matter.
     Raises ValueError for an unknown key, listing the known ones, and for a value of the wrong type.
     """
-    pending = list(changes)
+    last = {change.partition("=")[:2]: number for number, change in enumerate(changes)}
+    pending = [changes[number] for number in sorted(last.values())]
     while pending:
         failed: list[tuple[str, ValueError]] = []
         for change in pending:

@@ -146,7 +146,10 @@ def _mean(values: list[float]) -> float:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends {"stage", "step", "loss", "lr", ...} or {"stage", "step", "eval_loss"} to a file, one object a line."""
+    """Appends {"stage", "step", "loss", "lr", ...} or {"stage", "step", "eval_loss"} to a file, one object a line.
+
+    lr is what `Stage.lr` has come to in its course: AdamW's, and not Muon's or one of `Stage.lrs`.
+    """
 
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
@@ -163,10 +166,11 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"stage": self.stage, "step": state.global_step} | line) + "\n")
 
 
-def rewind(path: Path, stages: list[str], step: int) -> None:
+def rewind(path: Path, stages: list[str], step: int, measured: bool = True) -> None:
     """Take back the lines of metrics.jsonl, or skipped.jsonl, that came after the checkpoint a run goes on from.
 
-    stages  the names of the stages up to that of the checkpoint;  step  the step of the checkpoint
+    stages    the names of the stages up to that of the checkpoint;  step  the step of the checkpoint
+    measured  whether the checkpoint knows its held-out loss; if not, it is measured again
     """
     if not path.is_file():
         return
@@ -176,6 +180,8 @@ def rewind(path: Path, stages: list[str], step: int) -> None:
             line = json.loads(text)
         except json.JSONDecodeError:  # a line, or a letter, that was being written when the run was killed
             continue
-        if line["stage"] in stages[:-1] or (line["stage"] == stages[-1] and line["step"] <= step):
+        is_again = not measured and line["step"] == step and "eval_loss" in line
+        is_before = line["stage"] == stages[-1] and line["step"] <= step and not is_again
+        if line["stage"] in stages[:-1] or is_before:
             kept.append(text + "\n")
     write_text(path, "".join(kept))

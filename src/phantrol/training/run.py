@@ -29,6 +29,9 @@ from phantrol.freed_memory import keep_freed_memory
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card, read_scores
 from phantrol.training.checkpoint import (
+    FINAL,
+    METRICS,
+    RECIPE,
     Checkpoint,
     check_whole,
     checkpoint_at,
@@ -54,7 +57,6 @@ from phantrol.training.trainer import PROJECT, StageTrainer, process_state
 from phantrol.training.weights import in_float32, load_weights
 from phantrol.whole_files import write_text
 
-_RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
 # what may change on resume: how a run is watched, and what changes its memory and time alone
 _RUNNING = ("log_every_steps", "keep_checkpoints", "workers", "report_to", "sharding")
 
@@ -77,13 +79,13 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     console = console or Console(stderr=True, markup=False, emoji=False, quiet=is_quiet)
     out_dir = Path(out_dir)
     _check_folder(out_dir, recipe, resume)
-    if resume and (out_dir / _FINAL).is_dir():
-        console.print(f"{out_dir / _FINAL} is already there: nothing to do")
-        return out_dir / _FINAL
+    if resume and (out_dir / FINAL).is_dir():
+        console.print(f"{out_dir / FINAL} is already there: nothing to do")
+        return out_dir / FINAL
     check_reports(recipe)
     for number, stage in enumerate(recipe.stages):
         _check_data(stage, recipe.stage_seed(number))
-    if resume:
+    if resume and checkpoints(out_dir):
         check_same_data(out_dir, recipe, process_state().num_processes)
     with held(out_dir) if process_state().is_main_process else contextlib.nullcontext():
         return _run(recipe, out_dir, resume, console)
@@ -100,7 +102,7 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
     for number in range(first, len(recipe.stages)):
         stage = recipe.stages[number]
         bar = ProgressBar(stage.name, console)
-        callbacks = [MetricsFile(out_dir / _METRICS, stage.name), bar]
+        callbacks = [MetricsFile(out_dir / METRICS, stage.name), bar]
         if remark := remark_on(stage.precision, process_state().device):
             console.print(f"{stage.name} {remark}", soft_wrap=True)
         trainer = StageTrainer(model, processor, recipe, number, out_dir, callbacks)
@@ -129,7 +131,7 @@ def _run(recipe: Recipe, out_dir: Path, resume: bool | str | Path, console: Cons
     _save_final(model, processor, recipe, out_dir, len(skipped))
     if skipped:
         console.print(f"{len(skipped)} rows could not be read and were left out: {out_dir / SKIPPED}")
-    return out_dir / _FINAL
+    return out_dir / FINAL
 
 
 def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> None:
@@ -140,8 +142,8 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
         raise ValueError(
             f"{out_dir}: got a folder in use, expected an empty or new one; go on with --resume or choose another"
         )
-    if resume and (out_dir / _RECIPE).is_file():
-        _check_same_recipe(recipe, recipe_text(out_dir / _RECIPE), out_dir)
+    if resume and ((out_dir / RECIPE).exists() or checkpoints(out_dir)):
+        _check_same_recipe(recipe, recipe_text(out_dir / RECIPE), out_dir)
 
 
 def check_reports(recipe: Recipe) -> None:
@@ -181,11 +183,11 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
     state.wait_for_everyone()  # until all have looked at the folder as it was
     if state.is_main_process:
         remove_after(start, out_dir)
-        write_text(out_dir / _RECIPE, recipe_to_json(recipe))
+        write_text(out_dir / RECIPE, recipe_to_json(recipe))
         note_data(out_dir, recipe, state.num_processes)
         names = [stage.name for stage in recipe.stages[: start.stage + 1]] if start else [""]
-        for name in (_METRICS, SKIPPED):
-            rewind(out_dir / name, names, start.step if start else 0)
+        for name in (METRICS, SKIPPED):
+            rewind(out_dir / name, names, start.step if start else 0, start is None or is_measured(start))
     state.wait_for_everyone()
     return start
 
@@ -267,11 +269,11 @@ def _save_final(model: Any, processor: Any, recipe: Recipe, out_dir: Path, skipp
     state = process_state()
     if state.is_main_process:
         model = merged(model, recipe, recipe.patterns_until(len(recipe.stages)))
-        lines = [json.loads(line) for line in split_lines((out_dir / _METRICS).read_text("utf-8"))]
-        with written_beside(out_dir / _FINAL, of_run=True) as writing:
+        lines = [json.loads(line) for line in split_lines((out_dir / METRICS).read_text("utf-8"))]
+        with written_beside(out_dir / FINAL, of_run=True) as writing:
             model.eval().save_pretrained(writing)
             processor.save_pretrained(writing)
-            write_text(writing / _RECIPE, recipe_to_json(recipe))
+            write_text(writing / RECIPE, recipe_to_json(recipe))
             scores = read_scores(out_dir / SCORES)
             write_text(writing / CARD, model_card(model, recipe, lines, skipped, scores))
     state.wait_for_everyone()

@@ -31,9 +31,13 @@ class Holder:
 def held(run_dir: Path) -> Iterator[None]:
     """Keep other processes out of the folder of a run, which is made if it is not there.
 
-    Raises ValueError if another process trains there. Where disk or system have no locks it says so and goes on.
+    Raises ValueError if another process trains there, or no folder can be made there. Where disk or system have no
+    locks it says so and goes on.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # a folder such as /proc takes none
+        raise ValueError(f"{run_dir}: no folder can be made there ({error.strerror}); choose another") from None
     with (run_dir / FILE).open("a+", encoding="utf-8") as file:
         if not lock_file(file, run_dir / FILE, patience_s=_PATIENCE_S):
             raise ValueError(

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from phantrol.data.rows.text_lines import split_lines
-from phantrol.training.checkpoint import check_sizes, check_whole, checkpoint_at, checkpoints, folder_bytes
+from phantrol.training.checkpoint import (
+    FINAL,
+    METRICS,
+    RECIPE,
+    check_sizes,
+    check_whole,
+    checkpoint_at,
+    checkpoints,
+    folder_bytes,
+)
 from phantrol.training.recipe_json import recipe_text
 from phantrol.training.run_lock import Holder, holder
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 
-_RECIPE, _METRICS, _FINAL = "recipe.json", "metrics.jsonl", "final"
 CHECKED_BYTES = 2 * 2**30  # of larger checkpoints only the sizes are looked at: reading them would take minutes
 
 
@@ -77,14 +85,14 @@ def is_run(folder: Path) -> bool:
     """Return whether a folder looks like that of a run, whole or broken, and not like a model."""
     if (folder / "config.json").exists():
         return False
-    return any((folder / name).is_file() for name in (_RECIPE, _METRICS)) or any(folder.glob("stages/*-*"))
+    return any((folder / name).is_file() for name in (RECIPE, METRICS)) or any(folder.glob("stages/*-*"))
 
 
 def read_status(folder: Path) -> RunStatus:
     """Return how the run in a folder stands. What is broken in it is named among the problems."""
     problems: list[str] = []
-    lines, recipe = _read_lines(folder / _METRICS, problems), _read_recipe(folder / _RECIPE, problems)
-    at_work, is_final = holder(folder), (folder / _FINAL).is_dir()
+    lines, recipe = _read_lines(folder / METRICS, problems), _read_recipe(folder / RECIPE, problems)
+    at_work, is_final = holder(folder), (folder / FINAL).is_dir()
     state = "running" if at_work else "finished" if is_final else "stopped" if recipe else "broken"
     return RunStatus(
         state=state,
@@ -95,7 +103,7 @@ def read_status(folder: Path) -> RunStatus:
         checkpoints=tuple(_checkpoint(found.path) for found in checkpoints(folder)),
         half_written=tuple(sorted(_half_written(folder))),
         skipped_rows=len(read_skipped(folder / SKIPPED)),
-        line_age_s=round(time.time() - (folder / _METRICS).stat().st_mtime, 1) if lines else None,
+        line_age_s=round(time.time() - (folder / METRICS).stat().st_mtime, 1) if lines else None,
         problems=tuple(problems),
     )
 

@@ -112,12 +112,14 @@ class Zero(Sharding):
 
     def load_optimiser(self, optimiser: Any, state: dict[str, Any]) -> None:
         base = optimiser.optimizer.optimizer
-        steps = next(values["step"] for values in state["state"].values())
+        # without shards each parameter counts the steps in which it had a gradient, and has no state before the first
+        steps = max((float(values["step"]) for values in state["state"].values()), default=0.0)
         for values in base.state.values():
-            values["step"].fill_(float(steps))
+            values["step"].fill_(steps)
         for index, parameter in enumerate(self.parameters):
-            for name in _MOMENTS:
-                self._set_state(parameter, name, state["state"][index][name].to(parameter.device))
+            for name, moment in state["state"].get(index, {}).items():
+                if name in _MOMENTS:
+                    self._set_state(parameter, name, moment.to(parameter.device))
         for group, saved in zip(base.param_groups, state["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
 

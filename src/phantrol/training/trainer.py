@@ -21,7 +21,7 @@ from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
 from phantrol.models.quantised import is_quantised
 from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
-from phantrol.training.faults import RunFault
+from phantrol.training.faults import RunFault, naming_lost_processes
 from phantrol.training.frozen_weights import held_in
 from phantrol.training.gate_statistics import GateStatistics
 from phantrol.training.held_out import HeldOutLoss, best_step
@@ -53,7 +53,8 @@ class StageTrainer(ShardedTrainer):
     """Trains `recipe.stages[number]`. Checkpoints go to `run_dir`/stages/NUMBER-NAME/.
 
     Raises ValueError if the stage cannot run: a pattern that matches nothing, packing on attention that takes no mask,
-    a batch norm in shards. While training it raises ValueError for a loss or gradient that is not finite.
+    a batch norm in shards. While training it raises RunFault for a loss or gradient that is not finite, and for a rank
+    or a worker that is gone.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class StageTrainer(ShardedTrainer):
             self.meters.load(resume_from_checkpoint / _METERS)
         self.speed.begin()
         try:
-            with self.stop_signal.watching(), self.frozen_weights_held():
+            lost = naming_lost_processes(lambda: where_to_resume(self.run_dir))
+            with lost, self.stop_signal.watching(), self.frozen_weights_held():
                 super().train(resume_from_checkpoint=str(resume_from_checkpoint) if resume_from_checkpoint else None)
                 self.stop_signal.agree(self.args.device)  # one may have come after the last step
         finally:
@@ -205,6 +207,9 @@ class StageTrainer(ShardedTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _get_learning_rate(self) -> float:  # of the first group Trainer would say, which may have one of its own
+        return self.stage.lr * lr_factor(self.stage)(self.lr_scheduler.last_epoch)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # nobody reads it, and Trainer would walk all parameters for it at each step
 
@@ -249,6 +254,11 @@ class StageTrainer(ShardedTrainer):
         if self.args.should_save:
             model = self.accelerator.unwrap_model(self.model)
             save_weights(model, self.processor, self.patterns, Path(output_dir), state_dict)
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        begun = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # a checkpoint brings back those that it was written with
+        return begun
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model if model is None else model, self.patterns, Path(resume_from_checkpoint))

@@ -136,12 +136,54 @@ def test_options_with_texts_of_their_own(text, choices, chosen):
         ("It's NOT the letter B, but C", ("", "", ""), "C"),
         ("It isn't A or B", ("", "", ""), None),
         ("All except B", ("", "", ""), None),
+        ("The answer is neither A nor B.", ("", "", ""), None),
+        ("not A nor B", ("", "", ""), None),
+        ("Neither option A nor option B, so C", ("", "", ""), "C"),
         ("答案不是B", ("", "", ""), None),
         ("不选B，选C", ("", "", ""), "C"),
     ],
 )
 def test_refused_and_denied_options_are_not_chosen(text, choices, chosen):
     assert chosen_option(text, choices) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        # a full stop at the end of a sentence marks no letter
+        ("B, unlike A.", None),
+        ("I would choose B over A.", None),
+        ("I would choose B over A. It is dark.", None),
+        ("It must be B since it is darker than C.", None),
+        ("A rather than B.", None),
+        ("I choose B.", "B"),
+        ("A is too dark. B.", "B"),
+        ("It is (B), darker than C.", "B"),
+        # what the answer begins with holds
+        ("A. The sky is clear. Option B would need clouds.", "A"),
+        ("(A) because choice B is too small", "A"),
+        ("A: see option C", "A"),
+        ("A。因为选项B太小", "A"),
+        ("b. Option A is too small", "B"),
+        ("B. Washington D.C. is option A", "B"),
+        ("B\n\nExplanation: The picture shows a bus. Option A is a car.", "B"),
+        ("**A**\n\nExplanation: B is blue", "A"),
+        ("The answer is A. Option B is too small.", "A"),
+        # unless it does not
+        ("A. B. C.", None),
+        ("A: bright, B: dark", None),
+        ("A. Bright B. Dark", None),
+        ("A. bright\nB. dark\nOption B", "B"),
+        ("a. bright b. dark", None),
+        ("A) is wrong, B is right", "B"),
+        ("A. No, B.", None),
+        ("A: The answer is option C", "C"),
+        ("A\nB\nC\nThe answer is C", "C"),
+        ("A cat.", None),
+    ],
+)
+def test_which_of_several_letters_is_chosen(text, chosen):
+    assert chosen_option(text, ("",) * 4) == chosen
 
 
 def test_options_that_there_are():

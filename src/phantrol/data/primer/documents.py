@@ -167,7 +167,9 @@ def ask_total(sitting: Sitting) -> Draft | None:
     wrong = document.total
     while wrong == document.total:
         wrong = document.total - rng.choice(document.items)[1] + rng.choice(CENTS)
-    vague = (f"between {document.total // 100} and {document.total // 100 + 2}", f"about {document.total // 100}")
+    between = f"between {document.total // 100} and {document.total // 100 + 2}"
+    # "about 29" is no dodge where the total is 29.00; two to draw from all the same, so that later draws stay theirs
+    vague = (between, f"about {document.total // 100}" if document.total % 100 else between)
 
     def other() -> str:
         return money(sum(rng.choices(CENTS, k=len(document.items))))

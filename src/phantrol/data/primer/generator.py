@@ -17,7 +17,7 @@ from phantrol.data.primer.splits import Split
 from phantrol.data.primer.tasks import KINDS, TASKS, WORDINGS
 from phantrol.data.primer.wordings import choose_wording
 
-VERSION = 5  # raise it whenever any sample changes
+VERSION = 6  # raise it whenever any sample changes
 SEEDS = 1  # raise it to draw other samples: pictures of shapes, asked what version 1 asked, are what they were
 SMALLEST_PX, LARGEST_PX = 64, 448
 ASKED_TWICE = 2  # most questions of one task about one picture

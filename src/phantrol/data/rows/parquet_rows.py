@@ -12,7 +12,9 @@ import math
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +73,34 @@ class ParquetRows:
         return self.__dict__ | {"_file": None, "_kept": OrderedDict()}  # another process opens the file anew
 
 
-def open_parquet(path: Path) -> Any:
-    """Return a Parquet file, opened. Raises ValueError if pyarrow is missing or it is no such file."""
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its module of Parquet. Raises ValueError if it is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError("Parquet needs pyarrow, which is not installed: pip install 'phantrol[data]'") from error
+    return pyarrow, parquet
+
+
+def open_parquet(path: Path) -> Any:
+    """Return a Parquet file, opened. Raises ValueError if pyarrow is missing or it is no such file."""
+    pyarrow, parquet = import_pyarrow()
     try:
         return parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is no Parquet file, or was cut off: {error}") from None
+
+
+def write_parquet(rows: Iterable[dict[str, Any]], schema: Any, path: Path, at_once: int) -> int:
+    """Write rows in row groups of `at_once`, which is what is in memory at a time; return how many there were."""
+    pyarrow, parquet = import_pyarrow()
+    rows, count = iter(rows), 0
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        while some := list(islice(rows, at_once)):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema))
+            count += len(some)
+    return count
 
 
 def _group_ends(path: Path) -> np.ndarray:

@@ -49,7 +49,7 @@ class FileSource:
             raise ValueError(f"start and stop: got {self.start} and {self.stop}, expected 0 <= start < stop")
 
     def __len__(self) -> int:
-        return self._num_rows if self.together == 1 else len(self._shared)
+        return self.num_rows if self.together == 1 else len(self._shared)
 
     def __getitem__(self, index: int) -> tuple[Example, ...]:
         if not 0 <= index < len(self):
@@ -61,7 +61,8 @@ class FileSource:
         return read_example(rows, number, image_folder(rows.path, self.images), self.fields)
 
     @property
-    def _num_rows(self) -> int:
+    def num_rows(self) -> int:
+        """How many rows there are from `start` to `stop`, however many of them a group has."""
         length = len(self._rows)
         return max(0, (length if self.stop is None else min(self.stop, length)) - self.start)
 
@@ -73,7 +74,7 @@ class FileSource:
             read = partial(read_example, rows, folder=folder, fields=self.fields)
             found.append(beginnings(rows, f"{folder.resolve()} {sorted(self.fields.items())}", read))
         every = found[0] if len(found) == 1 else np.concatenate(found)
-        return share(every[self.start : self.start + self._num_rows], self.together)
+        return share(every[self.start : self.start + self.num_rows], self.together)
 
     @cached_property
     def _rows(self) -> RowsInTurn:

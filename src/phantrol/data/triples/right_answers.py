@@ -6,7 +6,6 @@ Eight bytes a row: digests, sorted.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from array import array
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from phantrol.data.messages import Picture
+from phantrol.data.pictures import stored_bytes
 from phantrol.data.triples.reading import Row
 from phantrol.data.triples.validating import plain
 
@@ -51,8 +51,7 @@ def asked_in(row: Row) -> bytes:
 def _digest(picture: Picture) -> bytes:
     if isinstance(picture, Path):
         return b"path" + os.fsencode(os.path.normpath(picture)) + b"\0"
-    held = getattr(picture, "fp", None)  # not decoded yet: the very bytes of the row
-    return hashlib.blake2b(held.getvalue() if isinstance(held, io.BytesIO) else picture.tobytes()).digest()
+    return hashlib.blake2b(stored_bytes(picture) or picture.tobytes()).digest()
 
 
 def _number(asked: bytes, answer: str) -> int:

@@ -17,10 +17,11 @@ from typing import Any
 from PIL import Image
 
 from phantrol.data.broken import BrokenRow
-from phantrol.data.export import ROWS_AT_ONCE, import_pyarrow, parquet_schema
+from phantrol.data.export import ROWS_AT_ONCE, parquet_schema
 from phantrol.data.layouts import read_draft
 from phantrol.data.messages import Message, Picture
-from phantrol.data.pictures import place
+from phantrol.data.pictures import place, stored_bytes
+from phantrol.data.rows.parquet_rows import import_pyarrow, write_parquet
 from phantrol.data.triples.reading import Row
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -72,7 +73,10 @@ def write_triples(triples: Iterable[dict[str, Any]], out: Path) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.writing-{os.getpid()}")
     try:
-        count = (_write_parquet if out.suffix == ".parquet" else _write_lines)(triples, beside)
+        if out.suffix == ".parquet":
+            count = write_parquet(triples, parquet_schema("triples"), beside, ROWS_AT_ONCE)
+        else:
+            count = _write_lines(triples, beside)
         if count:
             os.replace(beside, out)
     finally:
@@ -83,21 +87,6 @@ def write_triples(triples: Iterable[dict[str, Any]], out: Path) -> int:
 def write_lines(rows: Iterable[dict[str, Any]], out: Path) -> None:
     """Write any rows as JSON Lines, whole or not at all."""
     write_triples(rows, out)
-
-
-def _write_parquet(triples: Iterable[dict[str, Any]], path: Path) -> int:
-    pyarrow, parquet = import_pyarrow()
-    schema, waiting, count = parquet_schema("triples"), [], 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for each in triples:
-            waiting.append(each)
-            count += 1
-            if len(waiting) == ROWS_AT_ONCE:
-                writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
-                waiting = []
-        if waiting:
-            writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
-    return count
 
 
 def _write_lines(triples: Iterable[dict[str, Any]], path: Path) -> int:
@@ -130,9 +119,8 @@ def _reference(picture: Picture, folder: Path) -> dict[str, Any]:
         # without links: a ".." leads out of where a link points to, not of where it lies
         real = os.path.join(os.path.realpath(picture.parent), picture.name)
         return {"bytes": None, "path": os.path.relpath(real, os.path.realpath(folder))}
-    held = getattr(picture, "fp", None)
-    if isinstance(held, io.BytesIO):  # not decoded yet: the very bytes of the row
-        return {"bytes": held.getvalue(), "path": None}
+    if stored := stored_bytes(picture):
+        return {"bytes": stored, "path": None}
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}

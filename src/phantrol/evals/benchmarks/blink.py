@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from phantrol.evals.benchmark import Row
-from phantrol.evals.published import ChoiceBenchmark, PublishedRow, join_pictures, mean, mean_by
+from phantrol.evals.published import ChoiceBenchmark, PublishedRow, join_pictures, mean_of_tasks
 from phantrol.evals.reading import picture_of, read_parquet
 
 DISCLAIMED = ("Forensic_Detection", "Jigsaw", "Art_Style")
@@ -43,8 +43,7 @@ class Blink(ChoiceBenchmark):
         return join_pictures(row) if self.protocol == "paper" else row
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        tasks = mean_by((row.task, self.score(row, text)) for row, text in zip(rows, texts, strict=True))
-        return {"overall": (mean(score for score, _ in tasks.values())[0], len(rows))}
+        return mean_of_tasks(rows, (self.score(row, text) for row, text in zip(rows, texts, strict=True)))
 
 
 BENCHMARK = Blink

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from phantrol.evals.benchmark import Row
 from phantrol.evals.letters import LETTERS, chosen_option
 from phantrol.evals.metrics import rouge_l, rouge_n
-from phantrol.evals.published import PublishedBenchmark, PublishedRow, lettered, mean, mean_by
+from phantrol.evals.published import PublishedBenchmark, PublishedRow, lettered, mean_of_tasks
 from phantrol.evals.reading import Record, picture_of, read_parquet
 
 PAGE = "You are given a screenshot of a webpage"
@@ -76,8 +76,7 @@ class VisualWebBench(PublishedBenchmark):
         return rouge_l(frame[1].strip(" \"'") if frame else text, golds[0])
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        tasks = mean_by((row.task, self.score(row, text)) for row, text in zip(rows, texts, strict=True))
-        return {"overall": (mean(score for score, _ in tasks.values())[0], len(rows))}
+        return mean_of_tasks(rows, (self.score(row, text) for row, text in zip(rows, texts, strict=True)))
 
 
 def _prompt(row: Record, choices: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from phantrol.models.released.parts import CLIP_PX, clip_config, internvit_confi
 from phantrol.models.released.prompts import dialect
 from phantrol.models.released.source import Source, find_source
 from phantrol.models.released.tokenizer import fast_tokenizer
+from phantrol.tables import first_line
 
 Kind = Literal["internlm2", "phi3", "qwen2", "internvit", "clip"]
 SIZES: dict[str, Mapping[str, Any]] = {
@@ -124,7 +125,7 @@ class BasePart:
         try:
             model = CLIPVisionModel.from_pretrained(self.hub_id)
         except OSError as error:
-            raise ValueError(f"the hub gives no {self.hub_id}: {str(error).strip().splitlines()[0]}") from None
+            raise ValueError(f"the hub gives no {self.hub_id}: {first_line(error)}") from None
         stretch_positions(model, CLIP_PX)
         write_model(model, folder)
 

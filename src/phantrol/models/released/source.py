@@ -20,6 +20,7 @@ from torch import Tensor
 
 from phantrol.models.released.layout import GATE_FILE
 from phantrol.models.released.parts import Shape
+from phantrol.tables import first_line
 
 # in the order of transformers: whole before shards, safetensors before pickles, whatever else was left there
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "weights.safetensors")
@@ -47,7 +48,7 @@ def find_source(source: str | Path) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=_wanted(str(source))))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"no folder {source}, and the hub gives no repository of that name: {_first_line(error)}"
+            f"no folder {source}, and the hub gives no repository of that name: {first_line(error)}"
         ) from None
 
 
@@ -153,7 +154,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
         try:
             return _Safetensors(path)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is broken or not whole: {_first_line(error)}; copy it again") from None
+            raise ValueError(f"{path} is broken or not whole: {first_line(error)}; copy it again") from None
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.name != GATE_FILE)
     except pickle.UnpicklingError as error:
@@ -166,7 +167,7 @@ def _open(path: Path) -> Mapping[str, Tensor]:
         raise
     except Exception as error:  # a damaged pickle makes its reader raise whatever it runs into
         raise ValueError(
-            f"{path} is broken, or saved by a PyTorch before 1.6: {_first_line(error)}; copy it again, or save it anew"
+            f"{path} is broken, or saved by a PyTorch before 1.6: {first_line(error)}; copy it again, or save it anew"
         ) from None
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{path} holds a {type(tensors).__name__}: expected a table of tensors")
@@ -207,11 +208,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is broken: {_first_line(error)}") from None
+        raise ValueError(f"{path} is broken: {first_line(error)}") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path} holds a {type(table).__name__}: expected a JSON object")
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,13 +11,13 @@ export class ServerError extends Error {
 
 export class Client {
   constructor() {
-    this.key = sessionStorage.getItem(KEY) ?? "";
+    this.key = storedKey();
     this.model = "";
   }
 
   useKey(key) {
     this.key = key.trim();
-    sessionStorage.setItem(KEY, this.key);
+    storeKey(this.key);
   }
 
   // The name of the model that this server answers with.
@@ -65,6 +65,23 @@ export class Client {
     }
     if (!response.ok) throw new ServerError(await inWords(response), response.status);
     return response;
+  }
+}
+
+// A browser may forbid a page to store anything: then the key lasts until the page is left.
+function storedKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function storeKey(key) {
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // `Client.key` has it
   }
 }
 

@@ -1,7 +1,7 @@
 // The page: what a person does, and what is shown of it.
 
 import { Client, ServerError } from "./chat.js";
-import { pastedPictures, picturesOf, readPicture } from "./pictures.js";
+import { dragsWords, filesOf, pastedFiles, readPictures } from "./pictures.js";
 import { options, wrongSetting } from "./settings.js";
 import { answerBox, imageOf, loaded, questionBox } from "./turns.js";
 import { make, viewsOf } from "./views.js";
@@ -204,7 +204,7 @@ function fitQuestion() {
 // --- what a person does -----------------------------------------------------------------------------------------
 
 function addPictures(files) {
-  const read = Promise.all([reading, readPictures(files)]).then((all) => !all.includes(false));
+  const read = Promise.all([reading, takePictures(files)]).then((all) => !all.includes(false));
   reading = read;
   read.then(() => {
     if (reading === read) reading = null;
@@ -212,20 +212,14 @@ function addPictures(files) {
 }
 
 // Returns whether all of them could be read.
-async function readPictures(files) {
-  let all = true;
-  for (const file of files) {
-    try {
-      waiting.push(await readPicture(file));
-      find("problem").hidden = true;
-    } catch (error) {
-      all = false;
-      showProblem(error);
-    }
-  }
+async function takePictures(files) {
+  const { pictures, error } = await readPictures(files);
+  waiting.push(...pictures);
   showWaiting();
+  find("problem").hidden = true;
+  if (error) showProblem(error);
   question.focus();
-  return all;
+  return !error;
 }
 
 find("composer").addEventListener("submit", (event) => {
@@ -263,22 +257,24 @@ find("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 document.addEventListener("paste", (event) => {
-  const files = pastedPictures(event);
+  const files = pastedFiles(event);
   if (!files.length) return;
   event.preventDefault();
   addPictures(files);
 });
 document.addEventListener("dragover", (event) => {
+  if (dragsWords(event)) return;
   event.preventDefault();
-  document.body.classList.add("dropping");
+  if (event.dataTransfer.types.includes("Files")) document.body.classList.add("dropping");
 });
 document.addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dropping");
 });
 document.addEventListener("drop", (event) => {
+  if (dragsWords(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
-  const files = picturesOf(event.dataTransfer);
+  const files = filesOf(event.dataTransfer);
   if (files.length) addPictures(files);
   else showProblem(new Error("That was no picture. Drop a PNG, JPEG or WebP file."));
 });

@@ -2,18 +2,29 @@
 
 const LONGEST_PX = 2048;
 const MOST_BYTES = 1.5e6;
-const AS_THEY_ARE = ["image/png", "image/jpeg", "image/webp"];
+const AS_THEY_ARE = ["image/png", "image/jpeg"]; // a browser may show a WebP unturned that the server turns by its EXIF
+
+// Returns {pictures, error}: those that can be sent, and an Error that names the others, or null.
+export async function readPictures(files) {
+  const [pictures, others] = [[], []];
+  for (const file of files) {
+    try {
+      pictures.push(await readPicture(file));
+    } catch {
+      others.push(nameOf(file));
+    }
+  }
+  const words = `This browser cannot read ${others.join(", ")}. Choose a PNG, JPEG or WebP picture.`;
+  return { pictures, error: others.length ? new Error(words) : null };
+}
+
+const nameOf = (file) => file.name || "the pasted picture";
 
 // Returns {name, url, width, height}; `url` is a data URI. Large ones are made smaller, so that a telephone's photo
-// passes. Throws an Error that says in words why a file cannot be shown.
-export async function readPicture(file) {
-  const name = file.name || "the pasted picture";
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch {
-    throw new Error(`This browser cannot read ${name}. Choose a PNG, JPEG or WebP picture.`);
-  }
+// passes.
+async function readPicture(file) {
+  const name = nameOf(file);
+  const bitmap = await createImageBitmap(file);
   const { width, height } = bitmap;
   const scale = Math.min(1, LONGEST_PX / Math.max(width, height));
   if (scale === 1 && file.size <= MOST_BYTES && AS_THEY_ARE.includes(file.type)) {
@@ -32,15 +43,21 @@ export async function readPicture(file) {
   return { name, url: canvas.toDataURL("image/jpeg", 0.92), width: canvas.width, height: canvas.height };
 }
 
-// The pictures among what was dropped or pasted.
-export function picturesOf(transfer) {
-  return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+// The files that were dropped or pasted, or none where no picture is among them.
+export function filesOf(transfer) {
+  const files = [...(transfer?.files ?? [])];
+  return files.some((file) => file.type.startsWith("image/")) ? files : [];
 }
 
-// The pictures that are meant by a paste. Into a field it is the words, where there are some: those of a spreadsheet bring
+// Whether words are dragged to a field, which takes them itself.
+export function dragsWords({ dataTransfer, target }) {
+  return !dataTransfer.types.includes("Files") && target.matches?.("input, textarea");
+}
+
+// The files that are meant by a paste. Into a field it is the words, where there are some: those of a spreadsheet bring
 // a picture of themselves. Only a copied file brings words that are its name, alone or behind its folder.
-export function pastedPictures({ clipboardData, target }) {
-  const files = picturesOf(clipboardData);
+export function pastedFiles({ clipboardData, target }) {
+  const files = filesOf(clipboardData);
   const words = clipboardData?.getData("text/plain").trim() ?? "";
   const areMeant = words && target.matches?.("input, textarea") && !files.some((file) => words.endsWith(file.name));
   return areMeant ? [] : files;
@@ -50,7 +67,7 @@ function asDataUri(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Error(`${file.name} could not be read. Choose it again.`));
+    reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
 }

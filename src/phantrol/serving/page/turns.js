@@ -8,7 +8,7 @@ export function questionBox(text, pictures) {
   const row = make("div", "pictures");
   row.append(...pictures.map(imageOf));
   if (pictures.length) box.append(row);
-  box.append(make("p", "text", text));
+  box.append(textOf(text));
   return box;
 }
 
@@ -17,9 +17,15 @@ export function answerBox() {
   const box = make("article", "turn said");
   box.setAttribute("aria-label", "The model");
   box.setAttribute("aria-busy", "true");
-  const text = make("p", "text");
+  const text = textOf();
   box.append(text);
   return { box, text };
+}
+
+function textOf(words) {
+  const text = make("p", "text", words);
+  text.dir = "auto"; // from right to left where the words are
+  return text;
 }
 
 export function imageOf({ url, name }) {

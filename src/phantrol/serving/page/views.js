@@ -3,7 +3,8 @@
 import { colourOf, drawOverlay, heatCanvas, largest, meanOfRows, rampCanvas, runsOf, short } from "./maps.js";
 
 // Returns an element with both views. `maps` is what /v1/phantrol/explain said, `images` the loaded pictures in order.
-export function viewsOf(maps, images) {
+export function viewsOf(given, images) {
+  const maps = given.pictures.some((found, index) => isTurned(found, images[index])) ? withoutPictures(given) : given;
   const box = make("div", "views");
   if (maps.traversal) {
     box.append(
@@ -33,6 +34,17 @@ export function viewsOf(maps, images) {
   }
   for (const note of maps.notes) box.append(make("p", "note", note));
   return box;
+}
+
+// Whether the model read a picture lying that this browser shows standing, or the other way round.
+function isTurned({ width_px, height_px }, { naturalWidth, naturalHeight }) {
+  return Math.sign(width_px - height_px) !== Math.sign(naturalWidth - naturalHeight);
+}
+
+function withoutPictures(maps) {
+  const note = "This browser shows a picture turned otherwise than the model reads it, so that no map can lie over it. "
+    + "Save the picture upright, without EXIF data, and show it again.";
+  return { ...maps, pictures: [], notes: [...maps.notes, note] };
 }
 
 function view(maps, images, { title, lead, measure, rows, names }) {
