@@ -40,7 +40,7 @@ def by_hand(model, processor, monkeypatch):
     ]
     prompt = processor.encode(CHAT, add_generation_prompt=True)
     with monkeypatch.context() as patch, torch.no_grad():
-        patch.setattr("phantrol.modifiers.phantom.merge_halves", recording)
+        patch.setattr("phantrol.modifiers.phantom_attention.merge_halves", recording)
         model(torch.tensor([prompt.input_ids]), prompt.pixel_values)
     for hook in hooks:
         hook.remove()

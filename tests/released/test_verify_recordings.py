@@ -159,7 +159,7 @@ def test_a_miss_is_told_from_rounding(tmp_path: Path):
     ("recording", "function"),
     [
         ("trol_internlm2", "phantrol.modifiers.trol.mix_passes"),
-        ("phantom_qwen2", "phantrol.modifiers.phantom.merge_halves"),
+        ("phantom_qwen2", "phantrol.modifiers.phantom_attention.merge_halves"),
     ],
 )
 def test_a_fault_that_shows_in_float32_alone_is_no_rounding(monkeypatch: Any, recording: str, function: str):
