@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from phantrol.tables import first_line
+
 # in the words of torch's loader, gloo and NCCL; "Caught ... in DataLoader worker process" is a fault of the data
 _WORKER_LOST = re.compile(r"DataLoader worker \(pid")
 _RANK_LOST = re.compile(r"gloo/transport|by peer|remote process|ncclRemoteError")
@@ -31,7 +33,7 @@ def naming_lost_processes(where: Callable[[], str]) -> Iterator[None]:
         with _letting_the_system_tell():
             yield
     except RuntimeError as error:
-        said = (str(error).strip().splitlines() or [""])[0].rstrip(" .")
+        said = first_line(error).rstrip(" .")
         if _WORKER_LOST.search(said):
             reason = f"a process that prepares batches is gone: {said}"
             remedy = "if memory ran out, free some or set workers=0, and go on with --resume"
