@@ -26,7 +26,6 @@ import argparse
 import dataclasses
 import gc
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -37,13 +36,14 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel, StaticCache
 
 from phantrol.bench.run import machine, versions
-from phantrol.bench.timing import cache_bytes
+from phantrol.bench.timing import token_bytes
 from phantrol.modifiers.graft import graft, grafted_modifiers
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.tables import first_line
 from phantrol.training.flops import FlopCounter, peak_flops
 from phantrol.training.recomputing import set_gradient_checkpointing
+from phantrol.whole_files import make_room, write_text
 
 SHAPES = {
     # the vocabulary as `phantrol bench` has it
@@ -106,6 +106,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--gb-s", type=float, help="bandwidth of the memory; by default measured")
     parser.add_argument("--tflop-s", type=float, help="matrix throughput; by default measured")
     chosen = parser.parse_args(arguments)
+    make_room(chosen.json)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -129,7 +130,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                         rows.append({"name": name} | measure(sides, work, rows_of, chosen, limits))
                         print(json.dumps(rows[-1]), flush=True)
                         found = {"machine": where | dataclasses.asdict(limits), "versions": versions(), "rows": rows}
-                        write(chosen.json, json.dumps(found, indent=1) + "\n")
+                        write_text(chosen.json, json.dumps(found, indent=1) + "\n")
             del sides
             free()
     return rows
@@ -235,7 +236,7 @@ def prepare(model: PreTrainedModel, work: str, batch: int, chosen: Any, limits: 
             whole = model(torch.cat([prompt, token], dim=1), use_cache=False, logits_to_keep=1, **known).logits
         off = float((step - whole).abs().max() / whole.abs().max())
         place.add_(1)
-    bytes_a_token = weight_bytes(model) + cache_bytes(cache)
+    bytes_a_token = weight_bytes(model) + token_bytes(cache)
     return Ready(lambda: timed(answer, device) / chosen.tokens, bytes_a_token, limits.bytes_s, off)
 
 
@@ -286,13 +287,6 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
 
 
 if __name__ == "__main__":

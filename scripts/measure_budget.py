@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from phantrol.explain.canvas import Canvas
 from phantrol.inference.calibrating import calibrate, open_groups
 from phantrol.inference.engine import Engine
 from phantrol.modifiers.trol import skip_traversal, traversing_gates
+from phantrol.whole_files import make_room, write_text, written_whole
 
 TASKS = ("shape", "colour_several", "colour_one", "existence", "count", "outermost")
 COLOURS = {
@@ -59,10 +59,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="of the controls")
     parser.add_argument("--examples", type=int, default=100, help="pictures to calibrate on")
     chosen = parser.parse_args()
+    make_room(chosen.out.with_suffix(".json"))
     tasks, scenes = (tuple(names.split(",")) for names in (chosen.tasks, chosen.scenes))
     benchmark = PrimerBenchmark(tasks=tasks, scenes=scenes, sprites=64)
     found = measure(Engine.open(chosen.model), benchmark, chosen.limit, chosen.draws, chosen.examples)
-    write(chosen.out.with_suffix(".json"), json.dumps({"model": chosen.model, **found}, indent=1) + "\n")
+    write_text(chosen.out.with_suffix(".json"), json.dumps({"model": chosen.model, **found}, indent=1) + "\n")
     draw(found["points"], chosen.out.with_suffix(".png"))
 
 
@@ -193,16 +194,8 @@ def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
             canvas.dot(*place(point), 3, COLOURS[name])
         canvas.text(left + width + 14, top + 20 * row, name, COLOURS[name])
     canvas.text(left + width / 2, top + height + 26, "times the plain decoder", MUTED, 12, "middle")
-    beside = path.with_name(f".{path.name}.writing")
-    canvas.finished().save(beside, "PNG", optimize=True)
-    os.replace(beside, path)
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        canvas.finished().save(beside, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

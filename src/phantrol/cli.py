@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ import typer
 from phantrol.cli_calibrating import calibrate
 from phantrol.cli_data import data_app
 from phantrol.cli_eval import compare, evaluate, lmms, table
-from phantrol.cli_group import Verbs, print_in_any_encoding
+from phantrol.cli_group import Verbs, print_in_any_encoding, root
 from phantrol.cli_merging import merge
 from phantrol.cli_released import convert, verify
 from phantrol.cli_report import report
@@ -44,6 +45,8 @@ app = typer.Typer(
 )
 data_app.command("triples")(data_triples)
 app.add_typer(data_app)
+
+app.callback()(root)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. stages.0.lr=1e-4")]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phantrol list recipes`, or a .py file")]
@@ -83,7 +86,7 @@ def train(
         return
     final = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts
-        typer.echo(f"The model is in {final}. Next: phantrol eval {final} primer")
+        typer.echo(f'The model is in {final}. Next: phantrol ask {shlex.quote(str(final))} IMAGE "QUESTION"')
 
 
 app.command("eval")(evaluate)
@@ -97,7 +100,9 @@ def ablate(
     recipe: Recipe,
     variants: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VARIANT|KEY=VALUE", help="names, groups or .py files; by default all"),
+        typer.Argument(
+            metavar="VARIANT|KEY=VALUE", help="names (--dry-run lists them), groups or .py files; by default all"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of each variant; an interval needs 2")] = 3,
     out: Annotated[
@@ -145,6 +150,11 @@ def ask(
     *images, question = images_and_question
     if not question.strip():
         raise ValueError("a question without text: type what you want to know about the picture")
+    if os.path.isfile(question):  # of a name too long for one too, Path.is_file() raises
+        raise ValueError(
+            f"{question} is a file and no question follows: phantrol ask {shlex.quote(model)} "
+            f'{shlex.join(images_and_question)} "QUESTION"'
+        )
     pictures = [{"type": "image", "image": load_picture(image)} for image in images]
     chat = [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
     engine = Engine.open(model, weights)
@@ -228,12 +238,16 @@ def main() -> None:
     print_in_any_encoding()
     try:
         code = app(prog_name="phantrol", standalone_mode=False)
+        print(end="", flush=True)  # so that a reader who has left is found out here, not at the interpreter's end
     except typer.Exit as end:
         code = end.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", 130)
-    except BrokenPipeError:
-        code = 0
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = 0  # who reads from a pipe may leave; typer and rich hear of it first, and exit with 1
+        sys.stdout = None  # what nobody read is not tried again at the end
     except ValueError as error:
         _complain(str(error))
     except Exception as error:

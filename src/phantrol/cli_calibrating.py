@@ -16,7 +16,11 @@ def calibrate(
         typer.Argument(metavar="KEY=VALUE", help="of the data: tasks=shape,count size_px=64"),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="passes of all layers, the plain decoder being 1; by default 1.3, or one layer")
+        float | None,
+        typer.Option(
+            help="passes of all layers, the plain decoder being 1; by default 1.3, or the cost of one layer's second "
+            "pass if that is more"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder; by default MODEL's own config.json changes")] = None,
     images: Annotated[Path | None, typer.Option(help="where a file's paths of pictures start")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +80,7 @@ def data_export(
         options = dict(split=split, size_px=size, start=start, sprites=sprites, extra_fonts=extra_fonts)
         options |= dict(questions_per_picture=questions)
         export(choose_source(family or (), task or (), **options), out, form or "llava", count)
-    typer.echo(f"The data are in {out}. To draw them again and compare: phantrol data check {out}")
+    typer.echo(f"The data are in {out}. To draw them again and compare: phantrol data check {shlex.quote(str(out))}")
 
 
 @data_app.command("check")

@@ -6,9 +6,18 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperGroup
+
+from phantrol.version import __version__
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"phantrol {__version__}")
+        raise typer.Exit
 
 
 class Verbs(TyperGroup):
@@ -24,6 +33,14 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in self.commands.items()])
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version, and end")
+    ] = False,
+) -> None:
+    """What stands before a verb."""
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,4 +22,4 @@ def merge(
 
     disable_progress_bar()
     merge_adapters(folder, out)
-    typer.echo(f'The model is in {out}. Next: phantrol ask {out} IMAGE "QUESTION"')
+    typer.echo(f'The model is in {out}. Next: phantrol ask {shlex.quote(str(out))} IMAGE "QUESTION"')

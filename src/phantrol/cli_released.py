@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def convert(
     typer.echo(f"{layout.family} on {layout.backbone}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB")
     for note in done.notes:
         typer.echo(note)
-    typer.echo(f'The model is in {out}. Next: phantrol ask {out} IMAGE "QUESTION"')
+    typer.echo(f'The model is in {out}. Next: phantrol ask {shlex.quote(str(out))} IMAGE "QUESTION"')
 
 
 def verify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,8 @@ def data_triples(
     if tally.failed:
         typer.echo(f"{len(tally.failed)} rows failed: {failed_path(out)}; run it again to try them once more", err=True)
     made = sum(tally.accepted.values())
-    typer.echo(f"The {made:,} triples are in {out}. Next: phantrol data check {out}" if made else "No triple was made.")
+    command = f"phantrol data check {shlex.quote(str(out))}"
+    typer.echo(f"The {made:,} triples are in {out}. Next: {command}" if made else "No triple was made.")
     if tally.failed or not made:
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,8 +21,9 @@ from phantrol.evals.report import Report
 from phantrol.evals.runner import evaluate
 from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
-from phantrol.explain.traversal import Traversal, trace_traversal
+from phantrol.explain.traversal import Traversal
 from phantrol.inference.engine import Engine
+from phantrol.reporting import facts_of
 from phantrol.training.checkpoint import METRICS
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.run import run
@@ -87,29 +89,26 @@ def _write_report(
     out: Path, recipe: Recipe, engine: Engine, benchmark: Benchmark, report: Report, limit: int, seconds: float
 ) -> None:
     asked: list[Message] = [example.messages[0] for example in _new_pictures(recipe, 4)[1:]]
-    traversals = [trace_traversal(engine.model, engine.processor, [message.as_chat()]) for message in asked]
+    facts = facts_of(engine, [[message.as_chat()] for message in asked])
     write_report(
         out / "report.html",
         title="A small model learns to see",
         recipe=RECIPE,
-        modifiers=["TroL", "Phantom"],
-        parameters=sum(parameter.numel() for parameter in engine.model.parameters()),
         seconds=seconds,
-        device=f"{torch.get_num_threads()} CPU threads"
-        if engine.model.device.type == "cpu"
-        else torch.cuda.get_device_name(),
         scores=report.scores,
         split=SPLIT,
         reproduce="make demo",
         metrics=out / METRICS,
         gallery=choose_gallery(benchmark.rows(SPLIT, limit, report.seed), report.samples),
-        traversals=traversals,
-        note=_on_traversal(traversals),
+        note=_on_traversal(facts["traversals"]),
+        **facts,
     )
 
 
 def _on_traversal(traversals: Sequence[Traversal]) -> str:
-    """Say in words what the maps show: a gate that is shut is a finding too."""
+    """Say in words what the maps show: a gate that is shut is a finding too. Without maps there is nothing to say."""
+    if not traversals:
+        return ""
     ratios = torch.cat([traversal.ratios.flatten() for traversal in traversals])
     looking = int((ratios > LOOKS_TWICE).sum())
     return (
@@ -119,12 +118,15 @@ def _on_traversal(traversals: Sequence[Traversal]) -> str:
 
 
 def _farewell(out: Path, final: Path) -> str:
+    model, picture = (shlex.quote(str(path)) for path in (final, out / "picture.png"))
+    describe, train = f"phantrol describe {model}", f"phantrol train {RECIPE} --dry-run"
+    width = max(len(describe), len(train)) + 2
     return (
         f"\nThe report is {out / 'report.html'}: open it in a browser. Next, type\n"
-        f'  phantrol ask {final} {out / "picture.png"} "What do you see in the image?"\n'
-        f"  phantrol eval {final} primer --split test_comp\n"
-        f"  phantrol describe {final}                           what it is made of\n"
-        f"  phantrol train {RECIPE} --dry-run                   how it was trained"
+        f'  phantrol ask {model} {picture} "What do you see in the image?"\n'
+        f"  phantrol eval {model} primer --split test_comp\n"
+        f"  {describe:{width}}# what it is made of\n"
+        f"  {train:{width}}# how it was trained"
     )
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.pretty import Pretty
 
 from phantrol.describing_run import describe_run
+from phantrol.describing_training import training_costs
 from phantrol.find import names
 from phantrol.models.building import check_folder
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
@@ -97,8 +98,6 @@ def _recipe(words: str, recipe: Recipe) -> list:
             f"  {stage.name}: {type(stage.loss).__name__}, trains {', '.join(stage.train)}, {stage.max_steps} steps of "
             f"{stage.batch_size} groups, {stage.optimiser}, lr {stage.lr:g}"
         )
-    from phantrol.describing_training import training_costs
-
     return [*lines, Pretty(recipe.model), *training_costs(recipe), f"Next: phantrol train {words} --dry-run"]
 
 
@@ -117,14 +116,15 @@ def _find_model(thing: str) -> Model:
         source = Source(folder)
         layout = read_layout(source.config, source.shapes)
         tiles = CLIP_TILES if layout.config.unshuffle == 1 else INTERNVIT_TILES
-        next_step = f"phantrol convert {thing} OUT"
+        next_step = f"phantrol convert {shlex.quote(thing)} OUT"
         return Model(f"{thing}, in the official layout", layout.config, _name(source.dtype), tiles, next_step)
     check_folder(folder)
     with _refusals_in_one_line(thing):
         config = PhantrolConfig.from_pretrained(folder)
         cut = _read(folder / "processor_config.json")["image_processor"]
         tiles = cut["max_tiles"] + (cut["max_tiles"] > 1 and cut["thumbnail"])
-    return Model(thing, config, _name(config.dtype or "float32"), tiles, f'phantrol ask {thing} IMAGE "QUESTION"')
+    next_step = f'phantrol ask {shlex.quote(thing)} IMAGE "QUESTION"'
+    return Model(thing, config, _name(config.dtype or "float32"), tiles, next_step)
 
 
 @contextmanager

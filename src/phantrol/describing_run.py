@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -93,10 +94,11 @@ def _state(checkpoint: CheckpointStatus) -> str:
 
 
 def _next(status: RunStatus) -> str:
+    folder = shlex.quote(str(status.folder))
     if status.state == "running":
-        return f"phantrol describe {status.folder}, or wait"
+        return f"phantrol describe {folder}, or wait"
     if status.state == "finished":
-        return f"phantrol eval {Path(status.folder) / 'final'} primer"
+        return f"phantrol eval {shlex.quote(str(Path(status.folder) / 'final'))} primer"
     if status.state == "broken":
         return "copy recipe.json of the run back from where it was, or begin again in another folder"
-    return f"phantrol train RECIPE --out {status.folder} --resume"
+    return f"phantrol train RECIPE --out {folder} --resume"

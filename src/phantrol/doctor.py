@@ -12,6 +12,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from phantrol.version import __version__
+
 GIB = 2**30
 FREE_GIB = 5  # a run of the demo needs far less; a checkpoint of a real backbone more
 
@@ -49,13 +51,14 @@ def show(findings: Iterable[Finding]) -> bool:
 def _machine() -> list[Finding]:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB if hasattr(os, "sysconf") else 0
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
+    here = Finding("good", f"phantrol {__version__} in {Path(__file__).parent}")
     python = Finding("good", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     disk = Finding("good", f"{free_gib:.0f} GiB free on this disk")
     if free_gib < FREE_GIB:
         disk = Finding(
             "note", disk.what, "checkpoints of a real backbone take gigabytes: choose --out on a larger disk"
         )
-    return [python, Finding("good", f"{os.cpu_count()} CPU cores, {memory_gib:.0f} GiB memory"), disk]
+    return [here, python, Finding("good", f"{os.cpu_count()} CPU cores, {memory_gib:.0f} GiB memory"), disk]
 
 
 def _packages() -> list[Finding]:

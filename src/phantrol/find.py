@@ -12,6 +12,7 @@ import importlib.util
 import pkgutil
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +47,8 @@ def find(kind: str, name: str) -> Any:
     package, constant = _kind(kind)
     if name.endswith(".py"):
         module = import_file(Path(name))
+    elif Path(name).is_file() and name not in names(kind):
+        raise ValueError(f"{name}: got a file, expected a path that ends in .py, or one of {', '.join(names(kind))}")
     elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")
     elif name in names(kind):
@@ -90,7 +93,10 @@ def _import(name: str, complaint: str) -> ModuleType:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Return a user's file as a module, imported once. Raises ValueError if there is none."""
+    """Return a user's file as a module, imported once.
+
+    Raises ValueError if there is none, and for one that Python cannot read or that imports a module which is not there.
+    """
     if not path.is_file():
         raise ValueError(f"no file {path}: expected a Python file")
     path = path.resolve()
@@ -103,7 +109,21 @@ def import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up here
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if fault := _fault(error, path):
+            raise ValueError(fault) from None
         raise
     return module
+
+
+def _fault(error: BaseException, path: Path) -> str | None:
+    """Say in one line why Python cannot read a file, or what it imports and is not there; of other errors, nothing."""
+    if isinstance(error, SyntaxError) and error.filename is None:  # of bytes, before there are lines
+        return f"{path}: {error}; expected Python in UTF-8"
+    if isinstance(error, SyntaxError) and Path(error.filename).is_file():  # no text that the file itself reads
+        return f"{error.filename}, line {error.lineno}: {error.msg}; correct it there"
+    if isinstance(error, ModuleNotFoundError):
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        return f"{path}, line {lines[-1]}: {error}; install it, or correct its name" if lines else None
+    return None

@@ -24,8 +24,10 @@ from phantrol.evals.runner import Wanted, run_benchmarks
 from phantrol.explain.curves import read_metrics
 from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
-from phantrol.explain.traversal import Traversal, trace_traversal
+from phantrol.explain.traversal import trace_traversal
 from phantrol.inference.engine import Engine
+from phantrol.models.conversation import Chat
+from phantrol.modifiers.trol import traversing_gates
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card
 from phantrol.training.checkpoint import FINAL, METRICS, RECIPE, replace_text
@@ -118,6 +120,27 @@ def training_seconds(metrics: Sequence[dict[str, Any]]) -> float:
     return seconds
 
 
+def facts_of(engine: Engine, chats: Sequence[Chat]) -> dict[str, Any]:
+    """Return what a report says of any model, as arguments of `write_report`: its grafts, size, device and maps.
+
+    chats  what to draw maps of: there are none if no layer traverses
+    """
+    model = engine.model
+    traverses = traversing_gates(model.get_decoder())
+    return {
+        "modifiers": [NAMES.get(options["name"], options["name"]) for options in model.config.modifiers],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": _device_in_words(model.device),
+        "traversals": [trace_traversal(model, engine.processor, chat) for chat in chats] if traverses else [],
+    }
+
+
+def _device_in_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type
+
+
 def _write_report(
     run_dir: Path,
     engine: Engine,
@@ -128,8 +151,7 @@ def _write_report(
     means: dict[str, Means],
 ) -> None:
     rows = benchmark.rows(report.split, limit, report.seed)
-    on_gpu = engine.model.device.type == "cuda"
-    grafted = [modifier["name"] for modifier in engine.model.config.modifiers]
+    with_picture = [row for row in rows if not isinstance(row.chat[0]["content"], str)][:: max(1, len(rows) // MAPS)]
     others = "; ".join(
         f"{split} {100 * rows['all']['model']:.0f} % (shuffled {100 * rows['all']['shuffled']:.0f}, prior "
         f"{100 * rows['all']['prior']:.0f})"
@@ -139,20 +161,12 @@ def _write_report(
         run_dir / "report.html",
         title="A small model learned to see",
         recipe=RECIPE,
-        modifiers=[NAMES.get(name, name) for name in grafted],
-        parameters=sum(parameter.numel() for parameter in engine.model.parameters()),
         seconds=training_seconds(metrics),
-        device=torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads",
         scores=report.scores,
         split=report.split,
         reproduce=f"phantrol report {run_dir}",
         metrics=metrics,
         gallery=choose_gallery(rows, report.samples, per_task=1),
-        traversals=_maps(engine, rows) if "trol" in grafted else [],
         note=f"Mean of all tasks: {others}.",
+        **facts_of(engine, [row.chat for row in with_picture[:MAPS]]),
     )
-
-
-def _maps(engine: Engine, rows: Sequence[Any]) -> list[Traversal]:
-    with_picture = [row for row in rows if not isinstance(row.chat[0]["content"], str)][:: max(1, len(rows) // MAPS)]
-    return [trace_traversal(engine.model, engine.processor, row.chat) for row in with_picture[:MAPS]]

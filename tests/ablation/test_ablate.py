@@ -260,8 +260,21 @@ def test_models_are_dropped_once_they_were_asked(tmp_path, tiny_path, squares, q
     start(out, tiny_path, squares, quick, **options)
     assert not list(out.rglob("*.safetensors")) and (out / "runs" / "plain" / "seed-3" / "metrics.jsonl").is_file()
     start(out, tiny_path, squares, quick, **options)  # all is there, nothing to train
+    monkeypatch.setattr(module, "run", lambda *args, **options: pytest.fail("trained before the refusal"))
+    before = (out / "ablation.json").read_text()
     with pytest.raises(ValueError, match="was dropped when its questions had been asked"):
-        start(out, tiny_path, squares, quick, **(options | {"splits": ("val", "far")}))
+        start(out, tiny_path, squares, quick, **(options | {"wanted": ("trol", "plain"), "splits": ("val", "far")}))
+    assert (out / "ablation.json").read_text() == before
+
+
+def test_a_kill_before_the_index_is_there_leaves_a_folder_that_goes_on(
+    tmp_path, tiny_path, squares, quick, monkeypatch
+):
+    monkeypatch.setattr(module, "plan", lambda *args: (_ for _ in ()).throw(InterruptedError))
+    for name in (".costs.json.writing", "costs.json", ".ablation.json.writing"):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(InterruptedError):  # it was let in
+            start(tmp_path, tiny_path, squares, quick, wanted=("plain",))
 
 
 def test_what_a_recipe_taught_is_asked():

@@ -120,6 +120,14 @@ def test_an_answer_is_counted_once_however_its_model_was_trained(tiny_recipe, mo
         book.answering_costs(TROL(tiny_recipe()), [CHAT])
 
 
+def test_answers_to_other_chats_are_counted_by_themselves(tiny_recipe, tmp_path):
+    recipe, longer = PLAIN(tiny_recipe()), [{"role": "user", "content": "What color is it, and why, 3?"}]
+    for chats in ([CHAT], [longer], [CHAT]):
+        found = CostBook(tmp_path / "costs.json").answering_costs(recipe, chats)
+        assert found == answering_costs(recipe, chats)
+    assert found["answer_flops"] < answering_costs(recipe, [longer])["answer_flops"]
+
+
 def test_a_packaged_decoder_grows_without_a_change_of_what_it_says(tmp_path, monkeypatch, tiny_recipe):
     source, cache = tmp_path / "small", tmp_path / "cache"
     config = AutoConfig.for_model(

@@ -44,6 +44,8 @@ def test_one_seed_has_no_interval():
         ([-0.04, -0.05, -0.06], "lower", "-5.0 (-7.5 to -2.5), lower"),
         ([0.0, 0.0, 0.0], "no difference seen", "+0.0 in each of 3 seeds, no difference seen"),
         ([0.5, 0.5], "no scatter", "+50.0 in each of 2 seeds, no interval without scatter"),
+        ([0.3 - 0.2, 0.4 - 0.3, 0.5 - 0.4], "no scatter", "+10.0 in each of 3 seeds, no interval without scatter"),
+        ([5.6e-17] * 3, "no difference seen", "+0.0 in each of 3 seeds, no difference seen"),
         ([0.3], "one seed", "+30.0 with one seed, which says nothing"),
     ],
 )

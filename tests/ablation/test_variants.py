@@ -9,7 +9,8 @@ import torch
 from transformers import set_seed
 
 from phantrol.ablation.changing import PICTURES_OF_A_SEED, with_preference, with_seed, with_settled_precision
-from phantrol.ablation.run import plan
+from phantrol.ablation.costs import CostBook
+from phantrol.ablation.run import Experiment, _costs, plan
 from phantrol.ablation.variants import PLAIN, TROL, VARIANTS, Variant, choose_variants
 from phantrol.data.mixture import Groups
 from phantrol.losses.phantom_optimization import PhantomOptimization
@@ -200,6 +201,21 @@ def test_a_users_variants(tmp_path, tiny_recipe):
     assert (plain, wide.name, short.name) == (PLAIN, "wide", "short")
     assert wide(tiny_recipe()).model.modifiers[0].gate_bias == 0.0
     assert short(tiny_recipe()).seed == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda recipe: None, "its change returned a NoneType, expected the changed Recipe"),
+        (lambda recipe: replace(recipe, model=SavedModel("runs/x")), "the recipe's model is a SavedModel"),
+        (lambda recipe: replace(recipe, stages=(replace(recipe.stages[0], train=("no.*",)),)), "train: got pattern"),
+    ],
+)
+def test_a_variant_that_fails_is_named(change, complaint, tiny_recipe, squares):
+    variants = (PLAIN, Variant("mine", "what fails", change=change))
+    with pytest.raises(ValueError, match=f"^variant mine: {complaint}"):
+        recipe = tiny_recipe()
+        _costs(Experiment("tiny", recipe, plan(recipe, variants), 1, 3, ("val",), squares), CostBook())
 
 
 def test_bad_input(tmp_path, tiny_recipe):

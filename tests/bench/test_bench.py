@@ -114,7 +114,7 @@ def test_what_a_cache_holds_beyond_its_tokens(small: Any):
             model(torch.ones(1, 512, dtype=torch.long), past_key_values=cache)
             model(torch.ones(1, 1, dtype=torch.long), past_key_values=cache)
         tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
-        held = sum(tensor.untyped_storage().nbytes() for tensor in tensors) / timing.cache_bytes(cache)
+        held = sum(tensor.untyped_storage().nbytes() for tensor in tensors) / timing.token_bytes(cache)
         assert 1 < held <= 1 + 1 / 64 if "phantom" in name else held == 1
 
 
@@ -153,10 +153,10 @@ def test_sides_have_one_shape_and_decode_goes_on_from_the_prompt():
     assert seen[:2] == [0, 0] and sorted(seen[2:]) == sorted(2 * list(range(4, 4 + 1 + timing.DECODED)))
 
 
-def test_cache_bytes_counts_every_layer():
+def test_token_bytes_counts_every_layer():
     past = DynamicCache()
     past.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 8), 0)
-    assert timing.cache_bytes(past) == 4 * (24 + 48)
+    assert timing.token_bytes(past) == 4 * (24 + 48)
 
 
 def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -54,6 +54,41 @@ def test_a_question_without_text(here, phantrol):
         check(phantrol("ask", "runs/demo/final", "runs/demo/picture.png", question), "question without text")
 
 
+def test_a_question_that_was_forgotten(here, phantrol):
+    picture = "runs/demo/picture.png"
+    remedy = f'phantrol ask runs/demo/final {picture} "QUESTION"'
+    check(phantrol("ask", "runs/demo/final", picture), f"{picture} is a file and no question follows: {remedy}")
+    assert phantrol("ask", "runs/demo/final", "What? " * 50, "--max-new-tokens", 1).code == 0  # no name is so long
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"x = 1\ndef recipe(:\n", ", line 2: invalid syntax"),
+        (b'x = "\xe9"\n', "'utf-8' codec can't decode"),
+        (b"x = 1\0\n", "null bytes"),
+        (b"import os\nimport no_such_module\n", ", line 2: No module named 'no_such_module'; install it"),
+    ],
+)
+def test_a_recipe_that_python_cannot_read(phantrol, tmp_path, text, said):
+    (tmp_path / "mine.py").write_bytes(text)
+    check(phantrol("train", tmp_path / "mine.py"), f"{tmp_path / 'mine.py'}", said)
+
+
+def test_a_mistake_within_a_recipe_keeps_its_frames(phantrol, tmp_path):
+    (tmp_path / "mine.py").write_text("def recipe():\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        phantrol("train", tmp_path / "mine.py")
+    (tmp_path / "other.py").write_text("import ast\nast.literal_eval('1 +')\n")
+    with pytest.raises(SyntaxError):
+        phantrol("train", tmp_path / "other.py")
+
+
+def test_dry_run_of_data_that_is_not_there(here, phantrol):
+    model = "model=runs/demo/final"
+    check(phantrol("train", "finetune_lora", model, "data=nix.json", "--dry-run"), "no file nix.json")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -77,6 +112,14 @@ def test_a_question_without_text(here, phantrol):
         (["ask", "no/where", "What?"], ["no/where is no folder here", "hub"]),
         (["ask", "runs/demo/final", b"What \xff?".decode("utf-8", "surrogateescape")], ["character 6", "UTF-8"]),
         (["eval", "runs/demo/final", "primer", "--limit", "one"], ["--limit", "integer"]),
+        (["ask", "runs/demo/final", "runs/demo", "What?"], ["picture runs/demo is a folder"]),
+        (["ask", "runs/demo/final", "https://a.b/c.png", "What?"], ["is an address", "fetch it first"]),
+        (["train", "runs/demo/picture.png"], ["got a file, expected a path that ends in .py"]),
+        (["eval", "runs/demo/final", "runs/demo/scores.json"], ["got a file, expected a path that ends in .py"]),
+        (["eval", "runs/demo/final", "pope", "--data", "runs/demo/picture.png"], ["picture.png is a file"]),
+        (["train", "primer_tiny", "--out", "runs/demo/picture.png"], ["picture.png: got a file, expected"]),
+        (["eval", "compare", "runs/demo", "runs/demo"], ["runs/demo is a folder: expected a file"]),
+        (["data", "check", ""], ["got an empty name"]),
     ],
 )
 def test_names_keys_and_values(here, phantrol, args, words):

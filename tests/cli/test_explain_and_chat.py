@@ -33,7 +33,8 @@ def test_the_figure_is_there_though_nobody_reads_what_is_printed(here, phantrol,
         raise BrokenPipeError
 
     monkeypatch.setattr(Console, "print", gone)
-    phantrol("explain", MODEL, PICTURE, "What color is it?", "--out", "unread.png", "--max-new-tokens", 3)
+    done = phantrol("explain", MODEL, PICTURE, "What color is it?", "--out", "unread.png", "--max-new-tokens", 3)
+    assert done.code == 0
     with Image.open(here / "unread.png") as figure:
         assert figure.format == "PNG"
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from phantrol.cli_group import print_in_any_encoding
 from phantrol.data import check_report
 from phantrol.data.check import FileReport, Report
-from phantrol.demo import _ask
+from phantrol.demo import _ask, _farewell
 from phantrol.doctor import Finding, show
 from phantrol.tables import first_line
 from phantrol.training.recipe import load_recipe
@@ -32,12 +32,25 @@ def test_describe_a_recipe(phantrol):
     assert done.code == 0 and f"\nNext: {command}\n" in done.out, done.error
 
 
+def test_what_to_type_next_where_a_name_has_a_space(here, phantrol, quick, tmp_path):
+    run, final = tmp_path / "my runs", tmp_path / "my runs" / "final"
+    done = phantrol("train", "primer_tiny", *quick, "--out", run)
+    assert done.out.endswith(f"Next: phantrol ask '{final}' IMAGE \"QUESTION\"\n"), done.error
+    assert f"Next: phantrol eval '{final}' primer\n" in phantrol("describe", run).out
+    assert f"Next: phantrol ask '{final}' IMAGE \"QUESTION\"\n" in phantrol("describe", final).out
+    exported = phantrol("data", "export", tmp_path / "my data", "--count", 1, "--size", 64)
+    assert f"phantrol data check '{tmp_path / 'my data'}'\n" in exported.out, exported.error
+    lines = _farewell(run, final).splitlines()
+    assert f"  phantrol ask '{final}' '{run / 'picture.png'}' \"What do you see in the image?\"" in lines
+    assert lines[-2].index("# what it is made of") == lines[-1].index("# how it was trained")
+
+
 def test_describe_and_explain_a_model_whose_name_has_brackets(here, phantrol):
     shutil.copytree("runs/demo/final", "m[v2]/of[/b]:boom:", dirs_exist_ok=True)
     done = phantrol("describe", "m[v2]/of[/b]:boom:")
     assert done.code == 0, done.error
     assert done.out.startswith("m[v2]/of[/b]:boom:\n")
-    assert '\nNext: phantrol ask m[v2]/of[/b]:boom: IMAGE "QUESTION"\n' in done.out
+    assert "\nNext: phantrol ask 'm[v2]/of[/b]:boom:' IMAGE \"QUESTION\"\n" in done.out
     done = phantrol("explain", "m[v2]/of[/b]:boom:", "runs/demo/picture.png", "What?", "--out", "w[hy]:boom:.png")
     assert done.code == 0 and "The maps are in w[hy]:boom:.png.\n" in done.out, done.error
 

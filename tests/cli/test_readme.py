@@ -1,5 +1,6 @@
 """The README's commands and code are run as they stand, with less to train and local models in place of hub ids."""
 
+import json
 import re
 import shlex
 import sys
@@ -84,3 +85,20 @@ def test_the_python_of_the_readme(here, tmp_path):
     code = code.replace("google/siglip2-base-patch16-224", str(tmp_path / "tower"))
     assert "graft" in code and "build" in code and "Engine" in code
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_files_of_one_s_own_of_the_architecture(here, phantrol):
+    section = (
+        (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## A file of your own\n")[1].split("\n## ")[0]
+    )
+    blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.S)
+    for kind, text in blocks:
+        if kind == "python":
+            (here / text.split()[1]).write_text(text)
+    (command,) = [text for kind, text in blocks if kind == "bash"]
+    done = phantrol(*shlex.split(command)[1:])
+    assert done.code == 0, done.error
+    stage = json.loads((here / "runs" / "greys" / "recipe.json").read_text())["stages"][0]
+    assert "my_loss.py" in json.dumps(stage["loss"]) and "my_source.py" in json.dumps(stage["data"])
+    refused = phantrol("train", "my_recipe.py", "model=runs/demo/final", "stages.0.loss=my_loss.py", "--dry-run")
+    assert refused.code == 2 and "expected Loss; import it in a recipe file" in refused.error

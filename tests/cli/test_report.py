@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from phantrol.inference.engine import Engine
-from phantrol.reporting import training_seconds
+from phantrol.reporting import facts_of, training_seconds
 from phantrol.training.checkpoint import check_whole
 
 SPLITS = ("val", "test_comp")
@@ -86,6 +88,20 @@ def test_the_page(asked):
     page = (asked[0] / "report.html").read_text()
     for words in ("TroL and Phantom", "Mean of all tasks: val ", "; test_comp ", 'id="gallery"', 'id="traversal"'):
         assert words in page, words
+
+
+@pytest.mark.parametrize("device", ["mps", "cpu", "cuda:1"])
+def test_the_device_in_words(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
+    words = {"mps": "mps", "cpu": f"{torch.get_num_threads()} CPU threads", "cuda:1": "the GPU cuda:1"}
+    model = SimpleNamespace(
+        device=torch.device(device),
+        config=SimpleNamespace(modifiers=[]),
+        parameters=list,
+        get_decoder=lambda: SimpleNamespace(layers=[]),
+    )
+    facts = facts_of(SimpleNamespace(model=model), [])
+    assert facts == {"modifiers": [], "parameters": 0, "device": words[device], "traversals": []}
 
 
 def test_the_time_that_steps_took():

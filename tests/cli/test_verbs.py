@@ -1,12 +1,15 @@
 """Each verb as its user types it."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
 
 import pytest
 import torch
+
+from phantrol.version import __version__
 
 
 def test_demo_leaves_what_it_promises(workplace):
@@ -29,6 +32,14 @@ def test_report_needs_no_network(workplace):
     page = (workplace.folder / "runs" / "demo" / "report.html").read_text()
     for outside in ('src="http', 'href="http', "@import", "url(http", "<link"):
         assert outside not in page
+
+
+def test_a_demo_without_grafts_reports_too(here, phantrol, quick):
+    done = phantrol("demo", "--limit", 2, "--out", "runs/plain", "model.modifiers=", *quick)
+    assert done.code == 0, done.error
+    page = (here / "runs" / "plain" / "report.html").read_text()
+    assert " parameters, trained by the recipe " in page and "TroL" not in page
+    assert 'id="traversal"' not in page and "look twice" not in page
 
 
 def test_a_second_demo_takes_another_folder(here):
@@ -101,9 +112,14 @@ def test_dry_run_writes_nothing(here, phantrol, quick):
     assert sorted(here.rglob("*")) == before
 
 
+def test_version(phantrol):
+    assert phantrol("--version").out == f"phantrol {__version__}\n"
+
+
 def test_doctor(phantrol):
     done = phantrol("doctor")
     assert "torch" in done.out and "transformers" in done.out
+    assert f"phantrol {__version__} in " in done.out
     assert done.code == 0, done.out
 
 
@@ -142,6 +158,15 @@ def test_help_imports_nothing_heavy():
     assert cpu_s("-m", "phantrol.cli", "--help") < 3 * cpu_s("-c", "import rich.table, typer.rich_utils")
     code = "import sys, phantrol.cli; print(sorted({'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verb", ["list", "--help", "doctor"])  # with typer's echo, click's own, and rich
+def test_a_reader_who_has_left_is_no_fault(verb):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run([sys.executable, "-m", "phantrol.cli", verb], stdout=nobody, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("what", ["train", "demo"])

@@ -284,6 +284,10 @@ def test_a_file_without_a_row_is_a_fault(name, rows, write, llava, tmp_path, cap
     assert check_report.say(report.files[0]) == [f"{path}: no-rows: no row in it, expected one or more to train on"]
     check_report.show(report, Console(width=200))
     assert "1 of the files not whole or without a row" in capsys.readouterr().out
+    check_report.show(check([path]), Console(width=200))
+    assert "the file not whole or without a row" in capsys.readouterr().out
+    check_report.show(check([path.parent / "good.json"]), Console(width=200))
+    assert ": 1 row, 0 of them broken" in capsys.readouterr().out
     write_fixed(report, tmp_path / "out")
     assert json.loads((tmp_path / "out" / BROKEN).read_text("utf-8"))["reason"] == "no-rows"
     assert check([path], Question(allowed=("no-rows",))).is_good

@@ -30,6 +30,7 @@ BROKEN = {
     "the user has the last word": ({"conversations": [Q, A, Q]}, "turns"),
     "the assistant begins": ({"conversations": [A, Q, A]}, "turns"),
     "no assistant": ({"conversations": [Q]}, "turns"),
+    "a wrong answer beside an earlier turn": ({"conversations": [Q, A | {"rejected": "blue"}, Q, A]}, "turns"),
     "a wrong conversation without an answer": (
         {"prompt": "a", "chosen": "b", "rejected": [Q | {"from": "user"}]},
         "turns",

@@ -122,6 +122,16 @@ def test_of_a_group_only_the_rows_are_left_out_that_are_broken():
     assert skipped == {f"a picture of row-{number} is cut off" for number in (4, 9, 10, 11)}
 
 
+def test_of_a_group_of_a_file_the_rows_that_can_be_read_stay(write):
+    rows = [{"image": "a.png", "question": "?", "answer": "" if i in (2, 4, 5, 6, 7) else "a"} for i in range(8)]
+    told = groups(FileSource(write("a.jsonl", rows), together=4))  # the good rows with one that is broken, and the rest
+    collator = SkippingCollator(told, lambda seats: {"ids": [example.id for seat in seats for example in seat]})
+    partly, none = sorted((collator([position]) for position in range(2)), key=lambda batch: len(batch["skipped"]))
+    assert partly["ids"] == none["ids"] == [f"a.jsonl, line {line}" for line in (1, 2, 4)]
+    assert len(partly["skipped"]) == 1 and partly["skipped"][0] in none["skipped"]  # which went on to the next group
+    assert set(none["skipped"]) == {f"a.jsonl, line {i}: turn 2 is an answer without text" for i in (3, 5, 6, 7, 8)}
+
+
 def test_a_picture_at_which_pillow_breaks_is_left_out(breaking, model, write, llava, pictures):
     path = write("a.jsonl", [llava(name, name, answer=name) for name in ("red.png", *breaking, "green.jpg")])
     batch = SkippingCollator(groups(FileSource(path, images=pictures)), Collator(model[1]))(range(4))

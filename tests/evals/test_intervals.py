@@ -6,8 +6,11 @@ from math import inf
 import numpy as np
 import pytest
 
-from phantrol.evals.intervals import bootstrap, half_sample_interval, holm, interval, sign_flip_p
-from phantrol.evals.metrics import yes_no_f1
+from phantrol.evals.benchmark import Benchmark
+from phantrol.evals.card import find_intervals
+from phantrol.evals.intervals import FLIPS, bootstrap, half_sample_interval, holm, interval, sign_flip_p
+from phantrol.evals.metrics import wilson_interval, yes_no_f1
+from phantrol.evals.report import Report, Sample
 
 
 def rows(scores, task="task", group=None):
@@ -64,6 +67,42 @@ def test_an_interval_ends_where_scores_do():
     assert half_sample_interval(range(2), lambda some: 0.1 - 2 * (some == [0]), highest=inf)[0] == 0
 
 
+def report_of(rows):
+    """A report of rows (group, {score name: score})."""
+    samples = tuple(Sample(g, "t", "q", "a", {}, {"model": scores}, "", g) for g, scores in rows)
+    return Report("primer", "val", "m", 0, samples)
+
+
+def ends_of_the_mean(rows):
+    return find_intervals(Benchmark(), [], report_of(rows))["mean of tasks"]
+
+
+@pytest.mark.parametrize(("value", "ends"), [(0.0, (0, 0.2425)), (1.0, (0.7575, 1))])
+def test_a_mean_of_tasks_that_are_all_right_or_all_wrong_is_not_certain(value, ends):
+    assert wilson_interval(value, 12) == pytest.approx(ends, abs=1e-4)
+    apart = [(f"{task}{i}", {task: value}) for task in ("shape", "count") for i in range(6)]
+    assert ends_of_the_mean(apart) == pytest.approx(ends, abs=1e-4)
+    both = [(f"{i}", {"captions": value, "captions_exact": value}) for i in range(12)]  # twelve rows, not 24
+    assert ends_of_the_mean(both) == pytest.approx(ends, abs=1e-4)
+    uneven = [
+        *apart[:6],
+        *((f"more{i}", {"count": value}) for i in range(994)),
+    ]  # a mean knows as little as its least part
+    assert ends_of_the_mean(uneven) == pytest.approx(ends, abs=1e-4)
+
+
+def test_what_tasks_that_do_not_scatter_may_be_off_is_added():
+    mixed = [(f"s{i}", {"shape": 1.0}) for i in range(12)] + [(f"c{i}", {"count": 0.0}) for i in range(12)]
+    low, high = ends_of_the_mean(mixed)
+    assert (0.5 - low, high - 0.5) == pytest.approx((0.2425 / 2, 0.2425 / 2), abs=1e-4)
+    half = [(f"h{i}", {"half": i % 2}) for i in range(12)]
+    drawn = ends_of_the_mean(half)
+    assert drawn == pytest.approx(find_intervals(Benchmark(), [], report_of(half))["half"])
+    low, high = ends_of_the_mean(mixed[:12] + half)
+    assert high == pytest.approx((1 + drawn[1]) / 2)  # what is all right can only be worse
+    assert 0.75 - low == pytest.approx(((0.5 - drawn[0]) ** 2 + 0.2425**2) ** 0.5 / 2, abs=1e-4)
+
+
 def test_the_permutation_test_is_exact_where_it_can_be():
     apart = [0.5, -0.25, 1.0, 0.125]
     sums = [abs(sum(a * s for a, s in zip(apart, signs, strict=True))) for signs in product((1, -1), repeat=4)]
@@ -81,6 +120,7 @@ def test_the_permutation_test_by_chance():
     assert sign_flip_p(enumerate(none + 0.5)) < 0.001
     grouped = [(i // 50, value) for i, value in enumerate([0.1] * 200)]
     assert sign_flip_p(grouped) == 0.125  # four groups, all better: 2 / 2⁴
+    assert sign_flip_p(enumerate(range(1, 41))) == 1 / (1 + FLIPS)  # never 0: what is seen is one of the flips
 
 
 def test_holm():

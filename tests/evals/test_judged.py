@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import datasets
@@ -14,6 +15,7 @@ from phantrol.evals.card import find_headline, find_intervals, read_reports
 from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.runner import Wanted, run_benchmarks
+from phantrol.evals.tables import collect, to_markdown
 from phantrol.find import find, names
 from phantrol.models.image_processing import load_picture
 from phantrol.models.tokenizer import train_tokenizer
@@ -257,6 +259,13 @@ def test_mathvista_in_full(sets, server, tmp_path):
     assert official["3"]["response"] == "d" and official["0"]["choices"] == ["12 cm", "17 cm"]
 
 
+def test_one_question_alone(sets, tmp_path):
+    root = shutil.copytree(sets / "llava-bench-in-the-wild", tmp_path / "llava_w")
+    for file in root.glob("*.jsonl"):
+        file.write_text(file.read_text().splitlines()[0] + "\n")
+    assert [row.id for row in find("benchmarks", "llava_w")(data=tmp_path).rows("test")] == ["0"]
+
+
 def test_a_missing_file_is_one_line(sets, tmp_path):
     with pytest.raises(ValueError, match=r"no mm-vet\.json"):
         (tmp_path / "images").mkdir()
@@ -277,8 +286,11 @@ def test_the_whole_way(sets, server, tiny_model, tmp_path, capsys):
     assert set(json.loads((tmp_path / "s.mm_vet.official.json").read_text())) == {"v1_0", "v1_1"}
     assert len((tmp_path / "s.llava_w.official.jsonl").read_text().splitlines()) == 3
     assert [report["card"]["headline"] for report in read_reports(path)] == [None, None]
-    server.say = lambda prompt: "0.5" if prompt.endswith("Number:") else "10 8" if "Ask 0?" in prompt else "no"
     wanted = Wanted(judge=server.judge)
+    server.say = lambda prompt: "I refuse"
+    run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
+    assert "has no score: none of 2 rows could be judged by made-up." in to_markdown(collect([path]))
+    server.say = lambda prompt: "0.5" if prompt.endswith("Number:") else "10 8" if "Ask 0?" in prompt else "no"
     run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
     vet, wild = read_reports(path)
     assert vet["card"]["headline"] == {"name": "overall", "value": 50.0, "low": 50.0, "high": 50.0, "scale": 100}

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
-from phantrol.evals.judged import NoVerdict, read_pair, read_share, read_yes
-from phantrol.evals.judging import TRIES, Judge
+from phantrol.evals.evaluation import Evaluation
+from phantrol.evals.judged import JudgedBenchmark, NoVerdict, read_pair, read_share, read_yes, same_as_truth
+from phantrol.evals.judging import TRIES, Judge, judge_answers
+from phantrol.evals.published import PublishedRow
+from phantrol.evals.report import Report, Sample
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,28 @@ def test_replies(read, reply, verdict):
             read(reply)
     else:
         assert read(reply) == verdict
+
+
+class Compared(JudgedBenchmark):
+    def judge(self, row, text, ask):
+        return {"t": same_as_truth("What?", row.answer, text, ask)}
+
+
+def test_what_could_not_be_read_is_asked_for_again(server, tmp_path):
+    sample = Sample("1", "t", "What?", "5", {"model": "It is 5"}, {"model": {}})
+    found = Evaluation(Compared(), (PublishedRow("1", "t", [], "5"),), Report("c", "test", "m", 0, (sample,)))
+
+    def judged(*replies):
+        server.asked, left = [], list(replies)
+        server.say = lambda prompt: left.pop(0)
+        graded, card = judge_answers(found, server.judge, tmp_path / "kept.jsonl")
+        assert not left and card["judged"] + card["failed"] == 1
+        return graded.report.overall.get("overall", {}).get("model")
+
+    assert judged("5", "I refuse") is None  # once, and not again in the same run
+    assert judged(400) is None  # both prompts of the row are asked anew, and the first one fails
+    assert judged("5", "1") == 1
+    assert judged() == 1  # the last reply is the one that is kept
 
 
 def test_a_judge_is_a_server():

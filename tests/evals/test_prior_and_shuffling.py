@@ -38,16 +38,30 @@ def test_the_prior_falls_back_from_question_to_form_to_task():
     assert prior.answer(row("a", "where?", task="v")) == ""
 
 
+def test_of_equally_frequent_answers_the_prior_takes_the_first_in_the_alphabet():
+    prior = TextPrior([row("1", "which?", "b"), row("2", "which?", "a")], str)
+    assert prior.answer(row("x", "which?")) == "a"
+
+
 def test_without_training_texts_a_row_never_teaches_itself():
     rows = [row(str(i), f"question {i}", f"answer {i}") for i in range(40)]  # each answer occurs once
-    answers = answer_by_halves(rows, str)
+    answers = answer_by_halves(rows, str, range(40))
     assert not any(said == each.answer for said, each in zip(answers, rows, strict=True))
     assert all(answers)
 
 
 def test_without_training_texts_what_the_questions_give_away_is_found():
     rows = [row(str(i), f"question {i % 2}", f"answer {i % 2}") for i in range(40)]
-    assert answer_by_halves(rows, str) == [each.answer for each in rows]
+    assert answer_by_halves(rows, str, range(40)) == [each.answer for each in rows]
+
+
+@pytest.mark.parametrize("question", ["Is circle {} larger?", "Is it? {}{}"])
+def test_a_question_and_its_twin_with_the_other_answer_tell_nothing(question):
+    """As in HallusionBench (two figures, one text) and in MME (two texts about one picture)."""
+    pairs = [(name, answer) for name in range(30) for answer in ("yes", "no")]
+    rows = [row(f"{name}/{answer}", question.format(name, answer), answer) for name, answer in pairs]
+    said = answer_by_halves(rows, str, [name for name, _ in pairs])
+    assert sum(text == each.answer for text, each in zip(said, rows, strict=True)) == 30  # of 60
 
 
 def test_the_text_of_a_chat():
@@ -71,13 +85,25 @@ def test_no_row_keeps_its_picture_and_each_picture_is_used_once():
     assert shuffle_pictures(rows, seed=1) != chats
 
 
-def test_equal_pictures_are_not_swapped_for_each_other():
+@pytest.mark.parametrize("colours", [["red", "red", "blue", "blue", "green"], ["red"] * 6 + ["blue"] * 6])
+def test_equal_pictures_are_not_swapped_for_each_other(colours):
     def plain(colour):
         return Image.new("RGB", (4, 4), colour)
 
-    rows = [row(str(i), "what?", "", plain(colour)) for i, colour in enumerate(["red", "red", "blue", "blue", "green"])]
+    rows = [row(str(i), "what?", "", plain(colour)) for i, colour in enumerate(colours)]
     for given, each in zip(shuffle_pictures(rows), rows, strict=True):
         assert pictures_of(given)[0].getpixel((0, 0)) != pictures_of(each.chat)[0].getpixel((0, 0))
+
+
+def test_copies_under_other_names_are_equal_pictures_too(tmp_path):
+    for name, colour in enumerate(["red", "red", "blue", "blue", "green"]):
+        (tmp_path / str(name)).mkdir()
+        Image.new("RGB", (4, 4), colour).save(tmp_path / str(name) / "image.png")
+    rows = [row(str(name), "what?", "", tmp_path / str(name) / "image.png") for name in range(5)]
+    for given, each in zip(shuffle_pictures(rows), rows, strict=True):
+        assert pictures_of(given)[0].read_bytes() != pictures_of(each.chat)[0].read_bytes()
+    with pytest.raises(ValueError, match="too few different"):
+        shuffle_pictures(rows[:2])
 
 
 def test_several_pictures_and_none():

@@ -242,6 +242,13 @@ def test_a_picture_that_cannot_be_read(models, folder, capsys):
         run_benchmarks(models[0], [name], Wanted(keep_going=True), data)
 
 
+def test_the_row_whose_own_picture_is_broken_is_named(models, folder):
+    """It comes last, and each row before it may be shown its picture in the shuffled column."""
+    (folder / "pictures" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(ValueError, match=r"row 3: .*3\.png"):
+        run_benchmarks(models[0], [str(folder / "folder.py")], Wanted(), folder / "pictures")
+
+
 def test_what_a_benchmark_does_not_take(models, folder):
     with pytest.raises(ValueError, match="needs no data"):
         run_benchmarks(models[0], ["primer"], Wanted(), folder)

@@ -12,12 +12,16 @@ from phantrol.models.tokenizer import train_tokenizer
 
 @pytest.fixture(scope="session")
 def build_engine(tiny_model):
-    """A function that makes an engine; its options are those of `tiny_model`."""
+    """A function that makes an engine; its options are those of `tiny_model`, and `tokens` of TrolConfig."""
     # many made-up words, so that what random weights say is mostly words and not bytes
     words = [a + b + c for a in "bdfgklmn" for b in ("a", "e", "i", "o", "oo") for c in "lmnprst"]
     tokenizer = train_tokenizer([" ".join(words), "What color is the circle?", "é 漢字"] * 4, 700)
-    modifiers = [phantrol.TrolConfig(gate_bias=0.2), phantrol.PhantomConfig(init="random")]
-    return lambda **options: Engine(*tiny_model(tokenizer, modifiers, noise=0.4, **options))
+
+    def build(tokens: str = "all", **options) -> Engine:
+        modifiers = [phantrol.TrolConfig(tokens=tokens, gate_bias=0.2), phantrol.PhantomConfig(init="random")]
+        return Engine(*tiny_model(tokenizer, modifiers, noise=0.4, **options))
+
+    return build
 
 
 @pytest.fixture(scope="session")

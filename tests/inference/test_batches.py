@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from phantrol.inference.batches import in_batches
 from phantrol.models.processing import Encoding
 
@@ -32,6 +34,24 @@ def test_prompts_of_like_length_share_a_batch():
     assert found[0] == {2, 4, 7, 9}
     assert sorted(map(sorted, found[1:3])) == [[1, 3, 5, 6], [24, 26, 28, 30]]
     assert sorted(map(sorted, found[3:])) == [[11, 12, 13, 14], [20, 21, 22, 23], [41, 42, 43, 44], [50, 51, 52, 53]]
+
+
+def test_no_more_pixels_are_read_ahead_than_fit(monkeypatch):
+    """One picture is more than that here: then only one batch is read while another is at work."""
+    monkeypatch.setattr("phantrol.inference.batches.AHEAD_BYTES", 1)
+    read, most = [], []
+
+    def work(prompts: list[list[Encoding]]) -> list[int]:
+        most.append(len(read))
+        assert len(prompts) == BATCH_SIZE  # none is cut short
+        return [0] * len(prompts)
+
+    def look(index: int) -> list[Encoding]:
+        read.append(index)
+        return [Encoding([0], [False], torch.zeros(1))]
+
+    assert len(dict(in_batches(40, look, work, BATCH_SIZE))) == 40
+    assert all(count <= BATCH_SIZE * (number + 2) for number, count in enumerate(most))
 
 
 def test_the_longest_of_several_prompts_counts():

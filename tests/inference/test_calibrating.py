@@ -13,13 +13,21 @@ from PIL import Image
 from transformers import DynamicCache
 
 import phantrol
-from phantrol.bench.timing import cache_bytes
+from phantrol.bench.timing import token_bytes
 from phantrol.cli import main
 from phantrol.data.collate import Collator
 from phantrol.data.sources.file import FileSource
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.explain.traversal import trace_traversal
-from phantrol.inference.calibrating import calibrate, calibrate_folder, open_groups, passes_within, record
+from phantrol.inference.calibrating import (
+    Calibration,
+    Recording,
+    calibrate,
+    calibrate_folder,
+    open_groups,
+    passes_within,
+    record,
+)
 from phantrol.models.tokenizer import train_tokenizer
 from phantrol.modifiers.graft import load_grafted
 from phantrol.modifiers.phantom import PhantomConfig
@@ -33,10 +41,11 @@ GROUPS = [PrimerSource(tasks={"shape": 1.0, "count": 1.0}, scenes=("shapes",))[i
 def built(tiny_model):
     """Return (model of four layers, processor), whose gates are 0.02, 0.9, 0.1 and 0.5 whatever the token."""
 
-    def make(**trol: Any) -> tuple[Any, Any]:
+    def make(decoder: dict[str, Any] | None = None, **trol: Any) -> tuple[Any, Any]:
         tokenizer = train_tokenizer([turn.text for group in GROUPS for e in group for turn in e.messages] * 4, 320)
         config = TrolConfig(**trol)
-        model, processor = tiny_model(tokenizer, [config, PhantomConfig(init="random")], num_hidden_layers=4)
+        options = {"num_hidden_layers": 4, **(decoder or {})}
+        model, processor = tiny_model(tokenizer, [config, PhantomConfig(init="random")], **options)
         for layer, ratio in zip(model.get_decoder().layers, (0.02, 0.9, 0.1, 0.5), strict=True):
             torch.nn.init.zeros_(layer.traversal_gate.weight)
             layer.traversal_gate.bias.data.fill_(torch.tensor(ratio).logit() / 2)
@@ -59,7 +68,7 @@ def run(model: Any) -> tuple[list[int], int, torch.Tensor]:
         logits = [model(IDS[:, a:b], past_key_values=cache).logits for a, b in ((0, 5), (5, 6), (6, 7))]
     for hook in hooks:
         hook.remove()
-    return calls, cache_bytes(cache), torch.cat(logits, dim=1)
+    return calls, token_bytes(cache), torch.cat(logits, dim=1)
 
 
 @pytest.mark.parametrize("tokens", ["all", "prompt"])
@@ -148,6 +157,22 @@ def test_without_a_budget_there_is_a_layer_that_traverses(built, tmp_path: Path,
         found = calibrate_folder(tmp_path / name, "primer", ["tasks=shape", "scenes=shapes"], examples=2)
         assert found.skip == (0, 2, 3)
         assert ("A single layer costs more here than the usual budget of 1.3" in capsys.readouterr().out) == costs_more
+
+
+def test_angles_that_the_longest_row_decides_are_those_of_each_row_alone(built):
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 45}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0]}
+    decoder = {"family": "phi3", "rope_parameters": rope, "original_max_position_embeddings": 45}
+    model, processor = built({**decoder, "max_position_embeddings": 360, "pad_token_id": 0})
+    rows = [[example] for group in GROUPS for example in group]  # some are shorter, some longer than 45 tokens
+    losses = {calibrate(model, processor, rows, 1.5, batch_size=size).recording.loss for size in (1, 4)}
+    assert len(losses) == 1
+
+
+def test_more_tokens_than_torch_takes_quantiles_of():
+    ratios = torch.linspace(0, 1, 2**24 + 1)[None]
+    found = Calibration(Recording((0,), ratios, ratios, 1.0), (), 2.0, 1.0, 1.0).as_dict()["layers"][0]
+    assert found["ratio_quantiles"] == pytest.approx([0.05, 0.25, 0.5, 0.75, 0.95], abs=1e-6)
 
 
 def test_the_maps_show_the_layers_that_still_traverse(built):
@@ -249,6 +274,9 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
     model, processor = built()
     with pytest.raises(ValueError, match="no examples to calibrate on"):
         calibrate(model, processor, [], 1.5)
+    model.config.get_text_config().max_position_embeddings = 24
+    with pytest.raises(ValueError, match=rf"example {GROUPS[0][0].id}: got \d+ tokens, expected at most 24"):
+        calibrate(model, processor, GROUPS, 1.5)
     with pytest.raises(ValueError, match=r"TrolConfig.skip names \[7\]"):
         skip_traversal(model.get_decoder(), (7,))
     with pytest.raises(ValueError, match="no layer of this model traverses"):

@@ -1,4 +1,5 @@
-"""A decoder whose angles follow the longest row of a batch says to each what it says to it alone."""
+"""A decoder whose angles follow the longest row of a batch says to each what it says to it alone, and on the way across
+the switch of its angles what it says without a cache."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from phantrol.inference import longrope
-from phantrol.inference.longrope import switch_lengths
-from phantrol.inference.running import RunningBatch
+from phantrol.inference.running import End, Piece, RunningBatch, Ticket
+from phantrol.inference.sampling import Sampling
+from phantrol.models.longrope import switch_lengths
 
 SWITCH, CONTEXT = 40, 256
 LONGROPE = {
@@ -24,9 +27,15 @@ WORDS = (3, 60, 12, 15, 17, 17, 33, 3, 90, 18)  # of each question: before the s
 
 
 @pytest.fixture(scope="module")
-def engine(build_engine):
+def build_longrope(build_engine):
     options = dict(family="phi3", max_position_embeddings=CONTEXT, original_max_position_embeddings=SWITCH)
-    return build_engine(dtype=torch.float64, rope_parameters=LONGROPE, pad_token_id=0, **options)
+    options |= dict(dtype=torch.float64, rope_parameters=LONGROPE, pad_token_id=0)
+    return lambda **more: build_engine(**options, **more)
+
+
+@pytest.fixture(scope="module")
+def engine(build_longrope):
+    return build_longrope()
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +65,62 @@ def test_company_changes_no_likelihood(engine, questions, monkeypatch):
     assert differences() < 1e-9
     monkeypatch.setattr(longrope, "switch_lengths", lambda model: [])
     assert differences() > 1e-3
+
+
+@pytest.fixture(scope="module", params=["all", "prompt"])
+def crossing(request, build_longrope):
+    """An engine, and chats with and without a picture whose answers of 12 tokens outgrow the switch."""
+    engine = build_longrope(tokens=request.param)
+    picture = {"type": "image", "image": Image.new("RGB", (40, 40), "red")}
+    texts = [{"type": "text", "text": " ".join((["What", "circle", "a", "red"] * 4)[:number])} for number in (15, 8)]
+    chats = [[{"role": "user", "content": content}] for content in ([texts[0]], [picture, texts[1]])]
+    lengths = [len(engine.encode(chat, 12).input_ids) for chat in chats]
+    assert all(SWITCH - 10 < length < SWITCH - 3 for length in lengths), lengths
+    return engine, chats
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_across_the_switch_is_that_without_a_cache(crossing, beams):
+    engine, chats = crossing
+    options = dict(max_new_tokens=12, num_beams=beams)
+    whole = [engine.answer(chat, use_cache=False, **options) for chat in chats]
+    assert all(answer.num_new_tokens == 12 for answer in whole)
+    assert [engine.answer(chat, **options) for chat in chats] == whole
+    assert engine.answer_batch([chats[0]] * 2, **options) == [whole[0]] * 2
+
+
+def test_a_served_answer_across_the_switch_is_that_without_a_cache(crossing):
+    engine, chats = crossing
+    for chat in chats:
+        expected = engine.answer(chat, max_new_tokens=12, use_cache=False)
+        batch, events = RunningBatch(engine), []
+        ticket = Ticket(engine.encode(chat, 12), Sampling(max_new_tokens=12, num_choices=2), events.append)
+        batch.admit(batch.read([ticket]))
+        while batch.rows:
+            batch.step()
+        assert [event.num_new_tokens for event in events if isinstance(event, End)] == [12, 12]
+        for choice in range(2):
+            said = [event.text for event in events if isinstance(event, Piece) and event.choice == choice]
+            assert "".join(said) == expected.text
+
+
+def test_padding_is_not_counted_and_embeddings_are_read_again(crossing):
+    engine, chats = crossing
+    prompt = engine.pad_left([engine.encode(chats[0], 12)])
+    options = dict(max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0)
+    expected = engine.model.generate(**prompt, use_cache=False, **options)[:, prompt["input_ids"].shape[1] :]
+    padded = {name: torch.nn.functional.pad(tensor, (6, 0)) for name, tensor in prompt.items()}
+    assert torch.equal(engine.model.generate(**padded, **options)[:, padded["input_ids"].shape[1] :], expected)
+    embeds = engine.model.get_input_embeddings()(prompt["input_ids"])
+    inputs = {"inputs_embeds": embeds, "attention_mask": prompt["attention_mask"]}
+    assert torch.equal(engine.model.generate(**inputs, **options), expected)
+
+
+def test_a_prompt_in_chunks_across_the_switch_is_refused(engine, questions):
+    chat = questions[WORDS.index(60)]
+    assert len(engine.encode(chat, 1).input_ids) > SWITCH
+    with pytest.raises(ValueError, match=rf"got the last 7 of 42 tokens.* at \[{SWITCH}\]: expected the ids of all"):
+        engine.answer(chat, max_new_tokens=1, prefill_chunk_size=7)
 
 
 def test_requests_run_one_at_a_time(engine, build_engine):

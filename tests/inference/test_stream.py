@@ -52,6 +52,13 @@ def test_no_half_characters_are_sent(engine, monkeypatch, chats):
     assert len(pieces) > 5
 
 
+def test_what_was_sent_is_never_written_anew(engine, monkeypatch, chats):
+    """A tokenizer that takes back a space once it sees the third token, and brings it back with the fourth."""
+    texts = {0: "", 1: "a", 2: "a b", 3: "ab c", 4: "a b c d"}
+    monkeypatch.setattr(engine, "decode", lambda ids: texts[len(ids)])
+    assert list(engine.stream(chats[1], max_new_tokens=4, min_new_tokens=4)) == ["a", " b", " c d"]
+
+
 def test_an_error_in_the_model_reaches_the_reader(engine, chats):
     calls = []
 

@@ -40,6 +40,11 @@ def test_words_that_every_picture_shares_are_left_out():
     assert everything.tolist() == [5, 6, 7, 8, 9]
 
 
+def test_a_pair_may_end_with_the_largest_word():
+    _, pairs, _, has_pair = batch_words(torch.tensor([[-100, 5, 9], [-100, 6, 8]]), max_share=0.5)
+    assert pairs.tolist() == [[5, 9], [6, 8]] and has_pair.tolist() == [[True, False], [False, True]]
+
+
 def value(features):
     return WordAlignment()(Seer(features), BATCH, {"pictures": 2}).loss.item()
 

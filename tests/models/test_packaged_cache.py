@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phantrol.models.packaged import cache_folder
+from phantrol.cached import cache_folder
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch):

@@ -1,8 +1,10 @@
 """Settings that no picture could be read with are refused as the model is built, not at the first picture."""
 
 import pytest
+from transformers import PretrainedConfig
 
 import phantrol
+from phantrol.models.building import wanted_config
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,15 @@ def test_build_refuses_what_no_picture_could_be_read_with(parts, options, said):
     text, vision, tokenizer = parts
     with pytest.raises(ValueError, match=said):
         phantrol.build(text, vision, tokenizer=tokenizer, **options)
+
+
+def test_a_tower_that_names_no_size_is_refused_before_anything_is_built_too(parts):
+    text, _, tokenizer = parts
+    said = " names no image size: pass image_px"
+    with pytest.raises(ValueError, match=said):
+        phantrol.build(text, PretrainedConfig(), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=said):
+        wanted_config(text, PretrainedConfig())
 
 
 def test_what_fits_is_built(parts):

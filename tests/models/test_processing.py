@@ -123,6 +123,22 @@ def png(size=(8, 8)):
     return buffer.getvalue()
 
 
+def test_a_part_may_name_its_picture_as_url(processor, tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    chats = [
+        [{"role": "user", "content": [{"type": "image", key: path}, {"type": "text", "text": "What?"}]}]
+        for key, path in (
+            ("image", str(tmp_path / "a.png")),
+            ("url", str(tmp_path / "a.png")),
+            ("url", "http://a/b.png"),
+        )
+    ]
+    own, other = (processor.encode(chat) for chat in chats[:2])
+    assert torch.equal(own.pixel_values, other.pixel_values)
+    with pytest.raises(ValueError, match=r"an image part with .*: expected .* a file on this machine"):
+        processor.encode(chats[2])
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -249,7 +265,7 @@ def test_tile_grids():
     assert best_tile_grid(600, 1200, 448, 6) == (1, 2)
     assert best_tile_grid(10_000, 1, 448, 6) == (6, 1)
     assert best_tile_grid(2000, 2000, 448, 6) == (2, 2)  # an exact tie: the picture is large enough for more tiles
-    assert best_tile_grid(500, 500, 448, 6) == (1, 1)
+    assert best_tile_grid(680, 680, 448, 6) == (2, 2) and best_tile_grid(500, 500, 448, 6) == (1, 1)  # 0.58 and 0.31
 
 
 def test_pixel_unshuffle_keeps_neighbours_together():

@@ -28,6 +28,10 @@ OPTIONS = [
     (lambda: TrolConfig(gate_bias="-4"), "TrolConfig.gate_bias is '-4': expected a number"),
     (lambda: PhantomConfig(eta=None), "PhantomConfig.eta is None: expected a number"),
     (lambda: PhantomConfig(eta=True), "PhantomConfig.eta is True: expected a number"),
+    (lambda: PhantomConfig(eta=float("nan")), "PhantomConfig.eta is nan: expected a number"),
+    (lambda: PhantomConfig(train_eta="yes"), "PhantomConfig.train_eta is 'yes': expected True or False"),
+    (lambda: TrolConfig(gate_bias=float("inf")), "TrolConfig.gate_bias is inf: expected a number"),
+    (lambda: TrolConfig(share_gate=1), "TrolConfig.share_gate is 1: expected True or False"),
     (lambda: PartialLoraConfig(alpha=None), "PartialLoraConfig.alpha is None: expected a number"),
     (lambda: PartialLoraConfig(rank=True), "PartialLoraConfig.rank is True: expected 1 or more"),
     (lambda: config_from_dict({"name": "trol", "depth": 3}), "modifier 'trol' has no option depth: known are layers"),
@@ -43,6 +47,12 @@ LISTS = [
         r"TrolConfig.layers is \(3,\): expected 'all' or indices from 0 to 2, since the decoder has 3",
     ),
     ([PhantomConfig(layers=(-1, 0))], r"PhantomConfig.layers is \(-1, 0\)"),
+    (
+        [TrolConfig(layers=[0, 0])],
+        r"TrolConfig.layers is \[0, 0\]: expected .*, since the decoder has 3 layers, each once",
+    ),
+    (TrolConfig(), r"modifiers: got TrolConfig\(.*\), expected a list of configurations, such as \[TrolConfig\(\)\]"),
+    (None, "modifiers: got None, expected a list"),
     ([TrolConfig(layers=())], r"TrolConfig.layers is \(\)"),
     ([TrolConfig(layers="some")], "TrolConfig.layers is .*: expected 'all' or indices"),
     ([TrolConfig(layers=(0.5,))], r"TrolConfig.layers is \(0.5,\): expected 'all' or indices"),
@@ -87,7 +97,15 @@ def test_a_model_is_grafted_once(tiny_decoder: Callable[..., Any]):
 
 def test_a_decoder_must_have_layers():
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_layer=1, n_embd=8, n_head=2, vocab_size=9))
-    with pytest.raises(ValueError, match="GPT2Model has no `layers`: expected a Hugging Face decoder"):
+    with pytest.raises(
+        ValueError, match=r"GPT2Model has no `layers`: expected .*; graft another decoder, such as Llama"
+    ):
+        graft(model, [TrolConfig()])
+
+
+@pytest.mark.parametrize("model", [None, torch.nn.Linear(2, 2)])
+def test_what_is_no_language_model(model: Any):
+    with pytest.raises(ValueError, match=f"got {type(model).__name__}, expected a model as AutoModelForCausalLM"):
         graft(model, [TrolConfig()])
 
 

@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from phantrol.models.configuration import PhantrolConfig
+from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import load_grafted, modifier_configs
+from phantrol.modifiers.trol import TrolConfig
 
 # a partial LoRA has to be told where images are, and a model that was loaded has no hook that does so
 SAVED = [case for case in CASES if case[1] != "partial_lora"]
@@ -173,6 +176,14 @@ def test_what_config_json_gets_wrong_is_said(folder: Path, edit: Callable[[dict[
 def test_a_plain_model_is_refused(build: Callable[[str, str], Any], tmp_path: Path):
     build("llama", "both").plain.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"names no modifiers in its config\.json: load it with AutoModelForCausalLM"):
+        load_grafted(tmp_path)
+
+
+def test_a_whole_model_is_refused(tmp_path: Path):
+    config = PhantrolConfig()
+    config.text_config.modifiers = [config_to_dict(TrolConfig())]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is no causal language model but phantrol: load it with phantrol\.load"):
         load_grafted(tmp_path)
 
 

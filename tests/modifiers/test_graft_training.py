@@ -11,6 +11,8 @@ import torch
 from modifier_sets import CASES, SETS
 from torch import Tensor, nn
 
+from phantrol.modifiers import phantom_attention
+from phantrol.modifiers.enlarged_cache import EnlargedCache
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import IDENTITY_BIAS, TrolConfig
@@ -137,6 +139,28 @@ def test_another_start_does_not(name: str, build_case: Callable[[str, str], Any]
 def test_the_default_start_of_trol_is_near_the_backbone(build_case: Callable[[str, str], Any]):
     near = moved(build_case("llama", "both"), [TrolConfig()], torch.float64)
     assert 1e-6 < near < 0.1 * moved(build_case("llama", "both"), [TrolConfig(gate_bias=0)], torch.float64)
+
+
+@pytest.mark.parametrize("logits", ["exact", "drop"])
+@torch.no_grad()
+def test_dropout_takes_the_same_shares_from_both_halves(
+    logits: str, build_case: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+):
+    """With [v | v] for values, P·V and the term are one and the same, whatever P dropped."""
+    case, own, halves = build_case("llama", "both"), phantom_attention.merge_halves, []
+    model = graft(copy.deepcopy(case.plain), [PhantomConfig(logits=logits)]).train()
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.3
+
+    def note(first: Tensor, term: Tensor, score: Tensor) -> Tensor:
+        halves.append((first, term))
+        return own(first, term, score)
+
+    monkeypatch.setattr(EnlargedCache, "_side_by_side", lambda self, states, said: torch.cat([states, states], dim=-1))
+    monkeypatch.setattr(phantom_attention, "merge_halves", note)
+    one, other = (model(case.ids, use_cache=False).logits for _ in range(2))
+    assert float((one - other).abs().max()) > BROKEN, "something was dropped"
+    assert all(float((first - term).abs().max()) < EXACT for first, term in halves)
 
 
 @pytest.mark.parametrize("logits", ["exact", "drop"])

@@ -5,7 +5,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from phantrol.modifiers import growing_cache
-from phantrol.modifiers.growing_cache import SPARE, GrowingLayer
+from phantrol.modifiers.growing_cache import LONG_TOKENS, SPARE, GrowingLayer
 
 
 def tokens(count, seed=0, rows=2):
@@ -95,6 +95,9 @@ def test_two_that_share_tokens_do_not_write_into_each_others(copied):
 
 def test_what_was_read_in_one_mode_goes_on_in_another():
     ours, plain = GrowingLayer(), DynamicLayer()
+    with torch.inference_mode():
+        for layer in (ours, plain):
+            layer.update(*tokens(LONG_TOKENS))  # the room of what follows may not be written in by other modes
     for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.no_grad, torch.inference_mode):
         for step in range(6):
             for layer in (ours, plain):

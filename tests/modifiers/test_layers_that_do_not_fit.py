@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from phantrol.modifiers.graft import graft
+from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers
 from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
@@ -128,7 +128,8 @@ def test_a_later_pass_is_told_how_much_is_in_its_own_slot(decoder: Callable[...,
     """Llama 4 scales queries by where they stand, which it asks the cache."""
     sizes = dict(intermediate_size_mlp=48, head_dim=8, num_local_experts=2, attention_chunk_size=64)
     model = decoder("llama4_text", no_rope_layers=[1, 0], floor_scale=4, attn_scale=0.5, **sizes).double()
-    graft(model.model, [TrolConfig(gate_bias=0.1)])
+    graft(model, [TrolConfig(gate_bias=0.1)])  # whose get_decoder returns itself
+    assert isinstance(model, GraftedGeneration) and grafted_modifiers(model)
     ids = torch.arange(3, 15)[None]
     full = model(ids, use_cache=False).logits
 
@@ -140,6 +141,13 @@ def test_a_later_pass_is_told_how_much_is_in_its_own_slot(decoder: Callable[...,
     assert off() < 1e-5
     monkeypatch.setattr(PassCache, "get_seq_length", lambda self, layer_idx=0: self.whole.get_seq_length(layer_idx))
     assert off() > 1e-3
+
+
+def test_a_family_with_a_cache_of_its_own_is_refused(decoder: Callable[..., Any]):
+    model = decoder("minimax", layer_types=["full_attention", "linear_attention"], num_local_experts=2)
+    for modifier in (TrolConfig(layers=(0,)), PhantomConfig(layers=(0,))):
+        with pytest.raises(ValueError, match=r"MiniMaxForCausalLM has a cache of its own, expected .*; graft another"):
+            graft(model, [modifier])
 
 
 @torch.no_grad()

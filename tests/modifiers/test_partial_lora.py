@@ -50,16 +50,15 @@ def test_each_linear_is_the_formula(model: Any):
     x = torch.randn(2, 5, 32, dtype=torch.float64)
     mask = torch.tensor([[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]).bool()
     layer = model.model.layers[1]
-    for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.up_proj):
+    # queries and keys share A; what is worked out for them is not the others'
+    linears = (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.gate_proj, layer.mlp.up_proj)
+    seen: list[Tensor] = []
+    layer.self_attn.forward = lambda *args, **kwargs: (seen.extend(linear(x) for linear in linears), (x, None))[1]
+    layer(x, sequence=step(mask), position_embeddings=None)
+    for linear, output in zip(linears, seen, strict=True):
         plain = nn.functional.linear(x, linear.weight)
         added = 2.0 * x @ linear.lora_A.weight.T @ linear.lora_B.weight.T
-        seen: list[Tensor] = []
-        layer.self_attn.forward = lambda *args, linear=linear, seen=seen, **kwargs: (seen.append(linear(x)), (x, None))[
-            1
-        ]
-        layer(x, sequence=step(mask), position_embeddings=None)
-        del layer.self_attn.forward
-        assert float((seen[0] - torch.where(mask[..., None], plain + added, plain)).abs().max()) < EXACT
+        assert float((output - torch.where(mask[..., None], plain + added, plain)).abs().max()) < EXACT
         assert torch.equal(linear(x), plain), "outside of a layer's forward pass no token is of an image"
 
 

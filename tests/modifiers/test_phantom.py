@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from inspect import signature
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,28 @@ def test_half_precision_stays_half(dtype: torch.dtype):
     half = attend(module.to(dtype), *(part.to(dtype) for part in states))
     assert half.dtype == dtype
     assert difference(half.double(), expected) < 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, TOKENS], ids=["a step", "a prompt"])
+@pytest.mark.parametrize("asked", [{"softcap": 1.0}, {"s_aux": torch.zeros(4)}, {"dropout": 0.5}], ids=list)
+def test_what_the_short_paths_cannot_do_is_the_backends(tokens: int, asked: dict, monkeypatch: pytest.MonkeyPatch):
+    """It refuses a softcap, for one, which left out would be other numbers; dropout is training's."""
+    module, query, key, value = setting(4, 2)
+    first = SequenceStep(anchor_index=torch.zeros(2, dtype=torch.long), anchor_in_chunk=torch.ones(2, dtype=torch.bool))
+    heard: list[dict] = []
+
+    def backend(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        heard.append(kwargs)
+        return sdpa_attention_forward(*args)
+
+    monkeypatch.setattr("phantrol.modifiers.phantom_attention.backend_function", lambda *_: backend)
+    for told in ({}, asked):
+        module.train("dropout" in told)
+        cache = EnlargedCache(module.phantom, None, 0, first)
+        states = cache.update(key, value, 0)
+        phantom_attention(module, query[:, :, -tokens:], *states, None, backend="sdpa", phantom=cache, **told)
+    assert heard == [asked]
 
 
 @torch.no_grad()

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from phantrol.ops.phantom import anchor_memory, attend_anchor_heads, attend_kinds_at_once, join_gates, merge_halves
+from phantrol.ops.phantom import (
+    anchor_memory,
+    attend_anchor_heads,
+    attend_anchors_of_blocks,
+    attend_kinds_at_once,
+    join_gates,
+    merge_halves,
+)
 
 HALVES = [torch.float16, torch.bfloat16]
 ONE = torch.ones(1, 1, dtype=torch.float64)
@@ -203,6 +210,41 @@ def test_large_states_do_not_overflow(dtype: torch.dtype):
     y = attend_anchor_heads(states, *anchor_memory(anchor, eye, eye, eye), eye)
     assert y.isfinite().all()
     assert torch.equal(y, torch.full_like(y, 300.0))
+
+
+def of_one(states, keys, values, query):
+    return attend_anchor_heads(states, keys, values, query)
+
+
+def of_a_step(states, keys, values, query):
+    own = torch.zeros(2, 2, dtype=torch.promote_types(states.dtype, torch.float32))
+    token = states.transpose(1, 2)[0, :, None]  # [N, 1, H, d]: each token a row, of one kind
+    keys, values = (memory.expand(len(token), -1, -1) for memory in (keys, values))
+    return attend_kinds_at_once(token, keys, values, query[None], own)
+
+
+def of_blocks(states, keys, values, query):
+    return attend_anchors_of_blocks(states, keys.expand(2, -1, -1), values.expand(2, -1, -1), query, [3, 5])
+
+
+@pytest.mark.parametrize("attend", [of_one, of_a_step, of_blocks])
+def test_autocast_leaves_the_scores_alone(attend):
+    """In bfloat16 scores of 20 have two digits, and float16 does not hold those of large states."""
+    states, anchor = random(1, 2, 8, 64), random(1, 2, 64, seed=1)
+    maps = [random(64, 64, seed=seed) / 8 for seed in range(2, 6)]
+
+    def answer(dtype, scale):
+        tensors = (scale * states, scale * anchor, *maps)
+        one, heads, q, k, v, o = (tensor.to(torch.bfloat16).to(dtype) for tensor in tensors)
+        return attend(one, *anchor_memory(heads, k, v, o), q).double()
+
+    for scale in (5, 10, 20, 50):
+        exact, half = answer(torch.float64, scale), answer(torch.bfloat16, scale)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = answer(torch.float32, scale)
+        assert (cast - exact).norm() < 1.1 * (half - exact).norm()
+    with torch.autocast("cpu", torch.float16):
+        assert answer(torch.float32, 150).isfinite().all()
 
 
 def test_gradients():

@@ -126,7 +126,7 @@ def test_sizes_are_known_without_the_hub(hub_id):
 
 
 def test_what_is_not_known_is_said():
-    with pytest.raises(ValueError, match="kind is 'gemma': expected internlm2"):
+    with pytest.raises(ValueError, match="kind is 'gemma': expected one of internlm2, phi3"):
         BasePart("a/b", "gemma")
     with pytest.raises(ValueError, match="the sizes of a/b are not known"):
         BasePart("a/b", "qwen2").configuration()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizer_files import write_tokenizer
 from transformers import CLIPVisionConfig, LlamaConfig
 
+import phantrol
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.released.convert import convert
 from phantrol.models.released.parts import internvit_config
@@ -103,6 +104,27 @@ def test_every_end_that_the_configuration_names_ends_an_answer(
     assert run("convert", source, tmp_path / "new")[0] == 0
     ends = json.loads((tmp_path / "new" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     assert {5, 7} < set(ends) and len(ends) == 3, "and the token that ends a turn"
+
+
+@pytest.mark.parametrize(
+    ("family", "backbone", "head"), [("trol", "internlm2", "output"), ("phantom", "phi3", "lm_head")]
+)
+def test_a_head_that_the_released_class_does_not_tie(
+    family: str, backbone: str, head: str, copy_of: Callable[..., Path], tmp_path: Path
+):
+    """They name no head to tie, so that the checkpoint's is theirs, whatever the configuration says."""
+    source = copy_of(family, backbone, "whole")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    untied = f"config.json ties the head to the embeddings, but the released {backbone} keeps its own"
+    assert untied not in convert(source, tmp_path / "plain").notes
+    (config.get("llm_config") or config)["tie_word_embeddings"] = True
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    assert untied in convert(source, tmp_path / "new").notes
+    official = load_file(source / "model.safetensors")
+    (kept,) = (tensor for name, tensor in official.items() if name.endswith(f"{head}.weight") and "vision" not in name)
+    model = phantrol.load(tmp_path / "new")[0]
+    assert torch.equal(model.language_model.lm_head.weight, kept)
+    assert model.language_model.lm_head.weight is not model.get_input_embeddings().weight
 
 
 def test_a_phantom_has_no_gates_to_keep(copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):

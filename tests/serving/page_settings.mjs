@@ -1,5 +1,5 @@
-// What the page sends where a person changed nothing, something, or something wrong; and what a paste is taken for. The
-// server grants 12 tokens. How it is started: driver.mjs.
+// What the page sends where a person changed nothing, something, or something wrong, or left it open; and what a paste is
+// taken for. The server grants 12 tokens. How it is started: driver.mjs.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -52,6 +52,18 @@ const steps = {
     await ask(page, await page.inputValue("#question"));
     assert.equal(await page.locator("#problem").isVisible(), false);
     assert.equal(page.bodies.at(-1).messages[0].content.length, 2);
+    await done(page);
+  },
+
+  async "a page that was left open asks the model that the server has by now"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    const model = await page.textContent("#model");
+    await page.route("**/v1/models", (route) => route.fulfill({ json: { data: [{ id: "the-one-before" }] } }), { times: 1 });
+    await page.reload();
+    await page.waitForFunction(() => document.getElementById("model").textContent === "the-one-before");
+    await ask(page, "What?");
+    assert.deepEqual([page.bodies.at(-1).model, await page.textContent("#model")], [model, model]);
+    assert.equal(await page.locator("#problem").isVisible(), false);
     await done(page);
   },
 

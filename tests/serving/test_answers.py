@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import openai
 import pytest
 import torch
-from asking import CHATS, NAME, PATH, ask, data_uri, patient, png, to_engine_chat
+from asking import CHATS, NAME, PATH, PATIENCE_S, ask, data_uri, patient, png, to_engine_chat
 from PIL import Image
 
 from phantrol.data.messages import Message
+from phantrol.inference.running import Piece
+from phantrol.inference.sampling import Sampling
 from phantrol.models.image_processing import load_picture
+from phantrol.serving.answering import Wording
 from phantrol.serving.limits import Limits
 from phantrol.serving.pictures import picture_bytes
 
@@ -82,6 +87,23 @@ def test_a_stream_ends_with_done_and_tells_usage_only_if_asked(running):
         assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
         assert ('"usage":{' in lines[-2]) == bool(options)
         assert ('"choices":[]' in lines[-2]) == bool(options)
+
+
+def test_no_character_ends_a_line_of_a_stream():
+    text = "a\u2028b\u2029c\x85d é"
+
+    class Said:
+        question, pieces = SimpleNamespace(sampling=Sampling()), [Piece(0, text)]
+
+        async def __anext__(self):
+            return self.pieces.pop() if self.pieces else None
+
+    async def read():
+        return "".join([line async for line in Wording(NAME, None).chunks(Said(), False, PATIENCE_S, PATIENCE_S)])
+
+    lines = [line for line in asyncio.run(read()).splitlines() if line]  # Python's idea of a line has the most ends
+    assert len(lines) == 3 and all(line.startswith("data: ") for line in lines)
+    assert json.loads(lines[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == text
 
 
 def test_tokens_of_pictures_are_counted(running):

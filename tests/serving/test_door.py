@@ -1,7 +1,8 @@
-"""What stands before every route: heads and bodies that come too slowly, keys, names of hosts."""
+"""What stands before every route: heads and bodies that come too slowly, keys, and how many may ask."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -9,14 +10,15 @@ import json
 import logging
 import socket
 import time
+from types import SimpleNamespace
 
 import openai
 import pytest
 from asking import PATH, PATIENCE_S, body, patient
 from pacing import slow
 
+from phantrol.serving.guard import Guard
 from phantrol.serving.limits import Limits
-from phantrol.serving.server import check_address, check_api_key, check_image_hosts, serve, served_name
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 GET = "GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -53,6 +55,39 @@ def open_for(port: int, first: bytes, then: bytes) -> tuple[float, bytes]:
                 heard += got
             connection.sendall(then)
     return time.monotonic() - began, heard
+
+
+def test_whom_the_door_lets_in_and_when_the_others_may_come_again(monkeypatch):
+    """A mean of 1 s at first, of which each answer moves a tenth; of refusals and failures nothing is learnt."""
+    clock, sent = [0.0], []
+    monkeypatch.setattr("phantrol.serving.guard.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [(b"content-type", b"application/json")]}
+
+    def ask(in_flight, status=200, seconds=0.0):
+        """Return status and Retry-After of what is asked while so many others are answered."""
+
+        async def app(scope, receive, send):
+            clock[0] += seconds
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body"})
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        guard.app, guard.in_flight = app, in_flight
+        sent.clear()
+        asyncio.run(guard(scope, receive, send))
+        return sent[0]["status"], dict(sent[0]["headers"]).get(b"retry-after")
+
+    guard = Guard(None, Limits(rows=2, queue=1), local_names=False)
+    assert ask(2, seconds=1.0) == (200, None)  # two are answered, and one may wait
+    assert ask(3) == (429, b"2")
+    assert ask(0, seconds=63.0) == (200, None) and ask(3) == (429, b"15")  # 7.2 s · 4 / 2
+    assert ask(0, 500, seconds=63.0) == (500, None) and ask(3) == (429, b"15")
+    assert ask(0, seconds=20.2) == (200, None) and ask(3) == (429, b"17")  # 8.5 s · 4 / 2
 
 
 def test_slow_and_endless_bodies(serve):
@@ -224,34 +259,3 @@ def test_whatever_may_be_got_has_a_head(running):
         assert answer.headers["content-type"] == patient.get(running.url + path).headers["content-type"]
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
     assert patient.head(running.url + PATH).status_code == 405
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_an_address_that_is_taken_is_refused_before_a_model_is_loaded(host):
-    with socket.create_server((host, 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"--host {host} --port {port}: Address already in use; expected"):
-            serve("no-such-model", host, port)
-    check_address(host, port)  # free again
-    with pytest.raises(ValueError, match=r"192\.0\.2\.1 --port 8000: Cannot assign requested address"):
-        check_address("192.0.2.1", 8000)
-    with pytest.raises(ValueError, match=r"--host no-such-host\.invalid --port 8000: "):
-        check_address("no-such-host.invalid", 8000)
-
-
-def test_names_keys_and_hosts():
-    assert served_name("/runs/mine/final") == "mine"
-    assert served_name("final") == "final"
-    assert served_name("owner/model") == "model"
-    check_api_key("abcdefgh")
-    check_image_hosts(["example.org", "example.org:8443"])
-    for key in ("", "short", "with a space", "größer-als-ASCII"):
-        with pytest.raises(ValueError, match="expected 8 or more"):
-            check_api_key(key)
-    for host in ("https://example.org", "example.org/a", "*", ""):
-        with pytest.raises(ValueError, match="expected a name"):
-            check_image_hosts([host])
-    with pytest.raises(ValueError, match="the limit rows is 0"):
-        Limits(rows=0)
-    with pytest.raises(ValueError, match="the limit body_s is nan: expected more than 0"):
-        Limits(body_s=float("nan"))

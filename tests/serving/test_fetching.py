@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from asking import NAME, PATIENCE_S, ask, data_uri, patient, png
@@ -46,9 +48,9 @@ def fetch(handle, url="http://pictures.example:{port}/a.png?b=c", addresses=("12
         return list(addresses)
 
     async def both():
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=options.get("tls"))
         port = server.sockets[0].getsockname()[1]
-        allowed = options.get("allowed", [f"pictures.example:{port}"])
+        allowed = [name.format(port=port) for name in options.get("allowed", ["pictures.example:{port}"])]
         limits = options.get("limits", LIMITS)
         fetcher = Fetcher(allowed, limits, look_up, (lambda a: True) if public else is_public)
         async with server:
@@ -69,6 +71,33 @@ def test_a_picture_of_an_allowed_host(caplog):
     assert "authorization" not in request.lower() and "cookie" not in request.lower()
     chunked = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     assert fetch(answers(chunked)) == b"abc"
+    assert fetch(answers(chunked), allowed=["Pictures.EXAMPLE.:{port}"]) == b"abc"
+
+
+@pytest.fixture
+def tls(monkeypatch):
+    """What a server needs to prove that it is pictures.example, by a certificate that is trusted here until 2120."""
+    certificate = Path(__file__).with_name("pictures.example.pem")  # a test's own, with its key: it protects nothing
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_a_picture_by_https(tls):
+    """The connection goes to an address; the certificate must be that of the name."""
+    handle = answers(OK + b"Content-Length: 1\r\n\r\na")
+    assert fetch(handle, "https://pictures.example:{port}/", tls=tls) == b"a"
+
+
+@pytest.mark.parametrize(("host", "trusted"), [("other.example", True), ("pictures.example", False)])
+def test_who_cannot_prove_a_name_is_asked_for_nothing(tls, monkeypatch, host, trusted):
+    if not trusted:
+        monkeypatch.delenv("SSL_CERT_FILE")
+    handle = answers(OK + b"Content-Length: 1\r\n\r\na")
+    with pytest.raises(Refusal, match="could not be fetched"):
+        fetch(handle, f"https://{host}:{{port}}/", tls=tls, allowed=[f"{host}:{{port}}"])
+    assert not handle.heard
 
 
 REFUSED = {
@@ -171,6 +200,7 @@ PUBLIC = "93.184.215.14 2606:2800:21f:cb07:6820:80da:af6b:8b2c"
 NOT_PUBLIC = (
     "127.0.0.1 127.9.9.9 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 "
     "192.0.2.1 198.18.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 "
+    "::ffff:93.184.215.14 "
     "64:ff9b::7f00:1 2002:7f00:1:: 2001:0:1::1 ::7f00:1 2001:db8::1 localhost "
     "fec0::1 ::ffff:0:127.0.0.1 ::ffff:0:10.0.0.1 5f00::1 3fff::1 192.88.99.1 192.0.0.8"
 )

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from asking import CHATS, NAME, PATIENCE_S, patient, png
 from hostile import HOSTILE, KEYS, PATH, WIRE, body, chat, file, jpeg_of_scans, png_of_size
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from PIL import Image, PngImagePlugin
 from pydantic import ValidationError
 
@@ -81,6 +82,10 @@ WRONG = [
     (of({"type": "audio"}), "messages.0.content.0", "type text or image_url"),
     (of({"type": "a" * 9000}), "messages.0.content.0", "type text or image_url"),
     (of({"text": "What?"}), "messages.0.content.0", "type text or image_url"),
+    (chat(model=None), "model", "is missing"),
+    (chat(audio={"voice": "alloy"}), "audio", "does not do this"),
+    (chat(function_call="auto"), "function_call", "does not do this"),
+    (chat(reasoning_effort="low"), "reasoning_effort", "does not do this"),
 ]
 
 
@@ -90,6 +95,24 @@ def test_a_refusal_names_the_field_that_is_wrong(sent, field, words):
         parse(ChatRequest, body(sent))
     assert caught.value.param == field
     assert caught.value.message.startswith(f"{field}: ") and len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("name", CompletionCreateParamsBase.__annotations__)
+def test_a_field_that_is_null_is_left_out(name):
+    if name not in ("model", "messages"):
+        assert parse(ChatRequest, body(chat(**{name: None}))) == parse(ChatRequest, body(chat(**{name: "absent"})))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        chat(parallel_tool_calls=True),  # as it is by default
+        chat(stream=True, stream_options={"include_usage": None, "include_obfuscation": None}),
+        chat({"role": "user", "content": "What?", "name": None, "refusal": None, "audio": None, "function_call": None}),
+    ],
+)
+def test_what_asks_for_nothing_is_taken(http, sent):
+    assert http.post(PATH, json=sent).status_code == 200
 
 
 MANY = [

@@ -85,7 +85,7 @@ def test_what_a_person_does(engine, serve, folder):
 def test_what_a_person_sets_and_pastes(serve, folder):
     with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
         report = drive("page_settings.mjs", running, folder)
-    assert report.count("ok: ") == 4, report
+    assert report.count("ok: ") == 5, report
 
 
 def test_what_a_person_shows(serve, folder):

@@ -82,6 +82,26 @@ def test_it_writes_into_no_feature_cache_and_reads_no_held_out_data(tiny_recipe,
         said(replace(recipe, stages=(recipe.stages[0], tune)))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"no file .*mine\.json: expected"),
+        ("", r"mine\.json is empty: 0 bytes"),
+        ("[]", "part 0 of the mixture is empty"),
+        ('[{"question": "What?"}]', "cannot be read, the last because: .*expected .* an answer"),
+    ],
+)
+def test_a_file_to_train_on_has_a_row_that_can_be_read(tiny_recipe, tmp_path, text, message):
+    recipe, file = tiny_recipe(), tmp_path / "mine.json"
+    if text is not None:
+        file.write_text(text)
+    own = replace(recipe.stages[0], data=Mixture(((1.0, FileSource(file, together=4)),)))
+    with pytest.raises(ValueError, match=message):
+        said(replace(recipe, stages=(own,)))
+    file.write_text('[{"question": "What?", "answer": "This."}]')
+    assert "one step on made-up data: loss " in said(replace(recipe, stages=(own,)))
+
+
 def test_it_refuses_what_train_refuses(tiny_recipe, monkeypatch):
     recipe = tiny_recipe()
     alone = replace(recipe.stages[0], loss=WordAlignment(), train=("projector.*",), batch_size=1, accumulation=1)

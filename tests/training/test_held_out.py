@@ -6,13 +6,17 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from phantrol.data.mixture import Mixture
+from phantrol.losses.base import LossOutput
+from phantrol.losses.dpo import Dpo
+from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.held_out import HeldOutLoss, best_checkpoint, best_step
@@ -69,6 +73,37 @@ def test_where_rows_are_compared_no_micro_batch_is_cut_short(tiny_recipe, tmp_pa
     trainer = StageTrainer(*recipe.model.build(), recipe, 0, tmp_path)
     # two groups of two examples each
     assert [len(batch["example_ids"]) for batch, weight in HeldOutLoss(trainer)._batches() if weight] == [4, 4]
+
+
+@dataclass(frozen=True)
+class Noisy(Sft):
+    """A loss that draws, as a user's may."""
+
+    def __call__(self, model, batch, totals):
+        return LossOutput(super().__call__(model, batch, totals).loss * torch.rand(()))
+
+
+def test_a_loss_that_draws_leaves_chance_to_training(tiny_recipe, tmp_path):
+    recipe = held_out(tiny_recipe())
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], loss=Noisy()),))
+    measured = HeldOutLoss(StageTrainer(*recipe.model.build(), recipe, 0, tmp_path))
+    before = torch.get_rng_state()
+    assert measured.measure() and torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_takes_no_part_though_a_reference_goes_through_the_model(tiny_recipe, tmp_path):
+    recipe = held_out(tiny_recipe())
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], loss=Dpo(), train=("*lora_*",)),))
+    model, processor = recipe.model.build()
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "v_proj"]))
+    trainer = StageTrainer(model, processor, recipe, 0, tmp_path)
+    assert trainer.reference.copy is None
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)  # as if they had been trained
+    measured = HeldOutLoss(trainer)
+    losses = [torch.manual_seed(seed) and measured.measure() for seed in (0, 1)]
+    assert losses[0] == losses[1]
 
 
 def pretended(monkeypatch):

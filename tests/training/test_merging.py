@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 import phantrol
 from phantrol.models.quantised import is_quantised, quantise_for_adapters
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.training.checkpoint import last_whole_checkpoint
 from phantrol.training.merging import _built, merge, merged
 from phantrol.training.new_model import Lora, SavedModel
@@ -199,3 +201,71 @@ def test_adapters_on_one_of_two_tied_weights_leave_the_other_as_it_was(adapted, 
         torch.testing.assert_close(logits(found), wanted, rtol=0, atol=1e-4)
         assert not found.config.tie_word_embeddings and not found.config.text_config.tie_word_embeddings
     assert (wanted - logits(base)).abs().max() > 0.1
+
+
+@pytest.fixture
+def saved(adapted, tmp_path):
+    """`saved(config, modifiers)` saves adapters of PEFT and their base; returns (their folder, what to ask, logits)."""
+    peft = pytest.importorskip("peft")
+
+    def save(config, modifiers=()):
+        base, processor = replace(adapted().model, lora=None, modifiers=modifiers).build()
+        shown = [{"type": "image", "image": Image.new("RGB", (32, 32), "red")}, {"type": "text", "text": "What color?"}]
+        asked = processor.encode([{"role": "user", "content": shown}])
+        inputs = {"input_ids": torch.tensor([asked.input_ids]), "pixel_values": asked.pixel_values}
+        assert base.config.image_token_id in asked.input_ids
+        draw(base, "lora_B")
+        for part in (base, processor):
+            part.save_pretrained(tmp_path / "base")
+        model = peft.get_peft_model(phantrol.load(tmp_path / "base")[0], config).eval()
+        draw(model, *(name for name, parameter in model.named_parameters() if parameter.requires_grad))
+        model.save_pretrained(tmp_path / "adapter")
+        with torch.inference_mode():
+            return tmp_path / "adapter", inputs, model(**inputs).logits
+
+    def draw(model, *names):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if any(each in name for each in names):
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.manual_seed(len(name))))
+
+    return save
+
+
+PARTIAL = (PartialLoraConfig(rank=4, alpha=4.0),)
+KINDS = {
+    "LORA": ("LoraConfig", {"r": 2}),
+    "LOKR": ("LoKrConfig", {"r": 2}),
+    "Dora": ("LoraConfig", {"r": 2, "use_dora": True}),
+    "IA3": ("IA3Config", {"feedforward_modules": []}),
+    "OFT": ("OFTConfig", {"r": 0, "oft_block_size": 8}),
+}
+
+
+@pytest.mark.parametrize(("modifiers", "kind"), [(PARTIAL, kind) for kind in KINDS] + [((), "Dora"), ((), "IA3")])
+def test_what_image_tokens_alone_add_is_merged_or_refused(saved, tmp_path, modifiers, kind):
+    """PEFT merges into weights: what scales or rotates the sum of a weight and a partial LoRA does not fit in there."""
+    peft = pytest.importorskip("peft")
+    name, options = KINDS[kind]
+    linears = r".*language_model\.model\.layers\.\d+\.\w+\.(q_proj|down_proj)"
+    folder, inputs, wanted = saved(getattr(peft, name)(target_modules=linears, **options), modifiers)
+    if modifiers and kind not in ("LORA", "LOKR"):
+        with pytest.raises(
+            ValueError, match=rf"layers\.0\.\S+_proj: got adapters of the kind {kind} on a linear with a"
+        ):
+            merge(folder, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+        return
+    opened, _ = phantrol.load(merge(folder, tmp_path / "merged"))
+    with torch.inference_mode():
+        torch.testing.assert_close(opened.eval()(**inputs).logits, wanted, rtol=0, atol=1e-4)
+        plain = phantrol.load(tmp_path / "base")[0].eval()(**inputs).logits
+    assert (plain - wanted).abs().max() > 1e-2
+
+
+def test_adapters_that_peft_cannot_merge(saved, tmp_path):
+    peft = pytest.importorskip("peft")
+    folder, *_ = saved(peft.LoraConfig(r=2, lora_bias=True, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match=r"these adapters cannot be merged: RuntimeError: .*bias.*; use them unmerged"):
+        merge(folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

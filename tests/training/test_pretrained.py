@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import phantrol
+from phantrol.cached import cache_folder
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.inference.engine import Engine
-from phantrol.models.packaged import PackagedDecoder, PackagedTower, cache_folder
+from phantrol.models.packaged import PackagedDecoder, PackagedTower
 from phantrol.training.estimating import RowShape, estimate
 from phantrol.training.new_model import Lora
 from phantrol.training.recipe import load_recipe

@@ -17,9 +17,10 @@ from phantrol.losses.word_alignment import WordAlignment
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.checkpoint import checkpoints
+from phantrol.training.ranks import check_ranks, sharding_of
 from phantrol.training.recipe import HeldOut, Recipe
 from phantrol.training.run import run
-from phantrol.training.sharding import check_ranks, sharding_of, with_idle_picture
+from phantrol.training.sharding import with_idle_picture
 
 pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 
@@ -173,7 +174,7 @@ def test_what_shards_cannot_do_is_refused(two_stages, monkeypatch):
         sharding.check(model, recipe.stages[1])
     model.vision_tower.requires_grad_(False)
     sharding.check(model, recipe.stages[1])
-    monkeypatch.setattr("phantrol.training.sharding.find_spec", lambda name: None)
+    monkeypatch.setattr("phantrol.training.ranks.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="got no package deepspeed"):
         sharding_of("zero2", ranks=2)
     assert sharding_of("zero2", ranks=1) is None  # one rank has the whole model anyhow

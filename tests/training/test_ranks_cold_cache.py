@@ -10,7 +10,8 @@ from accelerate import PartialState
 from rank_processes import needs_fork, on_ranks
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from phantrol.models.packaged import cache_folder, write_model, written_once
+from phantrol.cached import cache_folder, written_once
+from phantrol.models.packaged import write_model
 
 pytestmark = needs_fork
 

@@ -9,9 +9,9 @@ import pytest
 from rank_processes import needs_deepspeed, needs_fork, on_ranks, same_curve
 
 from phantrol.training.new_model import Lora
+from phantrol.training.ranks import check_ranks
 from phantrol.training.recipe import Recipe
 from phantrol.training.run import run
-from phantrol.training.sharding import check_ranks
 
 pytest.importorskip("peft")
 pytest.importorskip("torchao")

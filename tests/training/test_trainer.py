@@ -11,6 +11,7 @@ import torch
 from phantrol.losses.dpo import Dpo
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.training.stage_collator import collator
 from phantrol.training.trainer import StageTrainer
 
@@ -82,6 +83,13 @@ def test_data_come_in_the_order_of_the_mixture(tiny_recipe, tmp_path):
     assert [len(ids) for ids in seen] == [4] * 8  # two groups of two examples a micro-batch
 
 
+def test_an_epoch_that_begins_draws_nothing(tiny_recipe, tmp_path):
+    trainer = StageTrainer(*built(tiny_recipe()), tiny_recipe(), 0, tmp_path)
+    before = torch.get_rng_state()
+    next(iter(trainer.get_train_dataloader()))
+    assert torch.equal(torch.get_rng_state(), before)  # dropout draws from it
+
+
 def test_workers_change_nothing(tiny_recipe, tmp_path):
     losses = [train(tiny_recipe(f"workers={n}"), tmp_path)[0] for n in (0, 1)]
     assert losses[0] == losses[1]
@@ -148,12 +156,24 @@ def with_adapters(model):
     return peft.get_peft_model(model, config)
 
 
-@pytest.mark.parametrize("patterns, copied", [(("*lora_*",), False), (("*lora_*", "projector.*"), True)])
-def test_the_reference_under_peft(tiny_recipe, tmp_path, patterns, copied):
-    """New adapters are switched off; where more than adapters is trained, there is a copy. Both are the same model."""
+PARTIAL = (PartialLoraConfig(rank=2, alpha=4.0),)
+
+
+@pytest.mark.parametrize(
+    "patterns, modifiers, copied",
+    [
+        (("*lora_*",), (), False),
+        (("*lora_*", "projector.*"), (), True),
+        (("*lora_*",), PARTIAL, True),
+        (("*.lora_*.default.*",), PARTIAL, False),
+    ],
+)
+def test_the_reference_under_peft(tiny_recipe, tmp_path, patterns, modifiers, copied):
+    """New adapters are switched off; where more than PEFT's is trained, there is a copy. Both are the same model."""
     change = dict(loss=Dpo(), train=patterns, max_steps=3, warmup_steps=0)
     recipe = tiny_recipe()
-    recipe = replace(recipe, stages=(replace(recipe.stages[0], **change),))
+    model = replace(recipe.model, modifiers=recipe.model.modifiers + modifiers)
+    recipe = replace(recipe, model=model, stages=(replace(recipe.stages[0], **change),))
     model, processor = built(recipe)
     model = with_adapters(model)
     trainer = StageTrainer(model, processor, recipe, 0, tmp_path)

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phantrol.data.mixture import Group, Groups
 from phantrol.data.skipping import read_groups
+from phantrol.evals.fingerprints import prompt_sha256
 from phantrol.inference.engine import Engine
 from phantrol.training.merging import merged
 from phantrol.training.recipe import Recipe, Stage
@@ -67,7 +68,8 @@ class CostBook:
         return self._look_up(f"training {digest(_counted(recipe))}", lambda: training_flops(recipe))
 
     def answering_costs(self, recipe: Recipe, chats: Sequence[Any]) -> dict[str, float]:
-        return self._look_up(f"answering {_digest_of_model(recipe)}", lambda: answering_costs(recipe, chats))
+        asked = _digest(" ".join(map(prompt_sha256, chats)))  # a longer chat costs more
+        return self._look_up(f"answering {_digest_of_model(recipe)} {asked}", lambda: answering_costs(recipe, chats))
 
     def _look_up(self, key: str, count: Callable[[], Any]) -> Any:
         if key not in self._known:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from phantrol.ablation.changing import new_model, num_layers
+from phantrol.cached import written_once
 from phantrol.losses.word_alignment import WordAlignment
-from phantrol.models.packaged import PackagedDecoder, write_model, written_once
+from phantrol.models.packaged import PackagedDecoder, write_model
 from phantrol.training.recipe import Recipe
 
 

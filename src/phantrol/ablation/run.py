@@ -10,8 +10,10 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ from phantrol.training.run import run
 from phantrol.training.trainer import process_state
 from phantrol.whole_files import make_room, write_text
 
-INDEX = "ablation.json"
+INDEX, COSTS = "ablation.json", "costs.json"
+DROPPED = "dropped"  # in the folder of a run whose model is no longer there
 COSTED_CHATS = OBSERVED_CHATS = 8
 
 
@@ -86,9 +89,10 @@ def ablate(
     drop_models  remove each model when its questions have been asked
     dry_run      print what would be trained and what it costs, and write nothing
 
-    Raises ValueError for an unknown name, a recipe that lacks what a variant changes, a folder that cannot be made or
-    was begun with another experiment, and for what stops a run, naming variant and seed. Stopped by SIGTERM while
-    training it raises SystemExit(143), and goes on from there next time.
+    Raises ValueError for an unknown name, a variant that does not fit the recipe, naming it, a folder that cannot be
+    made or was begun with another experiment, a model that was dropped and is to be asked again (before anything is
+    trained), and for what stops a run, naming variant and seed. Stopped by SIGTERM while training it raises
+    SystemExit(143), and goes on from there next time.
     """
     console = console or Console(highlight=False, markup=False, emoji=False)
     recipe = with_settled_precision(load_recipe(name, overrides), process_state().device)
@@ -96,13 +100,15 @@ def ablate(
     for split in splits:
         benchmark_for(recipe, split, benchmark).rows(split, 2)  # a split that there is not shows itself here
     begun = {} if dry_run else _read_index(out, recipe, limit, benchmark)
-    book = CostBook(None if dry_run else out / "costs.json")
+    book = CostBook(None if dry_run else out / COSTS)
     logging.disable_progress_bar()  # one for each time that a pretrained decoder is loaded
     console.print(f"Counting what {len(variants)} variants cost; a large model takes minutes.", soft_wrap=True)
     arms = plan(recipe, variants, book, begun.get("variants", {}))
+    experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
     if not dry_run:
         make_room(out / INDEX)
-    experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
+        for seed, arm in product(experiment.seed_numbers(), arms):
+            _left(experiment, arm, seed, out)  # a model that is missed shows itself here
     costs = _costs(experiment, book)
     print_costs(experiment.arms, costs, console)
     if dry_run:
@@ -133,7 +139,8 @@ def plan(
     book, begun, arms, plain = book or CostBook(), begun or {}, [], PLAIN(recipe)
     first = {entry["recipe_digest"]: entry["trained_as"] for entry in begun.values()}
     for variant in variants:
-        changed = started_alike(variant(recipe, book.training_flops), plain)
+        with _naming(variant):
+            changed = started_alike(variant(recipe, book.training_flops), plain)
         now, then = {"recipe_digest": digest(changed), **_asked(variant)}, begun.get(variant.name, {})
         if any(then.get(key, value) != value for key, value in now.items()):
             raise ValueError(f"variant {variant.name} was another one when this folder was begun; give it a new name")
@@ -148,17 +155,10 @@ def _asked(variant: Variant) -> dict[str, Any]:
 
 def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console) -> bool:
     """Train and ask one arm under one seed, as far as that is not done yet. Return whether there was anything to do."""
-    number = experiment.recipe.seed + seed
-    files = {split: score_file(out, arm.variant.name, number, split) for split in experiment.splits}
-    left = [split for split, path in files.items() if not path.is_file()]
+    left = _left(experiment, arm, seed, out)
     if not left:
         return False
-    folder = out / "runs" / arm.trained_as / f"seed-{number}"
-    if (folder / "dropped").is_file():
-        raise ValueError(
-            f"the model of {folder} was dropped when its questions had been asked: remove that folder to train it "
-            f"again for {arm.variant.name}, {', '.join(left)}"
-        )
+    number, folder = experiment.recipe.seed + seed, _run_folder(experiment, arm, seed, out)
     console.rule(f"{arm.variant.name}, seed {number}")
     try:
         final = run(with_seed(arm.recipe, seed), folder, resume=True)
@@ -173,17 +173,38 @@ def _do(experiment: Experiment, arm: Arm, seed: int, out: Path, console: Console
         ) from error
     shutil.rmtree(folder / "stages", ignore_errors=True)  # what it went on from; the model is whole
     engine = open_as_asked(final, arm.variant)
-    for split in left:
+    for split, file in left.items():
         asked = benchmark_for(experiment.recipe, split, experiment.benchmark)
         report = evaluate(engine, asked, split, experiment.limit, seed=number)
         chats = [row.chat for row in asked.rows(split, 2, number)][:OBSERVED_CHATS]
-        write_scores(report, files[split], observe(engine, chats))
+        write_scores(report, file, observe(engine, chats))
         asked_tasks = dict.fromkeys(sample.task for sample in report.samples)
         mean = sum(report.scores[task]["model"] for task in asked_tasks) / len(asked_tasks)
         console.print(f"{split}: {100 * mean:.1f} %")
     del engine
     gc.collect()
     return True
+
+
+def _left(experiment: Experiment, arm: Arm, seed: int, out: Path) -> dict[str, Path]:
+    """Return the splits that an arm has not been asked under a seed, each with the file of its scores.
+
+    Raises ValueError if there are some and the model was dropped.
+    """
+    number = experiment.recipe.seed + seed
+    files = {split: score_file(out, arm.variant.name, number, split) for split in experiment.splits}
+    left = {split: file for split, file in files.items() if not file.is_file()}
+    folder = _run_folder(experiment, arm, seed, out)
+    if left and (folder / DROPPED).is_file():
+        raise ValueError(
+            f"the model of {folder} was dropped when its questions had been asked: remove that folder to train it "
+            f"again for {arm.variant.name}, {', '.join(left)}"
+        )
+    return left
+
+
+def _run_folder(experiment: Experiment, arm: Arm, seed: int, out: Path) -> Path:
+    return out / "runs" / arm.trained_as / f"seed-{experiment.recipe.seed + seed}"
 
 
 def _costs(experiment: Experiment, book: CostBook) -> dict[str, Cost]:
@@ -194,9 +215,19 @@ def _costs(experiment: Experiment, book: CostBook) -> dict[str, Cost]:
     for arm in experiment.arms:
         trained = _bare(arm)
         asked = recipe_as_asked(trained, arm.variant)
-        answering = book.answering_costs(asked, chats)
-        costs[arm.variant.name] = Cost(training_flops=book.training_flops(trained), **answering)
+        with _naming(arm.variant):
+            answering = book.answering_costs(asked, chats)
+            costs[arm.variant.name] = Cost(training_flops=book.training_flops(trained), **answering)
     return costs
+
+
+@contextmanager
+def _naming(variant: Variant) -> Iterator[None]:
+    """Put the variant's name before what is said of it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"variant {variant.name}: {error}") from error
 
 
 def _bare(arm: Arm) -> Recipe:
@@ -214,17 +245,18 @@ def _report(experiment: Experiment, costs: dict[str, Cost], out: Path, console: 
 
 
 def _drop_models(experiment: Experiment, seed: int, out: Path) -> None:
-    for name in {arm.trained_as for arm in experiment.arms}:
-        folder = out / "runs" / name / f"seed-{experiment.recipe.seed + seed}"
+    for arm in experiment.arms:
+        folder = _run_folder(experiment, arm, seed, out)
         if (folder / FINAL).is_dir():
-            (folder / "dropped").touch()
+            (folder / DROPPED).touch()
             shutil.rmtree(folder / FINAL)
 
 
 def _read_index(out: Path, recipe: Recipe, limit: int, benchmark: str | None) -> dict[str, Any]:
     """Return the index of an experiment that goes on, {} for a new one. Raises ValueError if it is another one."""
     if not (out / INDEX).is_file():
-        if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"costs.json"}):
+        own = {COSTS, f".{COSTS}.writing", f".{INDEX}.writing"}  # a kill leaves what was being written
+        if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - own):
             raise ValueError(f"{out}: got a folder in use, expected a new one or one that `phantrol ablate` began")
         return {}
     begun = json.loads((out / INDEX).read_text("utf-8"))

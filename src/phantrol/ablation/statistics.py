@@ -8,6 +8,7 @@ from math import atan, cos, pi, sin, sqrt
 from typing import Literal
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # shares that are equal by their counts, and differences of such, differ by some 1e-17
 
 Verdict = Literal["higher", "lower", "no difference seen", "no scatter", "one seed"]
 
@@ -44,14 +45,21 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean ± t · s/√n of the values. Raises ValueError if there are none."""
+    """Return mean ± t · s/√n of the values, which are shares or differences of shares: what is below ROUNDING is 0.
+
+    Raises ValueError if there are none.
+    """
     if not values:
         raise ValueError("no values: expected at least one seed")
-    count, mean = len(values), sum(values) / len(values)
+    count, mean = len(values), _unless_rounding(sum(values) / len(values))
     if count == 1:
         return Estimate(mean, None, 1)
-    deviation = sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    deviation = _unless_rounding(sqrt(sum((value - mean) ** 2 for value in values) / (count - 1)))
     return Estimate(mean, t_quantile(count - 1) * deviation / sqrt(count), count)
+
+
+def _unless_rounding(value: float) -> float:
+    return value if abs(value) >= ROUNDING else 0.0
 
 
 def t_quantile(freedom: int) -> float:

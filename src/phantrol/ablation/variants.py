@@ -67,13 +67,16 @@ class Variant:
     def __call__(self, recipe: Recipe, count: Callable[[Recipe], float] = training_flops) -> Recipe:
         """Return the changed recipe. `count` tells the FLOPs of a recipe's training.
 
-        Raises ValueError if the recipe does not have what is to be changed.
+        Raises ValueError if the recipe does not have what is to be changed, or `change` returns none.
         """
         changed = with_precision(with_preference(recipe, self.preference), self.precision)
         changed = with_methods(changed, self.trol, self.phantom)
         if self.compute_of is not None:
             changed = match_compute(changed, count(self.compute_of(recipe, count)), count)
-        return self.change(changed)
+        changed = self.change(changed)
+        if not isinstance(changed, Recipe):
+            raise ValueError(f"its change returned a {type(changed).__name__}, expected the changed Recipe")
+        return changed
 
     def modifiers_asked(self, modifiers: Sequence[Any]) -> tuple[Any, ...]:
         """Return the modifiers with which a model that was trained with `modifiers` is asked."""

@@ -100,7 +100,7 @@ def cache(sides: Sides, tokens: int, runs: int) -> Iterator[tuple[str, float]]:
             past = DynamicCache(config=model.config)
             model(_tokens(tokens), past_key_values=past, logits_to_keep=1)
             model(_tokens(1), past_key_values=past)
-            yield side, float(cache_bytes(past))
+            yield side, float(token_bytes(past))
 
 
 WORKS: dict[str, tuple[Callable[[Sides, int, int], Iterator[tuple[str, float]]], str]] = {
@@ -111,7 +111,7 @@ WORKS: dict[str, tuple[Callable[[Sides, int, int], Iterator[tuple[str, float]]],
 }
 
 
-def cache_bytes(past: Any) -> int:
+def token_bytes(past: Any) -> int:
     """Return how many bytes the keys and values of all layers of a cache take, our own extra layers included."""
     tensors = [t for layer in past.layers for t in (layer.keys, layer.values) if isinstance(t, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,13 +1,16 @@
-"""What can be wrong with a row, or a file: the reasons, and the error that carries one of them."""
+"""What can be wrong with a row, or a file: the reasons, and the errors that carry them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 REASONS = {
     "bad-json": "not JSON",
     "bad-utf8": "not UTF-8, or half of a character",
     "wrong-type": "a field holds something of another kind than expected",
     "unknown-layout": "no question and answer under any known name",
-    "turns": "the turns do not end with an answer to a question",
+    "turns": "the turns do not end with an answer to a question, or a rejected one is beside an earlier turn",
     "empty-question": "a question without text",
     "no-answer": "an empty answer, or no token of it left for the model to say",
     "chosen-is-rejected": "the chosen answer is also the rejected one",
@@ -34,3 +37,14 @@ class BrokenRow(ValueError):
     def at(self, where: str) -> BrokenRow:
         """Return the same error with the place where it was met."""
         return BrokenRow(self.reason, self.detail, where)
+
+
+class BrokenGroup(ValueError):
+    """Several rows that come together, of which some cannot be trained on.
+
+    faults  what is wrong, an error for each such row;  good  the examples of the other rows, perhaps none
+    """
+
+    def __init__(self, faults: Sequence[BrokenRow], good: Sequence[Any] = ()):
+        super().__init__("; ".join(map(str, faults)))
+        self.faults, self.good = tuple(faults), tuple(good)

@@ -43,10 +43,12 @@ def show(report: Report, console: Console) -> None:
         _show_bars("longer side of the pictures in pixels", report.sizes.max(1), console)
     files = f"{len(report.files)} files" if len(report.files) > 1 else str(report.files[0].path)
     ends = sum(bool(file.fault) for file in report.files)
-    cut = f", {ends} of the files not whole or without a row" if ends else ""
+    of = f"{ends} of the files" if len(report.files) > 1 else "the file"
+    cut = f", {of} not whole or without a row" if ends else ""
     if report.num_shown < FEW_SHOWN * report.num_rows:  # as where pictures lie under a name that nobody knows
         console.print(f"{report.num_shown:,} of {report.num_rows:,} rows have a picture", soft_wrap=True)
-    told = f"{files}: {report.num_rows:,} rows, {report.num_broken:,} of them broken{cut}"
+    rows = "row" if report.num_rows == 1 else "rows"
+    told = f"{files}: {report.num_rows:,} {rows}, {report.num_broken:,} of them broken{cut}"
     console.print(told, soft_wrap=True, markup=False, emoji=False)  # a name may have what else would be markup
 
 

@@ -97,10 +97,8 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
         raise BrokenRow("unknown-layout", f"got the fields {keys}, expected conversations, messages or an answer")
     if found.get("system") and turns[0].role != "system":
         turns.insert(0, Turn("system", _text(found["system"], "system")))
-    for index, turn in enumerate(turns):
-        if turn.rejected and index == len(turns) - 1:
-            rejected = rejected + turn.rejected
     _check_turns(turns)
+    rejected += turns[-1].rejected
     return Draft(_name(found.get("id")), tuple(turns), _references(found.get("images")), rejected)
 
 
@@ -251,6 +249,9 @@ def _check_turns(turns: list[Turn]) -> None:
     if not spoken or spoken[0].role != "user" or spoken[-1].role != "assistant":
         roles = ", ".join(turn.role for turn in turns[:6])
         raise BrokenRow("turns", f"got the turns {roles}, expected the user's first and the assistant's last")
+    early = next((number for number, turn in enumerate(turns[:-1], start=1) if turn.rejected), None)
+    if early is not None:
+        raise BrokenRow("turns", f"a rejected answer beside turn {early} of {len(turns)}, expected it beside the last")
 
 
 def _references(value: Any) -> tuple[Any, ...]:

@@ -51,7 +51,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An answer that must lose against the chosen one: it is wrong, or it dodges the question."""
+    """An answer that must lose against the chosen one: it is wrong, or it dodges the question.
+
+    Raises ValueError for a kind that there is not.
+    """
 
     text: str
     kind: str

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from phantrol.cached import cache_folder
 from phantrol.data.broken import BrokenRow
 from phantrol.data.messages import Example, Message, Picture
 from phantrol.data.pictures import stored_bytes
@@ -109,8 +110,6 @@ def beginnings(rows: Any, key: str, read: Callable[[int], Example]) -> np.ndarra
     key   what the answer depends on besides the file
     read  number → the row as an example; raises BrokenRow
     """
-    from phantrol.models.packaged import cache_folder
-
     path = rows.path.resolve()
     state = (path / _STAMPED if path.is_dir() else path).stat()
     name = hashlib.sha256(f"{path} {key}".encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from phantrol.data.broken import BrokenGroup
 from phantrol.data.mixture import Group, Groups
 
 MOST_IN_A_ROW = 16  # rows that may be broken one after the other; more, and something else is wrong
@@ -51,24 +52,33 @@ class _Seat:
         self._sit()
 
     def _sit(self) -> None:
-        """Take the first group from here on that its source can read. A source that cannot be opened is no row."""
+        """Take the first group from here on of which its source can read something. A source that cannot be opened is
+        no row."""
         mixture, seed = self.groups.mixture, self.groups.seed
         while True:
             source, index = mixture.locate(self.position, seed, self.ahead)
             try:
                 self.group = mixture.parts[source][1][index]
                 return
+            except BrokenGroup as error:
+                if self._keep(error.good, list(map(str, error.faults)), error):
+                    return
             except _FAULTS as error:
-                self._move_on(str(error), error)
+                self._keep((), [str(error)], error)
 
-    def _move_on(self, reason: str, error: Exception) -> None:
-        self.skipped.append(reason)
+    def _keep(self, good: Group, told: list[str], error: Exception) -> bool:
+        """Note the rows of the group that are left out, and say whether others stay; without any, look further on."""
+        self.skipped += told
+        if good:
+            self.group = good
+            return True
         self.ahead += 1
         if self.ahead >= MOST_IN_A_ROW:
             raise ValueError(
-                f"{self.ahead} rows one after the other cannot be read, the last because: {reason}; look at the data "
+                f"{self.ahead} rows one after the other cannot be read, the last because: {told[-1]}; look at the data "
                 "with `phantrol data check`, and at the folder of the images"
             ) from error
+        return False
 
     def skip_if_broken(self, collate: Callable[[Sequence[Group]], dict[str, Any]]) -> bool:
         """Say True if the group cannot be used even alone, and keep those of its examples that can, or move on."""
@@ -82,13 +92,8 @@ class _Seat:
             for example, fault in zip(self.group, faults, strict=True)
             if fault is not None or not is_part
         ]
-        if is_part:
-            self.skipped += told
-            self.group = good
-            return True
-        self.skipped += told[:-1]
-        self._move_on(told[-1], error)
-        self._sit()
+        if not self._keep(good if is_part else (), told, error):
+            self._sit()
         return True
 
 

@@ -112,7 +112,7 @@ class Benchmark:
     def prior_rows(self) -> Sequence[Row] | None:
         """Return rows of training, from which the text-only prior learns; their pictures are not looked at.
 
-        None if there are none: the prior then learns, for each row, from all the others of the split.
+        None if there are none: each half of the split's groups then learns from the other.
         """
         return None
 

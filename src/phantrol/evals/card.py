@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,10 @@ def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) ->
     """Return the 95 % interval of each score of the model, of the mean of the tasks, and of the overall scores."""
     draws = bootstrap([(sample.group, sample.scores["model"]) for sample in report.samples])
     found = {name: interval(drawn) for name, drawn in draws.items()}
-    for name, scores in report.scores.items():
-        if scores["model"] in (0, 1):
-            groups = {sample.group for sample in report.samples if name in sample.scores["model"]}
-            found[name] = wilson_interval(scores["model"], len(groups))
+    for name, members in _of_one_score(report, 0, 1).items():
+        found[name] = wilson_interval(report.scores[name]["model"], len(members))
     if draws:
-        found[MEAN] = interval(sum(draws.values()) / len(draws))
+        found[MEAN] = _interval_of_mean(report, interval(sum(draws.values()) / len(draws)))
     groups = [sample.group for sample in report.samples]
     for name, scores in report.overall.items():
         if scores["model"] in (0, benchmark.highest_score):
@@ -121,6 +120,31 @@ def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) ->
         of_some = partial(_overall_of_some, benchmark, rows, report.samples, name)
         found[name] = half_sample_interval(groups, of_some, highest=benchmark.highest_score)
     return found
+
+
+def _of_one_score(report: Report, *values: float) -> dict[str, set[str]]:
+    """Return {score name: its groups} of the scores that are one of these values: draws do not scatter there."""
+    return {
+        name: {sample.group for sample in report.samples if name in sample.scores["model"]}
+        for name, scores in report.scores.items()
+        if scores["model"] in values
+    }
+
+
+def _interval_of_mean(report: Report, drawn: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval of the mean of the scores, from that of its draws.
+
+    To each end is added, as an independent error, what the scores that do not scatter may be off: Wilson's for all of
+    them, over as many groups as if each had those of the smallest, and over no more than there are if they share them.
+    """
+    number = len(report.scores)
+    middle = sum(scores["model"] for scores in report.scores.values()) / number
+    off = []
+    for value in (1, 0):
+        groups = list(_of_one_score(report, value).values())
+        count = min(len(groups) * min(map(len, groups), default=0), len(set().union(*groups)))
+        off.append(len(groups) / number * wilson_interval(0, count)[1])  # as far from 0 as from 1
+    return max(0.0, middle - hypot(middle - drawn[0], off[0])), min(1.0, middle + hypot(drawn[1] - middle, off[1]))
 
 
 def _overall_of_some(
@@ -167,6 +191,8 @@ def read_reports(path: Path) -> list[dict[str, Any]]:
         read = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"no file {path}: expected one that `phantrol eval --json` wrote") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: expected a file that `phantrol eval --json` wrote") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
     reports = read.get("benchmarks", [read]) if isinstance(read, dict) else []

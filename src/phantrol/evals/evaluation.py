@@ -62,12 +62,15 @@ def evaluate_rows(
     options = benchmark.generation_options() | dict(options or {})
     with benchmark.session(engine):
         said = ask(engine, questions, batch_size, journal, tell, options)
-    for index, pair in asked.items():
-        refused = [said[question.key] for question in pair.values() if isinstance(said[question.key], ValueError)]
-        if refused and not keep_going:
-            raise ValueError(f"{name}, row {rows[index].id}: {refused[0]}; --keep-going leaves such rows out")
-        if refused:
-            missing[index] = str(refused[0])
+    refused: dict[int, ValueError] = {}
+    for column in ("model", "shuffled"):  # a row with a broken picture comes before the one that was shown it too
+        for index, pair in asked.items():
+            if column in pair and isinstance(answer := said[pair[column].key], ValueError):
+                refused.setdefault(index, answer)
+    if refused and not keep_going:
+        index, error = next(iter(refused.items()))
+        raise ValueError(f"{name}, row {rows[index].id}: {error}; --keep-going leaves such rows out")
+    missing |= {index: str(error) for index, error in refused.items()}
     kept = [index for index in asked if index not in missing]
     if not kept:
         raise ValueError(f"{name}: none of {len(rows)} rows could be asked; the first: {next(iter(missing.values()))}")
@@ -139,6 +142,6 @@ def _overall(benchmark: Benchmark, rows: Sequence[Row], samples: Sequence[Sample
 def _prior_answers(benchmark: Benchmark, rows: Sequence[Row]) -> Iterable[str]:
     learnt = benchmark.prior_rows()
     if learnt is None:
-        return answer_by_halves(rows, benchmark.mask)
+        return answer_by_halves(rows, benchmark.mask, [benchmark.group_of(row) for row in rows])
     prior = TextPrior(learnt, benchmark.mask)
     return [prior.answer(row) for row in rows]

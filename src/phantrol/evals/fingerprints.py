@@ -38,7 +38,10 @@ def prompt_sha256(chat: Sequence[Mapping[str, Any]]) -> str:
 
 
 def picture_sha256(picture: Any) -> str:
-    """Return the hash of a file's bytes, or of the pixels of a picture in memory."""
+    """Return the hash of a file's bytes, or of the pixels of a picture in memory.
+
+    Raises ValueError if the file cannot be read.
+    """
     if isinstance(picture, Image.Image):
         return hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes()).hexdigest()
     if isinstance(picture, bytes):

@@ -106,19 +106,20 @@ class Judge:
 def judge_answers(found: Evaluation, judge: Judge, kept: Path | None = None) -> tuple[Evaluation, dict[str, Any]]:
     """Return the evaluation with the judge's scores, and what its card says of the judge.
 
-    kept  a file for prompts and replies: a judgement that is there is not asked for again
+    kept  a file for prompts and replies: a judgement that is there is not asked for again, unless it could not be read
     Raises ValueError if that file has another judge's.
     """
     journal = None if kept is None else Journal(kept, {"url": judge.url, "model": judge.model, "temperature": 0})
     names: set[str] = set()
     lock = threading.Lock()
 
-    def grade(pair: tuple[Row, Any]) -> dict[str, float] | NoVerdict:
+    def grade(pair: tuple[Row, Any], anew: bool = False) -> dict[str, float] | NoVerdict:
         row, sample = pair
+        asker = _Asker(judge, journal, lock, names, row, anew)
         try:
-            return found.benchmark.judge(row, sample.texts["model"], _asker(judge, journal, lock, names, row))
-        except NoVerdict as failure:
-            return failure
+            return found.benchmark.judge(row, sample.texts["model"], asker)
+        except NoVerdict as failure:  # a kept reply need not be the judge's last word
+            return grade(pair, anew=True) if asker.was_kept else failure
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -147,23 +148,37 @@ def judge_answers(found: Evaluation, judge: Judge, kept: Path | None = None) -> 
     return dataclasses.replace(found, rows=rows, report=report), card
 
 
-def _asker(judge: Judge, journal: Journal | None, lock: threading.Lock, names: set[str], row: Row) -> Ask:
-    def ask(prompt: str, max_tokens: int = 256, pictures: Sequence[Any] = ()) -> str:
+@dataclasses.dataclass
+class _Asker:
+    """An `Ask` for one row.
+
+    journal    of replies, None to keep none;  lock  of it and of `names`, those of the models that replied
+    anew       whether what the journal has is asked for once more;  was_kept  whether the last reply was from there
+    """
+
+    judge: Judge
+    journal: Journal | None
+    lock: threading.Lock
+    names: set[str]
+    row: Row
+    anew: bool = False
+    was_kept: bool = False
+
+    def __call__(self, prompt: str, max_tokens: int = 256, pictures: Sequence[Any] = ()) -> str:
         shown = [{"type": "image", "image": picture} for picture in pictures]
         sha256 = prompt_sha256([{"role": "user", "content": [{"type": "text", "text": prompt}, *shown]}])
-        before = None if journal is None else journal.get(sha256, max_tokens)
+        before = None if self.journal is None or self.anew else self.journal.get(sha256, max_tokens)
+        self.was_kept = before is not None
         if before is None:
-            said, name = judge.reply(prompt, max_tokens, pictures)
-            before = {"id": row.id, "prompt": prompt, "text": said, "model": name}
+            said, name = self.judge.reply(prompt, max_tokens, pictures)
+            before = {"id": self.row.id, "prompt": prompt, "text": said, "model": name}
             before |= {"prompt_sha256": sha256, "max_new_tokens": max_tokens}
-            if journal is not None:
-                with lock:
-                    journal.add([before])
-        with lock:
-            names.add(before.get("model", judge.model))
+            if self.journal is not None:
+                with self.lock:
+                    self.journal.add([before])
+        with self.lock:
+            self.names.add(before.get("model", self.judge.model))
         return before["text"]
-
-    return ask
 
 
 def _data_url(picture: Any) -> str:

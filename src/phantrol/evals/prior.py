@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from phantrol.evals.benchmark import Row, question_text
 
@@ -34,17 +34,17 @@ class TextPrior:
         return (row.task, question), (row.task, self._mask(question)), (row.task, "")
 
 
-def answer_by_halves(rows: Sequence[Row], mask: Mask) -> list[str]:
+def answer_by_halves(rows: Sequence[Row], mask: Mask, groups: Sequence[Hashable]) -> list[str]:
     """Return the prior's answers where there are no training texts: each random half of the rows learns from the other.
 
+    groups  of the rows, as `Benchmark.group_of`: a question and its twin with the other answer stay in one half
     Leaving out one row at a time would be worse than it looks: where answers are balanced, the rest always favours a
-    wrong one.
+    wrong one. So it does where a row learns from its twin.
     """
-    order = list(range(len(rows)))
+    order = list(dict.fromkeys(groups))
     random.Random(0).shuffle(order)
-    halves = order[::2], order[1::2]
-    answers: dict[int, str] = {}
-    for learn, ask in (halves, halves[::-1]):
-        prior = TextPrior((rows[index] for index in learn), mask)
-        answers |= {index: prior.answer(rows[index]) for index in ask}
-    return [answers[index] for index in range(len(rows))]
+    halves = set(order[::2]), set(order[1::2])
+    priors = [
+        TextPrior((row for row, group in zip(rows, groups, strict=True) if group in half), mask) for half in halves
+    ]
+    return [priors[group in halves[0]].answer(row) for row, group in zip(rows, groups, strict=True)]

@@ -142,7 +142,8 @@ class PublishedBenchmark(Benchmark):
             raise ValueError(f"{self.name} reads files: give their folder with --data; they are from {self.source}")
         data = Path(self.data).expanduser()
         if not data.is_dir():
-            raise ValueError(f"--data {data}: no such folder")
+            fault = " is a file: expected the folder that holds it" if data.exists() else ": no such folder"
+            raise ValueError(f"--data {data}{fault}")
         wanted = {name.lower() for name in (self.name, *self.folders)}
         inside = sorted(path for path in data.iterdir() if path.name.lower() in wanted and path.is_dir())
         return inside[0] if inside else data

@@ -88,6 +88,8 @@ def read_json(path: Path) -> Any:
             found = [json.loads(line) for line in split_lines(text) if line.strip()]
         except ValueError:
             raise ValueError(f"{path} is no JSON: {whole}") from None
+    if path.suffix == ".jsonl" and isinstance(found, dict):  # one line alone is JSON too
+        found = [found]
     return as_records(found, path.name) if isinstance(found, list) else found
 
 

@@ -12,6 +12,7 @@ from phantrol.evals.fingerprints import picture_sha256
 from phantrol.models.conversation import parts_of, pictures_of
 
 Chat = list[dict[str, Any]]
+Slot = tuple[int, Any, str]  # the number of a row, a picture of it, its key
 
 
 def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
@@ -20,12 +21,12 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
     Where a task has too few different pictures, those of all tasks are rolled. Rows without pictures stay as they are.
     Raises ValueError if even all rows together have too few different pictures.
     """
-    chats = [row.chat for row in rows]
+    chats, slots = [row.chat for row in rows], _slots(rows)
     tasks = dict.fromkeys(row.task for row in rows)
     everyone = [index for index, row in enumerate(rows) if pictures_of(row.chat)]
     for task in tasks:
         ours = [index for index in everyone if rows[index].task == task]
-        given = ours and (_roll(rows, ours, seed) or _roll(rows, everyone, seed))
+        given = ours and (_roll(slots, ours, seed) or _roll(slots, everyone, seed))
         if ours and not given:
             raise ValueError(
                 f"the {len(everyone)} rows with pictures have too few different ones to shuffle them: "
@@ -36,9 +37,30 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
     return chats
 
 
-def _roll(rows: Sequence[Row], indices: Sequence[int], seed: int) -> dict[int, list[Any]]:
+def _slots(rows: Sequence[Row]) -> list[list[Slot]]:
+    """Return the slots of each row. Two pictures with the same key look the same, whatever their files are called.
+
+    A file is read once; one that cannot be read goes by its name, and is refused where its row is asked.
+    """
+    files: dict[str, str] = {}
+
+    def key(picture: Any) -> str:
+        if not isinstance(picture, str | Path):
+            return picture_sha256(picture)
+        path = str(Path(picture))
+        if path not in files:
+            try:
+                files[path] = picture_sha256(path)
+            except ValueError:
+                files[path] = path
+        return files[path]
+
+    return [[(index, picture, key(picture)) for picture in pictures_of(row.chat)] for index, row in enumerate(rows)]
+
+
+def _roll(slots_of: Sequence[Sequence[Slot]], indices: Sequence[int], seed: int) -> dict[int, list[Any]]:
     """Return new pictures for the rows at `indices`: the smallest roll that gives no row one of its own, or {}."""
-    slots = [(index, picture, _key(picture)) for index in indices for picture in pictures_of(rows[index].chat)]
+    slots = [slot for index in indices for slot in slots_of[index]]
     random.Random(seed).shuffle(slots)  # a benchmark may list its answers in turns, and a roll would keep step
     first_seen = {key: position for position, (_, _, key) in reversed(list(enumerate(slots)))}
     slots.sort(key=lambda slot: first_seen[slot[2]])  # equal pictures side by side, so that some roll parts them all
@@ -62,8 +84,3 @@ def _with_pictures(chat: Chat, pictures: Sequence[Any]) -> Chat:
         parts = [{"type": "image", "image": next(left)} if p["type"] == "image" else p for p in parts_of(message)]
         swapped.append({**message, "content": parts})
     return swapped
-
-
-def _key(picture: Any) -> str:
-    """Two pictures with the same key look the same."""
-    return str(Path(picture)) if isinstance(picture, str | Path) else picture_sha256(picture)

@@ -74,7 +74,10 @@ def collect(paths: Sequence[Path], published: bool = True) -> Results:
         if column in row:
             raise ValueError(f"{name} has two results on {column}: give one of them")
         if card["headline"] is None:
-            footnotes.append(f"{columns[column]} of {name} is judged, and has no score without a judge.")
+            why = "is judged, and has no score without a judge"
+            if card["judge"]:
+                why = f"has no score: none of {len(report['missing'])} rows could be judged by {card['judge']['model']}"
+            footnotes.append(f"{columns[column]} of {name} {why}.")
             continue
         notes = _notes(report)
         footnotes += [note for note in notes if note not in footnotes]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from phantrol.explain.prompt import PictureTokens, read_prompt
 from phantrol.models.conversation import Chat
-from phantrol.modifiers.trol import traversing_gates
+from phantrol.modifiers.trol import NO_TRAVERSAL, traversing_gates
 
 __all__ = ["PictureTokens", "Traversal", "stretch_layers", "trace_traversal"]
 
@@ -57,7 +57,7 @@ def trace_traversal(model: Any, processor: Any, chat: Chat) -> Traversal:
     # with a shared gate the layers hold one module between them, which is called once for each
     gates = traversing_gates(model.get_decoder())
     if not gates:
-        raise ValueError("no layer of this model traverses: graft TrolConfig() on its decoder")
+        raise ValueError(NO_TRAVERSAL)
     prompt = read_prompt(model, processor, chat)
     said: list[Tensor] = []
     prompt.run(model, [(gate, _collect_in(said)) for gate in dict.fromkeys(gates.values())])

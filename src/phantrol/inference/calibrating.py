@@ -18,6 +18,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,8 @@ from phantrol.data.sources.file import FileSource
 from phantrol.find import find
 from phantrol.losses.base import token_logprobs
 from phantrol.models.building import check_folder, load
-from phantrol.modifiers.trol import Trol, skip_traversal
+from phantrol.models.longrope import switch_lengths
+from phantrol.modifiers.trol import skip_traversal, traversal_of
 from phantrol.tables import number_table
 from phantrol.training.checkpoint import MANIFEST, replace_text, written_beside
 from phantrol.training.overrides import override
@@ -72,22 +74,20 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         said = self.recording
-        rows = zip(said.layers, said.ratios, said.moved, strict=True)
         layers = [
             {
                 "layer": layer,
                 "traverses": layer not in self.skip,
                 "moved": float(moved.mean()),
                 "ratio": float(ratio.mean()),
-                "ratio_quantiles": [float(q) for q in ratio.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]))],
+                "ratio_quantiles": np.quantile(ratio.numpy(), [0.05, 0.25, 0.5, 0.75, 0.95]).tolist(),
                 "over_half": float((ratio > 0.5).float().mean()),
             }
-            for layer, ratio, moved in rows
+            for layer, ratio, moved in zip(said.layers, said.ratios, said.moved, strict=True)
         ]
-        tokens = said.ratios.shape[1]
         return {
-            "cost": self.cost, "skip": list(self.skip), "tokens": tokens, "loss_all": said.loss, "loss": self.loss,
-            "loss_none": self.loss_none, "layers": layers,
+            "cost": self.cost, "skip": list(self.skip), "tokens": said.ratios.shape[1], "loss_all": said.loss,
+            "loss": self.loss, "loss_none": self.loss_none, "layers": layers,
         }  # fmt: skip
 
 
@@ -114,8 +114,7 @@ def calibrate_folder(
     check_folder(folder)  # no hub id: what is written lies beside the weights
     disable_progress_bar()
     model, processor = load(folder)
-    groups = open_groups(data, options, images, examples)
-    found = calibrate(model, processor, groups, budget, batch_size)
+    found = calibrate(model, processor, open_groups(data, options, images, examples), budget, batch_size)
     written = write_calibrated(folder, out, model.get_decoder().config.modifiers)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)  # in the new folder, perhaps
@@ -143,9 +142,9 @@ def calibrate(
 
     groups   of examples, as a source gives them
     budget   of passes, the plain decoder being 1; None: USUAL_BUDGET, or what one layer costs where that is more
-    Raises ValueError if no layer of the model has a gate, there are no examples, or the budget is none of its.
+    Raises ValueError if no layer has a gate, there are no examples, one is too long, or the budget is none of its.
     """
-    trol = _traversal(model)
+    trol = traversal_of(model.get_decoder())
     batches = list(_batches(processor, groups, batch_size, model))
     most = passes_within(budget, trol.num_layers, trol.config.passes)
     skip_traversal(model.get_decoder(), ())
@@ -180,13 +179,12 @@ def record(model: Any, batches: Sequence[dict[str, Any]]) -> Recording:
 
     batches  as a Collator makes them
     """
-    layers = model.get_decoder().layers
-    prompt_only = _traversal(model).prompt_only
+    prompt_only = traversal_of(model.get_decoder()).prompt_only
     heard: dict[int, list[tuple[Tensor, Tensor]]] = {}
     total, count = 0.0, 0
     for batch in batches:
         said: dict[int, tuple[Tensor, Tensor]] = {}
-        with _listening(layers, said), torch.inference_mode():
+        with _listening(model.get_decoder().layers, said), torch.inference_mode():
             logprobs = token_logprobs(model, batch)
         real = batch["attention_mask"].bool()
         if prompt_only:
@@ -211,11 +209,10 @@ def open_groups(data: str, options: Sequence[str], images: Path | None, count: i
     data  the name of a source, such as primer, or a file that `phantrol data check` reads;  options  its fields, as
     size_px=64. Raises ValueError for an unknown name or option, one that is missing, and a row that is broken.
     """
-    is_file = Path(data).exists() or Path(data).suffix not in ("", ".py")
     if data == "primer":  # whose tasks are weights by name, but names when they are typed
         tasks = [option.removeprefix("tasks=") for option in options if option.startswith("tasks=")]
         source, options = choose_source(tasks=tasks), [each for each in options if not each.startswith("tasks=")]
-    elif is_file:
+    elif Path(data).exists() or Path(data).suffix not in ("", ".py"):
         source = FileSource(data, images=images)
     else:
         try:
@@ -266,17 +263,13 @@ def _table(found: Calibration) -> Table:
     return table
 
 
-def _traversal(model: Any) -> Trol:
-    found = [modifier for modifier in getattr(model.get_decoder(), "modifiers", []) if isinstance(modifier, Trol)]
-    if not found:
-        raise ValueError("no layer of this model traverses: there is no second pass to leave out")
-    return found[0]
-
-
 def _batches(processor: Any, groups: Iterable[Any], batch_size: int, model: Any) -> Iterator[dict[str, Any]]:
-    groups, collate = list(groups), Collator(processor, pairs=False, pack=False)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    groups, collate = list(groups), Collator(processor, pairs=False, pack=False, max_tokens=longest)
     if not groups:
         raise ValueError("there are no examples to calibrate on: expected at least one")
+    if switch_lengths(model):  # where the longest row of a batch decides the angles of all
+        groups, batch_size = [[example] for group in groups for example in group], 1
     for start in range(0, len(groups), batch_size):
         batch = collate(groups[start : start + batch_size])
         yield {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}

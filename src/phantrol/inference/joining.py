@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from phantrol.inference.longrope import switch_lengths
+from phantrol.models.longrope import switch_lengths
 from phantrol.modifiers.graft import grafted_modifiers
 from phantrol.modifiers.sequence import AnchorLayer, SequenceState, end_prompt
 

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phantrol.data.collate import IGNORED
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
 from phantrol.ops.logprobs import sequence_means
-
-IGNORED = -100  # the label of a token that is not the choice's
 
 
 @dataclass(frozen=True)

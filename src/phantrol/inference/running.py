@@ -17,7 +17,9 @@ from phantrol.inference.engine import Engine
 from phantrol.inference.joining import crop_padding, end_prompts, join_caches, joining_fault, new_cache
 from phantrol.inference.sampling import Sampling, TokenLogprob, choose_tokens, penalties, token_logprobs
 from phantrol.inference.speaking import Speaker
+from phantrol.models.longrope import switch_lengths
 from phantrol.models.processing import Encoding
+from phantrol.modifiers.graft import grafted_modifiers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,7 @@ class RunningBatch:
 
     def __init__(self, engine: Engine):
         self.engine, self.fault = engine, joining_fault(engine.model)
+        self._switches = switch_lengths(engine.model)
         # its own: who reads prompts elsewhere switches special tokens of the engine's off and on
         self._tokenizer = copy.deepcopy(engine.processor.tokenizer)
         self.clear()
@@ -106,12 +109,7 @@ class RunningBatch:
     def read(self, tickets: Sequence[Ticket]) -> Read:
         """Run the model over the prompts, together. Nothing is said yet, and nobody has joined."""
         assert self.fault is None or (len(tickets) == 1 and not self.rows)
-        inputs = self.engine.pad_left([ticket.prompt for ticket in tickets])
-        cache, mask = new_cache(self.engine.model), inputs["attention_mask"]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = self._forward(**inputs, position_ids=positions, past_key_values=cache)
-        end_prompts(self.engine.model, cache)
-        return Read(tuple(tickets), cache, mask, logits)
+        return Read(tuple(tickets), *self._read([ticket.prompt for ticket in tickets]))
 
     @torch.inference_mode()
     def admit(self, read: Read) -> None:
@@ -144,9 +142,13 @@ class RunningBatch:
         """One more token for every row; rows that are done, or cancelled, leave."""
         if not self.rows:
             return
+        positions = self._mask.sum(dim=1, keepdim=True)
+        if self._switches and int(positions.max()) in self._switches:  # keys in the cache were turned by other angles
+            self._cache, self._mask, logits = self._read_again()
+            self._keep(self._say(self.rows, logits))
+            return
         device = self._mask.device
         tokens = torch.tensor([[row.speaker.ids[-1]] for row in self.rows], device=device)
-        positions = self._mask.sum(dim=1, keepdim=True)
         mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
         logits = self._forward(
             input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=self._cache
@@ -157,6 +159,22 @@ class RunningBatch:
     def drop_cancelled(self) -> None:
         """Free the rows that nobody waits for any more."""
         self._keep([not row.ticket.cancelled for row in self.rows])
+
+    def _read(self, texts: Sequence[Encoding], **options: Any) -> tuple[Any, Tensor, Tensor]:
+        """→ a cache in which the texts are, their mask [B, N], and the logits of their last tokens [B, V]."""
+        inputs, cache = self.engine.pad_left(texts), new_cache(self.engine.model)
+        mask = inputs["attention_mask"]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = self._forward(**inputs, position_ids=positions, past_key_values=cache, **options)
+        end_prompts(self.engine.model, cache)
+        return cache, mask, logits
+
+    def _read_again(self) -> tuple[Any, Tensor, Tensor]:
+        """As `_read`, of the rows with what they have said: choices of one request, as long as each other."""
+        prompt = self.rows[0].ticket.prompt
+        texts = [dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *row.speaker.ids]) for row in self.rows]
+        options = {"prompt_length": len(prompt.input_ids)} if grafted_modifiers(self.engine.model) else {}
+        return self._read(texts, **options)
 
     def _forward(self, **inputs: Any) -> Tensor:
         """→ logits of each row's last token [B, V], in float32 or finer."""

@@ -61,35 +61,23 @@ def build(
     vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
     for part in (text_config, vision_config):  # a folder of this machine is nobody else's business
         part.name_or_path = Path(part.name_or_path).name if Path(part.name_or_path).is_absolute() else part.name_or_path
-    image_px = image_px or getattr(vision_config, "image_size", None)
-    if not isinstance(image_px, int):
-        raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
     tokenizer = open_tokenizer(tokenizer, text, image_token)
-    image_grid = measure_grid(vision_config, image_px)
+    text_config.vocab_size = max(text_config.vocab_size, len(tokenizer))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text_config, name, getattr(tokenizer, name))
+    text_config.modifiers = [config_to_dict(config) for config in modifiers]
+    config = wanted_config(text_config, vision_config, image_px, unshuffle, projector_norm, feature_positions)
     processor = PhantrolProcessor(
-        PhantrolImageProcessor(image_px=image_px, **image_options),
+        PhantrolImageProcessor(image_px=config.image_px, **image_options),
         tokenizer,
-        image_grid=image_grid,
+        image_grid=config.image_grid,
         unshuffle=unshuffle,
         image_token=image_token,
         image_prefix=image_prefix,
         image_suffix=image_suffix,
     )
-    text_config.vocab_size = max(text_config.vocab_size, len(tokenizer))
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(text_config, name, getattr(tokenizer, name))
-    text_config.modifiers = [config_to_dict(config) for config in modifiers]
-    config = PhantrolConfig(
-        text_config,
-        vision_config,
-        image_token_id=processor.image_token_id,
-        image_px=image_px,
-        image_grid=image_grid,
-        unshuffle=unshuffle,
-        projector_norm=projector_norm,
-        feature_rms=embedding_rms(text, text_config) if match_embeddings else None,
-        feature_positions=feature_positions,
-    )
+    config.image_token_id = processor.image_token_id
+    config.feature_rms = embedding_rms(text, text_config) if match_embeddings else None
     model = PhantrolForConditionalGeneration(config).to(dtype)
     load_part("text", model.language_model, text, AutoModelForCausalLM, dtype)
     load_part("vision", model.vision_tower, vision, AutoModel, dtype)
@@ -111,9 +99,12 @@ def wanted_config(
     """Return the configuration of what `build` makes of such parts, but for its tokens. Nothing is loaded.
 
     others  arguments of `build` that change no size
+    Raises ValueError if nothing says how large a tile is, and for a tower or an unshuffle that does not fit it.
     """
     vision_config = getattr(vision_config, "vision_config", vision_config)
-    image_px = image_px or vision_config.image_size
+    image_px = image_px or getattr(vision_config, "image_size", None)
+    if not isinstance(image_px, int):
+        raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
     return PhantrolConfig(
         text_config,
         vision_config,

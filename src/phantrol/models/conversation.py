@@ -55,11 +55,13 @@ def pictures_of(chat: Chat) -> list[Any]:
 
 
 def picture_of(part: Mapping[str, Any]) -> Any:
-    """Return the picture of an image part. Raises ValueError if it has none."""
-    for key in ("image", "path"):
-        if part.get(key) is not None:
-            return part[key]
-    raise ValueError(f"an image part with {sorted(part)}: expected one with 'image', a picture or a file")
+    """Return the picture of an image part. Raises ValueError if it has none, or an address in its place."""
+    found = next((part[key] for key in ("image", "path", "url") if part.get(key) is not None), None)
+    if found is None or (isinstance(found, str) and "://" in found):
+        raise ValueError(
+            f"an image part with {sorted(part)}: expected one with 'image', a picture or a file on this machine"
+        )
+    return found
 
 
 def _role_and_parts(message: Any) -> tuple[str, list[Any]]:

@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from phantrol.models.packaged import PackagedDecoder, written_once
+from phantrol.cached import written_once
+from phantrol.models.packaged import PackagedDecoder
 from phantrol.whole_files import checksum
 
 DIFFERENCE, DECODER = "difference.safetensors", "decoder.json"

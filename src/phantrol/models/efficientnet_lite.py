@@ -47,7 +47,10 @@ class PaddedConvolution(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Widen, look around in each channel, narrow; added to what came in where both have one shape."""
+    """Widen, look around in each channel, narrow; added to what came in where both have one shape.
+
+    [I, C, g, g] → [I, C', ⌈g / stride⌉, ...]
+    """
 
     def __init__(self, size_in: int, size_out: int, expansion: int, kernel: int, stride: int):
         super().__init__()

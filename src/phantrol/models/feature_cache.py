@@ -69,7 +69,7 @@ class FeatureCache:
             return None
 
     def write(self, key: str, features: Tensor) -> None:
-        """Keep the features of a tile, unless the folder is full."""
+        """Keep the features of a tile, [P, Dv], unless the folder is full."""
         if self.num_bytes + features.nbytes > self.max_bytes:
             return
         path = self._path(key)

@@ -1,4 +1,5 @@
-"""What `generate` must know about pictures: which row's tiles are whose when rows multiply, and ids that no logit has.
+"""What `generate` must know about pictures: which row's tiles are whose when rows multiply, ids that no logit has, and
+when a text is read again from its first token, its pictures too.
 
 B rows, E copies of each row (beams, or several answers), N tokens of a row, V logits, I tiles of all rows.
 """
@@ -13,6 +14,7 @@ from transformers import LogitsProcessorList
 from transformers.cache_utils import Cache
 
 from phantrol.models.configuration import num_image_tokens
+from phantrol.models.longrope import switch_lengths
 
 
 class PictureGeneration:
@@ -47,6 +49,44 @@ class PictureGeneration:
             )
         rows = torch.arange(num_tiles, device=input_ids.device).split((num_tokens // per_tile).tolist())
         return torch.cat([row.repeat(expand_size) for row in rows])
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As transformers' own, but a text that grows beyond a switch of `longrope` is read again from its first token:
+        the keys in the cache were turned by other angles.
+
+        Raises ValueError if the tokens before are not given: chunks of a prompt, or the new ids of a later turn.
+        """
+        past, switches = 0 if past_key_values is None else int(past_key_values.get_seq_length()), switch_lengths(self)
+        if past and switches:
+            new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
+            length = past + new if position_ids is None else int(position_ids.max()) + 1  # of the longest row
+            if any(length - new <= switch < length for switch in switches):
+                if inputs_embeds is not None:  # the prompt; ids behind it are the answer's
+                    said = input_ids[:, input_ids.shape[1] - (past + new - inputs_embeds.shape[1]) :]
+                    inputs_embeds = torch.cat([inputs_embeds, self._embed(said)], dim=1)
+                elif input_ids.shape[1] < past + new:
+                    raise ValueError(
+                        f"got the last {input_ids.shape[1]} of {past + new} tokens, with which the text outgrows the "
+                        f"switch of its longrope at {switches}: expected the ids of all, without prefill_chunk_size"
+                    )
+                past_key_values = next_sequence_length = None
+                kwargs["is_first_iteration"] = True  # else pictures are left out
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            **kwargs,
+        )
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         processors = super()._get_logits_processor(*args, **kwargs)

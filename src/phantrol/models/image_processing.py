@@ -53,7 +53,7 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
             )
         try:
             if not Path(source).is_file():
-                raise ValueError(f"{name}: no such file")
+                raise ValueError(f"{name}{_why_no_file(source)}")
             source = Path(source).read_bytes()
         except OSError as error:  # no permission, a name that is too long
             raise ValueError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
@@ -72,6 +72,12 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise ValueError(f"{name} is broken: {error}") from None
     return _decode(picture, name, max_pixels)
+
+
+def _why_no_file(source: str | Path) -> str:
+    if "://" in str(source):
+        return " is an address: expected a file on this machine; fetch it first"
+    return " is a folder: name a file in it" if Path(source).is_dir() else ": no such file"
 
 
 def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:

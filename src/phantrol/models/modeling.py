@@ -77,7 +77,7 @@ class GridPositions(nn.Module):
         return features + places @ self.directions.to(features.dtype)
 
 
-class PhantrolForConditionalGeneration(PictureGeneration, GraftedGeneration, PreTrainedModel, GenerationMixin):
+class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, PreTrainedModel, GenerationMixin):
     """A vision tower, a projector and a grafted decoder, all of them Hugging Face's own classes."""
 
     config_class = PhantrolConfig

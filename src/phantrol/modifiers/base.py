@@ -45,10 +45,10 @@ class LayerModifier:
         if not isinstance(chosen, (range, tuple, list)):
             chosen = ()  # none, which is refused below
         self.layers = tuple(i for i in range(num_layers) if i in chosen)
-        if not self.layers or any(i not in self.layers for i in chosen):
+        if not self.layers or len(self.layers) < len(chosen):  # with one twice too
             raise ValueError(
                 f"{type(config).__name__}.layers is {layers}: expected 'all' or indices from 0 to {num_layers - 1}, "
-                f"since the decoder has {num_layers} layers"
+                f"since the decoder has {num_layers} layers, each once"
             )
 
     def check(self, layer: nn.Module) -> None:

@@ -169,18 +169,30 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
 
     model      a Hugging Face causal language model (`AutoModelForCausalLM`), or a decoder alone
     modifiers  configurations, for example [TrolConfig(), PhantomConfig()], in any order
-    Raises ValueError if the model is grafted already, or a configuration does not fit it.
+    Raises ValueError for what is no such model, one that is grafted already, and a configuration that does not fit it.
     """
-    decoder = model.get_decoder()
+    if not hasattr(model, "get_decoder"):
+        raise ValueError(
+            f"got {type(model).__name__}, expected a model as AutoModelForCausalLM.from_pretrained loads it"
+        )
+    if not isinstance(modifiers, list | tuple):
+        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
+    decoder = _decoder_of(model)
     layers = getattr(decoder, "layers", None)
     if layers is None:
         raise ValueError(
-            f"{type(decoder).__name__} has no `layers`: expected a Hugging Face decoder with a list of layers"
+            f"{type(decoder).__name__} has no `layers`: expected a Hugging Face decoder with a list of layers "
+            "of that name; graft another decoder, such as Llama or Qwen"
         )
     if isinstance(decoder, GraftedDecoder):
         raise ValueError("the model is grafted already: graft a fresh one, with all modifiers in one list")
     if not modifiers:
         return model
+    if not getattr(model, "_supports_default_dynamic_cache", lambda: True)():
+        raise ValueError(
+            f"{type(model).__name__} has a cache of its own, expected one that takes transformers' DynamicCache, where "
+            "each pass has its slots; graft another decoder, such as Llama or Qwen"
+        )
     text_config = decoder.config
     grafts = sorted((modifier_of(config, len(layers)) for config in modifiers), key=lambda modifier: modifier.depth)
     if len({type(modifier) for modifier in grafts}) < len(grafts):
@@ -221,6 +233,8 @@ def load_grafted(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
         raise ValueError(f"{folder} holds no grafted model: {first_line(error)}; name one that was saved") from None
     if not getattr(config, "modifiers", None):
         raise ValueError(f"{folder} names no modifiers in its config.json: load it with AutoModelForCausalLM")
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"{folder} is no causal language model but {config.model_type}: load it with phantrol.load")
     base = AutoModelForCausalLM._model_mapping[type(config)]
     model, report = _graft_at_birth(base).from_pretrained(folder, config=config, output_loading_info=True, **kwargs)
     wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys") if report[key]}
@@ -247,7 +261,12 @@ def _graft_at_birth(base: type) -> type:
 
 def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:
     """Return the modifiers of a grafted decoder, or an empty list."""
-    return getattr(model.get_decoder(), "modifiers", [])
+    return getattr(_decoder_of(model), "modifiers", [])
+
+
+def _decoder_of(model: nn.Module) -> nn.Module:
+    decoder = model.get_decoder()
+    return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)  # Llama 4 returns itself
 
 
 def _paged_cache() -> ValueError:

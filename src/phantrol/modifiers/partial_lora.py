@@ -42,7 +42,7 @@ class PartialLoraConfig:
 
 
 class PartlyAdapted:
-    """Mixed in before a linear: W·x, and on image tokens W·x + α/r·B·A·x."""
+    """Mixed in before a linear: W·x, and on image tokens W·x + α/r·B·A·x; x [B, N, F] → [B, N, F']."""
 
     def forward(self, x: Tensor) -> Tensor:
         output, rows = super().forward(x), getattr(_pass, "rows", None)

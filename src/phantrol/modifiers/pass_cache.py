@@ -27,6 +27,10 @@ class PassCache:
         self.whole, self._step = cache, step
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Add keys and values, [B, K, N, d] each, to the slot of this pass and return all that it holds, [B, K, S, d].
+
+        Raises ValueError for a layer with more than one slot.
+        """
         slot = self._slot(layer_idx)
         if slot is None:  # LongCat: two attentions of a layer, numbered as if each were one
             raise ValueError(f"TroL cannot run a layer again that has more in the cache than its own slot: {_ONE_SLOT}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Literal
 
 import torch
@@ -55,8 +56,10 @@ class PhantomConfig:
         for name, allowed in (("logits", ("exact", "drop")), ("init", ("identity", "random"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"PhantomConfig.{name} is {getattr(self, name)!r}: expected {' or '.join(allowed)}")
-        if isinstance(self.eta, bool) or not isinstance(self.eta, (int, float)):
+        if isinstance(self.eta, bool) or not isinstance(self.eta, (int, float)) or not isfinite(self.eta):
             raise ValueError(f"PhantomConfig.eta is {self.eta!r}: expected a number, such as 1.0")
+        if not isinstance(self.train_eta, bool):
+            raise ValueError(f"PhantomConfig.train_eta is {self.train_eta!r}: expected True or False")
         for name in ("anchors", "anchor_stride"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

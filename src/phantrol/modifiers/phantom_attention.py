@@ -68,7 +68,10 @@ def phantom_attention(
                 return _attend_in_parts(query, key, values, kwargs.get("scaling")), None
         return base(module, query, key, values, attention_mask, **kwargs)
 
-    if dimension.exact:
+    drops = not dimension.exact and module.training and kwargs.get("dropout")
+    if drops:  # in one call, for both halves are of the same shares
+        query, key = F.pad(query, (0, size)), F.pad(key, (0, size))
+    if dimension.exact or drops:
         halves, weights = attend(value)
     else:  # fused attention wants values as wide as keys
         (first, weights), (term, _) = attend(value[..., :size]), attend(value[..., size:])
@@ -138,7 +141,10 @@ def use_phantom_attention(config: Any) -> None:
 
 
 def attention_family(module: nn.Module) -> str:
-    """The module of the model family that an attention class comes from, where its eager attention stands."""
+    """Return the module of the model family that an attention class comes from, where its eager attention stands.
+
+    Raises ValueError if it comes from none.
+    """
     for base in type(module).__mro__:
         if hasattr(sys.modules[base.__module__], "eager_attention_forward"):
             return base.__module__

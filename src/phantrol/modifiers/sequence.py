@@ -97,10 +97,13 @@ class SequenceStep:
 
 
 class ImageRows:
-    """Where the image tokens of one forward pass are, R of B·N, worked out once for all linears of all layers."""
+    """Where the image tokens of one forward pass are, R of B·N, worked out once for all linears of all layers.
+
+    image_mask [B, N], True on image tokens;  index [R], their rows of [B·N, ...]
+    """
 
     def __init__(self, image_mask: Tensor, index: Tensor):
-        self.index, self._num_tokens = index, image_mask.numel()  # [R], rows of [B·N, ...]
+        self.index, self._num_tokens = index, image_mask.numel()
         self._taken: tuple[Tensor, nn.Module, Tensor] | None = None
 
     def take(self, x: Tensor, layer: nn.Module) -> Tensor:

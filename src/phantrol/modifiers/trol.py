@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterable
 from functools import partial
+from math import isfinite
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,8 @@ from phantrol.modifiers.layer_kinds import finds_keys
 from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.traversal import mix_passes, traversal_ratio
+
+NO_TRAVERSAL = "no layer of this model traverses: graft TrolConfig() on its decoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +55,11 @@ class TrolConfig:
             )
         if self.tokens not in ("all", "prompt"):
             raise ValueError(f"TrolConfig.tokens is {self.tokens!r}: expected 'all' or 'prompt'")
-        if isinstance(self.gate_bias, bool) or not isinstance(self.gate_bias, (int, float)):
+        is_number = isinstance(self.gate_bias, (int, float)) and not isinstance(self.gate_bias, bool)
+        if not is_number or not isfinite(self.gate_bias):
             raise ValueError(f"TrolConfig.gate_bias is {self.gate_bias!r}: expected a number, such as -4.0")
+        if not isinstance(self.share_gate, bool):
+            raise ValueError(f"TrolConfig.share_gate is {self.share_gate!r}: expected True or False")
 
 
 IDENTITY_BIAS = -40.0  # tanh(-40) is -1 in any float, so that w is 0
@@ -96,7 +102,7 @@ class Traversed:
             del cls.forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return nn.Module.__call__(self, *args, **kwargs)  # past that of older versions, which did so here
+        return nn.Module.__call__(self, *args, **kwargs)  # older versions make one checkpoint of all here
 
     def _one_pass(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         run = partial(super().forward, **kwargs)
@@ -188,6 +194,14 @@ class Trol(LayerModifier):
         return self.config.passes if layer_idx in self.layers and layer_idx not in self.config.skip else 1
 
 
+def traversal_of(decoder: nn.Module) -> Trol:
+    """Return the graft that lets layers of a decoder run again. Raises ValueError if there is none."""
+    for modifier in getattr(decoder, "modifiers", []):
+        if isinstance(modifier, Trol):
+            return modifier
+    raise ValueError(NO_TRAVERSAL)
+
+
 def traversing_gates(decoder: nn.Module) -> dict[int, TraversalGate]:
     """Return the gate of each layer that runs more than once, by its number; layers that share one gate all name it."""
     return {
@@ -203,14 +217,12 @@ def skip_traversal(decoder: nn.Module, skip: Iterable[int]) -> None:
     What `save_pretrained` writes says so too. Caches that were begun before do not fit any more.
     Raises ValueError if the decoder has no traversal, or a layer no gate.
     """
-    grafts = getattr(decoder, "modifiers", [])
-    place = next((i for i, modifier in enumerate(grafts) if isinstance(modifier, Trol)), None)
-    if place is None:
-        raise ValueError("no layer of this model traverses: graft TrolConfig() on its decoder")
-    config = dataclasses.replace(grafts[place].config, skip=tuple(sorted(skip)))
-    grafts[place] = Trol(config, len(decoder.layers))
-    for index in grafts[place].layers:
-        decoder.layers[index].traversal_passes = grafts[place].passes(index)
+    before = traversal_of(decoder)
+    config = dataclasses.replace(before.config, skip=tuple(sorted(skip)))
+    trol = Trol(config, len(decoder.layers))
+    decoder.modifiers[decoder.modifiers.index(before)] = trol
+    for index in trol.layers:
+        decoder.layers[index].traversal_passes = trol.passes(index)
     written = config_to_dict(config)
     decoder.config.modifiers = [
         written if options["name"] == written["name"] else options for options in decoder.config.modifiers

@@ -53,7 +53,7 @@ def blocks_of_positions(position_ids: Tensor, num_rows: int) -> Blocks | None:
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 0 where the bool mask is True and the most negative number of `dtype` elsewhere."""
+    """Return 0 where the bool mask [...] is True and the most negative number of `dtype` elsewhere: [...]."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
 

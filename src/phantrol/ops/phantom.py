@@ -47,7 +47,8 @@ def attend_anchor_heads(
     queries = _gelu(F.linear(states.transpose(1, 2), query_weight)).reshape(batch, tokens * heads, size)
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
     # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
-    scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).mT)  # [B, A, N·H]
+    with _without_autocast(states):
+        scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).mT)  # [B, A, N·H]
     if visible is not None:
         hidden = ~visible.mT[..., None].expand(-1, -1, -1, heads)
         scores = scores.masked_fill(hidden.reshape(scores.shape), -torch.inf)
@@ -68,7 +69,8 @@ def attend_kinds_at_once(states: Tensor, keys: Tensor, values: Tensor, query_wei
     rows = states.transpose(0, 1).reshape(kinds, -1, size)
     queries = _gelu_of_few(torch.bmm(rows, query_weights.mT)).to(own.dtype)
     queries = queries.view(kinds, batch, -1, size).transpose(0, 1).reshape(batch, -1, size)
-    scores = torch.baddbmm(own, keys.to(own.dtype), queries.mT, alpha=size**-0.5)  # [B, A, S·h]
+    with _without_autocast(states):
+        scores = torch.baddbmm(own, keys.to(own.dtype), queries.mT, alpha=size**-0.5)  # [B, A, S·h]
     shares = torch.softmax(scores, dim=1).to(states.dtype)
     return _gelu_of_few(torch.bmm(shares.mT, values)).view(states.shape)
 
@@ -89,13 +91,15 @@ def attend_anchors_of_blocks(
     queries = _gelu(F.linear(states.transpose(1, 2).reshape(tokens * heads, size), query_weight))
     wide, rows = torch.promote_types(states.dtype, torch.float32), [heads * count for count in num_tokens]
     parts = zip(keys.to(wide) * size**-0.5, queries.to(wide).split(rows), strict=True)
-    shares = torch.softmax(torch.cat([anchor @ part.T for anchor, part in parts], dim=1), dim=0).to(states.dtype)
+    with _without_autocast(states):
+        scores = torch.cat([anchor @ part.T for anchor, part in parts], dim=1)  # [A, N·H]
+    shares = torch.softmax(scores, dim=0).to(states.dtype)
     said = torch.cat([part.T @ value for part, value in zip(shares.split(rows, dim=1), values, strict=True)])
     return _gelu(said).reshape(1, tokens, heads, size).transpose(1, 2)
 
 
 def scale_term(term: Tensor, eta: float | Tensor) -> Tensor:
-    """Return η·term; `term` itself where η is the number 1, as it is by default."""
+    """Return η·term, [..., d] → [..., d]; `term` itself where η is the number 1, as it is by default."""
     return term if isinstance(eta, float) and eta == 1 else eta * term
 
 
@@ -116,6 +120,11 @@ def join_gates(
 ) -> tuple[Tensor, Tensor]:
     """Return weight [1, 2d] and bias [1] of g2(h1 + term) - g1(h1) as one product with [h1 | term]; weights [1, d]."""
     return torch.cat([second_weight - first_weight, second_weight], dim=-1), second_bias - first_bias
+
+
+def _without_autocast(states: Tensor) -> torch.autocast:
+    """For scores, which autocast would take in half precision, whatever their dtype; shapes alone have no autocast."""
+    return torch.autocast("cpu" if states.is_meta else states.device.type, enabled=False)
 
 
 def _gelu(fresh: Tensor) -> Tensor:

@@ -175,4 +175,5 @@ def too_slow(request_s: float) -> Refusal:
 
 
 def _line(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    # in ASCII: clients that read line by line may take U+2028, U+2029 and U+0085 for ends of lines
+    return f"data: {json.dumps(content, separators=(',', ':'))}\n\n"

@@ -64,7 +64,7 @@ class Service:
         """Answer POST /v1/chat/completions, whose time runs since `began` on the monotonic clock."""
         asked = parse(ChatRequest, await request.body())
         self.check_model(asked.model)
-        question = await self.reader.question(asked)
+        question = await unless_gone(request, self.reader.question(asked))
         is_first = True
 
         def heard(event: Event) -> None:
@@ -73,7 +73,7 @@ class Service:
                 self.metrics.first_token_s.observe(time.monotonic() - began)
             is_first = False
 
-        answering = self._submit(question, heard)
+        answering = self._submit(question, heard)  # and no await before what frees its rows
         left_s = self.limits.request_s - (time.monotonic() - began)
         self.metrics.prompt_tokens.inc(len(question.prompt.input_ids))
         self.metrics.image_tokens.inc(question.num_image_tokens)
@@ -83,7 +83,7 @@ class Service:
             return _Stream(self, answering, lines)
         try:
             async with asyncio.timeout(left_s):
-                return JSONResponse(await self.wording.completion(answering))
+                return JSONResponse(await unless_gone(request, self.wording.completion(answering)))
         except TimeoutError:
             raise too_slow(self.limits.request_s) from None
         finally:
@@ -212,7 +212,7 @@ def _application(service: Service) -> FastAPI:
     async def chat_completions(request: Request) -> Response:
         began = time.monotonic()
         await request.body()
-        return await unless_gone(request, service.chat_completion(request, began))
+        return await service.chat_completion(request, began)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

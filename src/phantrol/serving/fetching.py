@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
@@ -35,9 +36,6 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    if mapped is not None:
-        return is_public(str(mapped))
     if isinstance(found, ipaddress.IPv6Address) and found not in GIVEN_OUT:
         return False
     if any(found in network for network in NOBODYS):
@@ -51,10 +49,19 @@ async def resolve(host: str, port: int) -> list[str]:
     return [entry[4][0] for entry in found]
 
 
+def allowed_host(name: str) -> str:
+    """Return the name of a host, and its port if it has one, as they are compared with those of a picture's address.
+    Raises ValueError for what no address could have."""
+    found = re.fullmatch(r"(?!-)([a-z0-9.-]*[a-z0-9-])\.*(?::([0-9]{1,5}))?", name.lower())
+    if not found or not 1 <= int(found[2] or 80) <= 65535:
+        raise ValueError(f"--allow-image-host {name}: expected a name, as example.org or example.org:8443")
+    return f"{found[1]}:{int(found[2])}" if found[2] else found[1]
+
+
 class Fetcher:
     """Fetches pictures of allowed hosts.
 
-    allowed  names, as "example.org" or "example.org:8443"; without a port, 80 and 443
+    allowed  names, as allowed_host takes them: "example.org" or "example.org:8443"; without a port, 80 and 443
     resolve, is_public  what to ask for addresses, and about them; a test has its own
     """
 
@@ -65,7 +72,7 @@ class Fetcher:
         resolve: Resolve = resolve,
         is_public: Callable[[str], bool] = is_public,
     ):
-        self._allowed = frozenset(name.lower().rstrip(".") for name in allowed)
+        self._allowed = frozenset(map(allowed_host, allowed))
         self._limits, self._resolve, self._is_public = limits, resolve, is_public
         self._places = asyncio.Semaphore(8)  # connections at once
 

@@ -19,6 +19,8 @@ class Limits:
     images, messages, text_characters, prompt_tokens   of one request
     answer_tokens, choices   of one request; answer_tokens is also what a request gets that does not say
     drain_s            that running answers get after SIGTERM; by default request_s, in which each of them is over
+
+    Raises ValueError for a limit that is not above 0; queue and images may be 0.
     """
 
     rows: int = 16

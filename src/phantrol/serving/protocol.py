@@ -1,4 +1,5 @@
 """The part of OpenAI's chat protocol that this server speaks. What it does not know it refuses, and never ignores.
+A field that is null counts as left out.
 
 Differs: `temperature` is 0 where a request does not say, not 1: the models answer questions about pictures, and are
 never left to chance unless asked to be.
@@ -18,7 +19,8 @@ MAX_KEYS = 100_000  # of a body, counted before it is parsed, which takes more t
 MAX_FIELDS = 64  # of an object: pydantic tells of each unknown one, which takes seconds and gigabytes for a million
 MAX_METADATA = 16  # entries, as OpenAI has it
 NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio"}
-NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store"}
+NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store", "functions", "prediction", "verbosity"}
+NOT_DONE |= {"reasoning_effort", "web_search_options", "moderation", "prompt_cache_options", "prompt_cache_retention"}
 
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -30,7 +32,8 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fields_are_few(cls, given: Any) -> Any:
-        return _no_more(given, MAX_FIELDS, "fields")
+        given = _no_more(given, MAX_FIELDS, "fields")
+        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
 
 
 class ImageUrl(_Strict):
@@ -57,10 +60,7 @@ class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[Part], Field(min_length=1, fail_fast=True)]
     name: str | None = None
-    refusal: None = None  # what clients send back of an earlier answer
-    annotations: list[Any] | None = Field(default=None, max_length=0)
-    audio: None = None
-    function_call: None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0)  # what clients send back of an earlier answer
     tool_calls: list[Any] | None = Field(default=None, max_length=0)
 
     @model_validator(mode="after")
@@ -102,6 +102,7 @@ class ChatRequest(_Strict):
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(default=None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     store: Literal[False] | None = None
@@ -170,12 +171,12 @@ def parse(kind: type[Request], body: bytes) -> Request:
         raise Refusal(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
     where = ".".join(map(str, _place(first["loc"])))[:MAX_NAME] or None
     what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        what, code = "this server does not know this field", "unknown_parameter"
-    elif first["type"] == "missing":
+    if first["type"] == "missing":
         what, code = "this field is missing", "missing_required_parameter"
     elif NOT_DONE.intersection(_place(first["loc"])):  # pydantic would tell which empty value may stand there
         what, code = "this server does not do this: leave it out", "unsupported_parameter"
+    elif first["type"] == "extra_forbidden":
+        what, code = "this server does not know this field", "unknown_parameter"
     elif first["type"].startswith("union_tag_"):  # pydantic would repeat whatever stands there
         what, code = "expected a part of type text or image_url", "invalid_value"
     else:

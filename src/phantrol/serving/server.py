@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import os
 import re
@@ -17,6 +19,7 @@ import uvicorn
 from phantrol.inference.engine import Engine
 from phantrol.inference.sampling import not_followed
 from phantrol.serving.app import Service
+from phantrol.serving.fetching import allowed_host
 from phantrol.serving.guard import is_loopback
 from phantrol.serving.heads import TimelyHeads
 from phantrol.serving.limits import Limits
@@ -120,17 +123,20 @@ def check_api_key(key: str | None) -> None:
 def check_image_hosts(hosts: Sequence[str]) -> None:
     """Raise ValueError for what is no name of a host."""
     for host in hosts:
-        if not re.fullmatch(r"(?!-)[A-Za-z0-9.-]+(:[0-9]{1,5})?", host):
-            raise ValueError(f"--allow-image-host {host}: expected a name, as example.org or example.org:8443")
+        allowed_host(host)
 
 
 def check_address(host: str, port: int) -> None:
     """Raise ValueError for an address that this machine has not, or that another program listens on: better known
     before a model is loaded."""
+
+    async def attempt() -> None:  # just as uvicorn will do it, on all addresses of a name
+        loop = asyncio.get_running_loop()
+        (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
+
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        socket.create_server(address, family=family).close()
+        asyncio.run(attempt())
     except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]
+        is_name = isinstance(error, socket.gaierror)  # and none of many that can be had has no number
+        reason = error.strerror if is_name else os.strerror(error.errno or errno.EADDRNOTAVAIL)
         raise ValueError(f"--host {host} --port {port}: {reason}; expected a free address of this machine") from None

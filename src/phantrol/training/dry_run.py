@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from phantrol.data.mixture import Mixture
+from phantrol.data.mixture import Groups, Mixture
 from phantrol.data.rows.opening import find_files
+from phantrol.data.skipping import read_groups
 from phantrol.data.sources.file import FileSource
 from phantrol.tables import number_table
+from phantrol.training.ranks import check_ranks
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import recipe_to_json
 from phantrol.training.run import build_model, check_reports
-from phantrol.training.sharding import check_ranks
 from phantrol.training.stand_in import MadeUp, stand_in
 from phantrol.training.trainable import trainable_table
 from phantrol.training.trainer import StageTrainer, process_state
@@ -29,8 +30,8 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
 
     Parts that would have to be downloaded are stood in for by small ones of the same kind, and that is said.
 
-    Raises ValueError as `run` would before and in its first step, save for faults of the data, held-out ones included,
-    which are not looked at.
+    Raises ValueError as `run` would before and in its first step. Of the data, one row of each file to train on is
+    looked at; none of those held out, and none where parts are stood in for, since the files may be elsewhere too.
     """
     check_ranks(recipe, process_state().num_processes)
     check_reports(recipe)
@@ -43,6 +44,8 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
         said = f"not downloaded for this: {parts}; counts and steps below are those of a small stand-in"
         console.print(said, soft_wrap=True, markup=False)
         recipe = small
+    else:
+        _read_a_row_of_each_file(recipe)
     model, processor = build_model(recipe)
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; features of what is made up alone are put there
         stages = tuple(_made_up(stage, Path(folder) / "features") for stage in recipe.stages)
@@ -67,6 +70,13 @@ def _made_up(stage: Stage, features: Path) -> Stage:
         warmup_steps=0,
         feature_cache=str(features) if stage.feature_cache else None,
     )
+
+
+def _read_a_row_of_each_file(recipe: Recipe) -> None:
+    for source in (source for stage in recipe.stages for _, source in stage.data.parts):
+        if isinstance(source, FileSource):
+            alone = Mixture(((1.0, replace(source, together=1)),))
+            read_groups(Groups(alone, recipe.seed, 1), range(1))
 
 
 def _missing_data(recipe: Recipe) -> list[str]:

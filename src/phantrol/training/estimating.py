@@ -111,7 +111,10 @@ def most_tiles(recipe: Recipe) -> int:
 
 
 def recipe_config(recipe: Recipe) -> PhantrolConfig:
-    """Return the configuration of the model that a recipe builds; nothing is downloaded."""
+    """Return the configuration of the model that a recipe builds; nothing is downloaded.
+
+    Raises ValueError if the sizes of a part are not known here, or parts do not fit together.
+    """
     model = recipe.model
     if isinstance(model, SavedModel):
         if release := release_named(model.folder):

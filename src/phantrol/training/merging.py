@@ -16,6 +16,7 @@ from torch import nn
 from transformers import set_seed
 
 from phantrol.models.building import load
+from phantrol.modifiers.partial_lora import PartlyAdapted
 from phantrol.training.checkpoint import (
     RECIPE,
     Checkpoint,
@@ -30,6 +31,8 @@ from phantrol.training.weights import is_peft, load_weights, trained_tensors
 from phantrol.whole_files import write_text
 
 _ADAPTER = "adapter_config.json"
+# kinds of PEFT that add to what a linear says, and do no more
+_ADDING = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "FOURIERFT", "HIRA", "RANDLORA", "VBLORA", "C3A"}
 
 
 def merge(folder: str | Path, out: str | Path) -> Path:
@@ -37,7 +40,8 @@ def merge(folder: str | Path, out: str | Path) -> Path:
 
     folder  of a run the last whole checkpoint is taken; for another one, such as the best, name its folder
     out     a folder that does not exist yet
-    Raises ValueError if there is nothing to merge, `out` exists, or a checkpoint is not whole.
+    Raises ValueError if there is nothing to merge, `out` exists, a checkpoint is not whole, or the adapters are of a
+    kind that cannot be merged.
     """
     folder, out = Path(folder), Path(out)
     if out.exists():
@@ -72,14 +76,33 @@ def merged(model: Any, recipe: Recipe, patterns: Collection[str]) -> Any:
 def _merged(model: Any) -> Any:
     """Merge in place. Where the head is the weight of the word embeddings and only one of them has adapters, it becomes
     a weight of its own first: what is merged into the one would else be in the other too."""
+    _check_partial(model)
     parts = model.get_output_embeddings(), model.get_input_embeddings()
     head, embeddings = (getattr(part, "base_layer", getattr(part, "original_module", part)) for part in parts)
     if head.weight is embeddings.weight and (head, embeddings) != parts:
         head.weight = nn.Parameter(head.weight.detach().clone())
-    model = model.merge_and_unload()
+    try:
+        model = model.merge_and_unload()
+    except Exception as error:  # PEFT and torch each have their own kind
+        raise ValueError(f"these adapters cannot be merged: {_reason(error)}; use them unmerged, with PEFT") from error
     if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     return model
+
+
+def _check_partial(model: Any) -> None:
+    """Raise ValueError where adapters do more than add to what a linear with a partial LoRA says: PEFT would merge them
+    into its weight, and not into what the partial LoRA adds for image tokens."""
+    for name, layer in model.named_modules():
+        if isinstance(getattr(layer, "base_layer", None), PartlyAdapted):
+            variants = getattr(layer, "lora_variant", {}).values()  # of LoRA: DoRA and others
+            kinds = {model.peft_config[adapter].peft_type.value for adapter in layer.active_adapters}
+            kinds |= {type(variant).__name__.removesuffix("LinearVariant") for variant in variants}
+            if others := sorted(kinds - _ADDING):
+                raise ValueError(
+                    f"{name}: got adapters of the kind {others[0]} on a linear with a partial LoRA, expected a kind "
+                    "that adds to what it says and does no more, as plain LoRA; use these unmerged, with PEFT"
+                )
 
 
 def _restored(folder: Path) -> tuple[Any, Any, Recipe]:
@@ -132,7 +155,10 @@ def _opened(folder: Path) -> tuple[Any, Any]:
     try:
         return PeftModel.from_pretrained(model, str(folder)), processor
     except Exception as error:  # safetensors, PEFT and torch each have their own kind
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"{folder}: its adapters do not fit {base}, or are broken: {reason[:200]}; copy the folder again"
+            f"{folder}: its adapters do not fit {base}, or are broken: {_reason(error)}; copy the folder again"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(".")

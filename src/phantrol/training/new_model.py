@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from phantrol.cached import written_once
 from phantrol.data.mixture import Mixture
 from phantrol.models.building import build, load
-from phantrol.models.packaged import PackagedDecoder, PackagedTower, written_once
+from phantrol.models.packaged import PackagedDecoder, PackagedTower
 from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named

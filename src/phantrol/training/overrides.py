@@ -105,7 +105,8 @@ def _parsed(text: str, hint: Any, current: Any, key: str) -> Any:
         except (ValueError, SyntaxError, TypeError):  # of what is no tuple, or names no key of a mapping
             continue
     expected = " or ".join(_shown(kind) for kind in _kinds(hint, current))
-    raise ValueError(f"override {key}: got {text!r}, expected {expected}")
+    remedy = "; import it in a recipe file" if text.endswith(".py") else ""
+    raise ValueError(f"override {key}: got {text!r}, expected {expected}{remedy}")
 
 
 def _kinds(hint: Any, current: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from phantrol.data.mixture import Mixture
 from phantrol.find import find
 from phantrol.losses.base import Loss
+from phantrol.training.overrides import arguments, override
 from phantrol.training.precision import Precision
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -213,8 +214,6 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises ValueError for an unknown name, a file without `recipe`, an argument that is missing, or an override that
     does not fit.
     """
-    from phantrol.training.overrides import arguments, override
-
     function = find("recipes", name)
     given, others = arguments(function, overrides)
     recipe = function(**given)

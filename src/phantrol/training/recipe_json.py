@@ -86,7 +86,7 @@ def _read(value: Any) -> Any:
         return Path(parts["path"])
     known = _find_class(value["class"])
     try:
-        # a field that came later stands for what was done before it: its default
+        # a field that another version did not write stands for what that version did: its default
         needed = [field.name for field in fields(known) if field.init and (field.name in parts or _is_needed(field))]
         return known(**{name: parts.pop(name) for name in needed}, **parts)
     except (TypeError, KeyError) as error:

@@ -6,12 +6,15 @@ M labelled tokens.
 from __future__ import annotations
 
 import copy
+import re
 
 import torch
 from torch import Tensor, nn
 
 from phantrol.losses.base import Batch, token_logprobs
 from phantrol.training.weights import is_peft
+
+_PEFTS = re.compile(r"\.lora_\w+\.default\.")  # with an adapter's name, unlike what a partial LoRA has
 
 
 class Reference:
@@ -40,5 +43,5 @@ def _adapters_are_new(model: nn.Module) -> bool:
     if not is_peft(model):
         return False
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    outputs = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
-    return all("lora_" in name for name in trained) and bool(outputs) and not any(p.any() for p in outputs)
+    outputs = [parameter for name, parameter in model.named_parameters() if "lora_B.default." in name]
+    return all(map(_PEFTS.search, trained)) and bool(outputs) and not any(p.any() for p in outputs)

@@ -45,12 +45,12 @@ from phantrol.training.held_out import best_checkpoint, is_measured
 from phantrol.training.merging import merged
 from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
+from phantrol.training.ranks import check_launch, check_ranks
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
 from phantrol.training.run_lock import held
 from phantrol.training.same_data import check_same_data, note_data
-from phantrol.training.sharding import check_launch, check_ranks
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
 from phantrol.training.trainer import PROJECT, StageTrainer, process_state
@@ -138,7 +138,9 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
     """Raise ValueError if the folder holds something else than the run that is to go on, or a file is in its place."""
     if not out_dir.exists():
         return
-    if not out_dir.is_dir() or (not resume and any(path.name != LOCK for path in out_dir.iterdir())):
+    if not out_dir.is_dir():
+        raise ValueError(f"{out_dir}: got a file, expected an empty or new folder; choose another name")
+    if not resume and any(path.name != LOCK for path in out_dir.iterdir()):
         raise ValueError(
             f"{out_dir}: got a folder in use, expected an empty or new one; go on with --resume or choose another"
         )
@@ -194,7 +196,7 @@ def _open(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> Checkpoin
 
 def _check_same_recipe(recipe: Recipe, of_run: str, out_dir: Path) -> None:
     with contextlib.suppress(ValueError):  # then the texts are compared as they are
-        of_run = recipe_to_json(recipe_from_json(of_run))  # with the fields that have come since
+        of_run = recipe_to_json(recipe_from_json(of_run))  # with the fields that another version left out
     changed = differences(recipe_to_json(recipe), of_run)
     found = [line for line in changed if not _may_change(line.partition(":")[0].split("."), recipe)]
     if found:

@@ -24,14 +24,14 @@ def note_data(out_dir: Path, recipe: Recipe, ranks: int) -> None:
 
 def check_same_data(out_dir: Path, recipe: Recipe, ranks: int) -> None:
     """Raise ValueError if a run would go on with other data, or with other ranks where a loss compares the rows of a
-    micro-batch. A run that has no note, as older ones, may go on."""
+    micro-batch. A run that has no note may go on."""
     path = out_dir / FILE
     if not path.is_file():
         return
     try:
         noted = json.loads(path.read_text("utf-8"))
         ranks_then = int(noted["ranks"])
-        sizes = {"groups": dict(noted["groups"]), "rows": dict(noted.get("rows", {}))}  # the rows came later
+        sizes = {"groups": dict(noted["groups"]), "rows": dict(noted.get("rows", {}))}  # some notes have none
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} cannot be read: remove it if the data are those that the run began with") from None
     for unit, found_sizes in _sizes(recipe).items():

@@ -28,11 +28,12 @@ from phantrol.training.held_out import HeldOutLoss, best_step
 from phantrol.training.meters import Meters
 from phantrol.training.optimiser import build_optimiser, lr_factor
 from phantrol.training.precision import computing_dtype
+from phantrol.training.ranks import is_in_group, sharding_of
 from phantrol.training.recipe import Recipe
 from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
 from phantrol.training.sharded_trainer import ShardedTrainer
-from phantrol.training.sharding import is_idle, sharding_of
+from phantrol.training.sharding import is_idle
 from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.speed import Speed
 from phantrol.training.stage_collator import collator
@@ -224,7 +225,7 @@ class StageTrainer(ShardedTrainer):
         return norm
 
     def check_finite(self, what: str, value: Any) -> None:
-        """Raise ValueError for a number that is not finite, with the examples it comes from and what to do."""
+        """Raise RunFault for a number that is not finite, with the examples it comes from and what to do."""
         if value is not None and not torch.isfinite(torch.as_tensor(value)):
             raise RunFault(
                 f"stage {self.stage.name!r}, step {self.state.global_step + 1}: got a {what} of {float(value)}, "
@@ -267,11 +268,6 @@ class StageTrainer(ShardedTrainer):
 def process_state() -> PartialState:
     """Return which rank this process is; without an accelerator several ranks are found only if told so."""
     return PartialState(cpu=torch.accelerator.current_accelerator() is None, timeout=RANKS_WAIT)
-
-
-def is_in_group() -> bool:
-    """Return whether Trainer wraps models for DDP: torchrun makes a group of one rank too."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:

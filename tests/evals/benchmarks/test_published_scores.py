@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from published_files import png, save_rows, save_table
 
+from phantrol.evals.benchmarks.blink import TASKS
 from phantrol.evals.card import find_headline
 from phantrol.evals.evaluation import evaluate_rows
+from phantrol.evals.letters import chosen_option
 from phantrol.evals.published import PublishedRow
 from phantrol.find import find, names
 
@@ -138,6 +142,31 @@ def test_means_of_parts(opened):
     assert right_in(opened("chartqa"), "human")["overall"] == pytest.approx(2 / 6)
     stars = right_in(opened("mmstar"), "math")
     assert stars["math (geometry)"] == 1 and stars["overall"] == 0.5
+
+
+def test_mmstar_is_read_alike_in_both_layouts(opened, tmp_path):
+    options = {"A": "a cat", "B": "Vitamin D", "C": "red, or blue.", "D": ""}
+    facts = {"answer": "A", "category": "math", "l2_category": "geometry"}
+    joined = "\nOptions: A: a cat, B: Vitamin D, C: red, or blue."
+    save_rows(tmp_path / "one/mmstar.parquet", [{"index": 0, "question": f"Which?{joined}", "image": png(0), **facts}])
+    picture = base64.b64encode(png(0)).decode()
+    save_table(tmp_path / "two/MMStar.tsv", [{"index": 0, "question": "Which?", **options, "image": picture, **facts}])
+    one, two = (find("benchmarks", "mmstar")(data=tmp_path / name).rows("val")[0] for name in ("one", "two"))
+    assert one == two and one.choices == tuple(options.values())
+    said = ["a cat", "Vitamin D", "red, or blue", "A", "none of them"]
+    assert [chosen_option(text, one.choices) for text in said] == ["A", "B", "C", "A", None]
+    (bare,) = (row.choices for row in opened("mmstar").rows("val")[:1])
+    assert bare == ("red", "blue", "green", "pink")
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("cvbench", ["Distance"]), ("blink", [task for task in TASKS if task not in ("Counting", "Jigsaw")])],
+)
+def test_tasks_that_a_mean_lacks_are_named(name, left_out, opened):
+    benchmark = opened(name)
+    found = evaluate_rows(SaysYes(), benchmark, benchmark.default_split, None)
+    assert find_headline(benchmark, found.report, {"overall": (0.2, 0.3)})["left_out"] == left_out
 
 
 def test_chartqa(opened):

@@ -70,6 +70,7 @@ def sample(split: str, family: str, index: int, size_px: int = 64, curriculum: C
 
 
 def check_size(size_px: int) -> None:
+    """Raise ValueError for pictures too small to read, or too large."""
     if not SMALLEST_PX <= size_px <= LARGEST_PX:
         why = ": smaller shapes are not legible" if size_px < SMALLEST_PX else ""
         raise ValueError(f"size_px must be {SMALLEST_PX} to {LARGEST_PX}, got {size_px}{why}")

@@ -66,7 +66,10 @@ def open_stamp(folder: str, name: str, size_px: int) -> Image.Image:
 
 
 def fit(drawing: Image.Image, size_px: int) -> Image.Image:
-    """Return the RGBA drawing without its empty margins, scaled to fill a square and centred in it."""
+    """Return the RGBA drawing without its empty margins, scaled to fill a square of `size_px` and centred in it.
+
+    Raises ValueError if nothing in it is opaque.
+    """
     box = drawing.getchannel("A").getbbox()
     if box is None:
         raise ValueError("an empty drawing: nothing in it is opaque")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from phantrol.cached import cache_folder
 from phantrol.data.broken import BrokenRow
 from phantrol.data.rows.scanning import Scan
 
@@ -87,8 +88,6 @@ class JsonRows:
 
 def _index(path: Path) -> tuple[bool, str, np.ndarray]:
     """Return (is_array, fault, [R, 3]) of a file, from the cache folder if it was met before."""
-    from phantrol.models.packaged import cache_folder
-
     state, resolved = path.stat(), path.resolve()
     name = hashlib.sha256(str(resolved).encode()).hexdigest()[:16]
     stamp = f"{VERSION}-{state.st_size}-{state.st_mtime_ns}"

@@ -42,8 +42,11 @@ def find_files(path: str | Path) -> list[Path]:
     """Return the files, and folders of `datasets`, that a path stands for: itself, what a pattern matches in order of
     names, or all data files of a folder. Folders and patterns leave out what only tells of data (NOT_ROWS).
 
-    Raises ValueError if there is none, and for packed files; those of a folder whose rows lie beside are left out.
+    Raises ValueError if there is none, for an empty name, and for packed files; those of a folder whose rows lie
+    beside are left out.
     """
+    if not str(path):  # as a path it would be the current folder
+        raise ValueError("got an empty name, expected that of a file, a folder or a pattern of your data")
     path = Path(path).expanduser()
     if path.is_dir():
         return _inside(path)

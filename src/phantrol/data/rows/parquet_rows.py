@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from phantrol.cached import cache_folder
 from phantrol.data.broken import BrokenRow
 from phantrol.file_lock import lock_file
 
@@ -119,8 +120,6 @@ def _in_small_groups(path: Path) -> Path:
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if all(group.total_byte_size <= GROUP_BYTES and group.num_rows <= GROUP_ROWS for group in groups):
         return path
-    from phantrol.models.packaged import cache_folder
-
     state, folder = path.stat(), cache_folder() / "rows"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     again, lock = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.parquet", folder / f".{name}.lock"

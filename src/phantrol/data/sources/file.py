@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from phantrol.data.broken import BrokenRow
+from phantrol.data.broken import BrokenGroup, BrokenRow
 from phantrol.data.layouts import read_draft
 from phantrol.data.messages import Example, Message, Rejected
 from phantrol.data.pictures import place
@@ -31,8 +31,9 @@ class FileSource:
               once for all of them. A batch counts groups, so it has so many times the rows. 1: each row by itself
 
     Files are opened when a row is first asked for, and with `together` each row is read once before that. source[i]
-    raises BrokenRow, naming file and row, for a row that cannot be read; len(source) raises ValueError if there is no
-    such file, or one that is cut off.
+    raises BrokenRow, naming file and row, for a row that cannot be read, and with `together` BrokenGroup, which has one
+    of these for each such row of the group, and the good rows; len(source) raises ValueError if there is no such file,
+    or one that is cut off.
     """
 
     path: str | Path
@@ -54,7 +55,17 @@ class FileSource:
     def __getitem__(self, index: int) -> tuple[Example, ...]:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} of {self.path}")
-        return tuple(self._read(number) for number in ([index] if self.together == 1 else self._shared[index]))
+        if self.together == 1:
+            return (self._read(index),)
+        good, faults = [], []
+        for number in self._shared[index]:
+            try:
+                good.append(self._read(number))
+            except BrokenRow as error:
+                faults.append(error)
+        if faults:
+            raise BrokenGroup(faults, good)
+        return tuple(good)
 
     def _read(self, number: int) -> Example:
         rows, number = self._rows.locate(self.start + number)

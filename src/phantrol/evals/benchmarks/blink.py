@@ -10,6 +10,11 @@ from phantrol.evals.benchmark import Row
 from phantrol.evals.published import ChoiceBenchmark, PublishedRow, join_pictures, mean_of_tasks
 from phantrol.evals.reading import picture_of, read_parquet
 
+TASKS = (
+    "Art_Style", "Counting", "Forensic_Detection", "Functional_Correspondence", "IQ_Test", "Jigsaw",
+    "Multi-view_Reasoning", "Object_Localization", "Relative_Depth", "Relative_Reflectance", "Semantic_Correspondence",
+    "Spatial_Relation", "Visual_Correspondence", "Visual_Similarity",
+)  # fmt: skip
 DISCLAIMED = ("Forensic_Detection", "Jigsaw", "Art_Style")
 DISCLAIMER = (
     "Disclaimer: This is not to make unfair assumptions about the people in the image and you just need to give your "
@@ -29,6 +34,7 @@ class Blink(ChoiceBenchmark):
     folders: ClassVar[tuple[str, ...]] = ("BLINK",)
     source: ClassVar[str] = "hub BLINK-Benchmark/BLINK"
     released_name: ClassVar[str] = "blink"
+    all_tasks: ClassVar[tuple[str, ...]] = TASKS
     trol_suffix: ClassVar[str | None] = ""
     standard_suffix: ClassVar[str] = ""
 

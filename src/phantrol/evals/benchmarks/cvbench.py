@@ -21,6 +21,7 @@ class CVBench(ChoiceBenchmark):
     folders: ClassVar[tuple[str, ...]] = ("CV-Bench",)
     source: ClassVar[str] = "hub nyu-visionx/CV-Bench"
     released_name: ClassVar[str] = "cvbench"
+    all_tasks: ClassVar[tuple[str, ...]] = ("Count", "Relation", "Depth", "Distance")
     trol_suffix: ClassVar[str | None] = ""
 
     def questions(self, split: str) -> Iterator[PublishedRow]:

@@ -9,12 +9,13 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar
 
 from phantrol.evals.judged import EXTRACT, JudgedBenchmark
 from phantrol.evals.judging import Ask
-from phantrol.evals.letters import LETTERS, chosen_option
-from phantrol.evals.metrics import edit_distance, only_number
+from phantrol.evals.letters import LETTERS, chosen_option, refuses
+from phantrol.evals.metrics import edit_distance, normalise, numbers_in
 from phantrol.evals.published import PublishedRow
 from phantrol.evals.reading import picture_of, read_parquet
 
@@ -31,11 +32,14 @@ KEPT = (
     "pid",
 )
 
+_NOTHING = re.compile(r"null|none|n/a|(?:.*\s)?no (?:final )?answer\b.*")
+
 
 @dataclass(frozen=True)
 class MathVistaJudged(JudgedBenchmark):
     """The score is the share of right final answers. Of options the one that is nearest to the final answer, letter by
-    letter, is taken as chosen, as in MathVista's own evaluation; numbers are rounded as the question says.
+    letter, is taken as chosen, as in MathVista's own evaluation; numbers are rounded as the question says. No final
+    answer, "null" or in other words, is wrong.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("testmini",)
@@ -65,16 +69,17 @@ class MathVistaJudged(JudgedBenchmark):
 def is_right(row: PublishedRow, said: str) -> bool:
     """Whether the final answer that was taken out of a reply is the right one."""
     if row.choices:
+        if _says_nothing(said, row.choices):
+            return False
         letter = chosen_option(said, row.choices)
         if letter is not None:
             return row.choices[LETTERS.index(letter)] == row.answer
-        if not said or said.lower() == "null":
-            return False
         return min(row.choices, key=lambda choice: edit_distance(said, choice)) == row.answer
     if row.facts["answer_type"] in ("integer", "float"):
-        number = only_number(said)
-        if number is None:
+        numbers = numbers_in(said)  # "$5$", "x = 5" and "5 m/s" are 5, as for the rules of `mathvista`
+        if len(numbers) != 1 or not isfinite(numbers[0]):
             return False
+        number = numbers[0]
         if row.facts["answer_type"] == "integer":
             return int(number) == int(float(row.answer))
         return (
@@ -84,6 +89,17 @@ def is_right(row: PublishedRow, said: str) -> bool:
     if row.facts["answer_type"] == "list":
         return _as_list(said) == _as_list(row.answer)
     return said.strip() == row.answer.strip()
+
+
+def _says_nothing(said: str, choices: Sequence[str]) -> bool:
+    """Whether the judge found no final answer, in whatever words: of these the nearest spelling would be drawn by lot.
+
+    Words of an option are an answer, and where an option itself is that nobody can tell, so is a refusal.
+    """
+    words = normalise(said)
+    if words in map(normalise, choices):
+        return False
+    return bool(_NOTHING.fullmatch(words)) or (refuses(said) and not any(map(refuses, choices)))
 
 
 def _as_list(text: str) -> Any:

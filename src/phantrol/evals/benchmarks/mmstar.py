@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,10 @@ from typing import ClassVar
 from phantrol.evals.benchmark import Row
 from phantrol.evals.published import ChoiceBenchmark, PublishedRow, mean, mean_by
 from phantrol.evals.reading import picture_of, read_parquet, read_tsv
+
+_OPTIONS = re.compile(
+    r".*\bOptions:\s*A:(.*?)" + "".join(rf"(?:[,\n]\s*{name}:(.*?))?" for name in "BCD") + r"\s*", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,10 @@ class MMStar(ChoiceBenchmark):
     def questions(self, split: str) -> Iterator[PublishedRow]:
         file = self.file("mmstar.parquet", "val-*.parquet", "MMStar.tsv")
         for row in read_tsv(file) if file.suffix == ".tsv" else read_parquet([file]):
-            choices = tuple(row.get(letter) or "" for letter in "ABCD")
-            more = {"choices": choices, "facts": {"kind": f"{row['category']} ({row['l2_category']})"}}
             question = row["question"]
-            if choices[0]:  # the table keeps options in columns of their own
+            if row.get("A"):  # the table keeps options in columns of their own
                 question += "\nOptions: " + ", ".join(f"{name}: {row[name]}" for name in "ABCD" if row[name])
+            more = {"choices": _options_in(question), "facts": {"kind": f"{row['category']} ({row['l2_category']})"}}
             picture = picture_of(row["image"])
             yield self.row(row["index"], row["category"], [picture], question, row["answer"].strip().upper(), **more)
 
@@ -35,6 +39,12 @@ class MMStar(ChoiceBenchmark):
         scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
         kinds = mean_by((row.facts["kind"], score) for row, score in scored)
         return kinds | {"overall": mean(score for _, score in scored)}
+
+
+def _options_in(question: str) -> tuple[str, ...]:
+    """Return the texts of four options, "" for one that lacks, from a question's end: "Options: A: red, B: blue"."""
+    found = _OPTIONS.fullmatch(question)
+    return tuple((text or "").strip() for text in found.groups()) if found else ("",) * 4
 
 
 BENCHMARK = MMStar

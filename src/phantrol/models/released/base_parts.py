@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
-from phantrol.models.packaged import write_model, written_once
+from phantrol.cached import written_once
+from phantrol.models.packaged import write_model
 from phantrol.models.released.catalogue import INTERNLM2_1_8B, INTERNLM2_7B, INTERNVIT_300M, PHI3_MINI, QWEN2_0_5B
 from phantrol.models.released.convert import SHARD_BYTES, write_shards
 from phantrol.models.released.mapping import EMBEDDINGS, INTERNLM2, INTERNVIT, SPLITS, Rule, match
@@ -54,8 +55,8 @@ class BasePart:
     kind: Kind
 
     def __post_init__(self) -> None:
-        if self.kind not in ("internlm2", "phi3", "qwen2", "internvit", "clip"):
-            raise ValueError(f"kind is {self.kind!r}: expected internlm2, phi3, qwen2, internvit or clip")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}: expected one of {', '.join(get_args(Kind))}")
 
     def configuration(self) -> PretrainedConfig:
         """Return the configuration that its weights will have, from what is known here: nothing is downloaded.

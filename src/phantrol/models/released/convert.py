@@ -180,7 +180,7 @@ def _settle_image_token(config: PhantrolConfig, processor: PhantrolProcessor) ->
 
 
 def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
-    """One line on gates that differ, and one per reason for which tensors were dropped."""
+    """One line on gates that differ, on a head that might be tied, and per reason for which tensors were dropped."""
     notes, by_reason = [], {}
     for name, reason in todo.dropped.items():
         by_reason.setdefault(reason, []).append(name)
@@ -190,6 +190,8 @@ def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
     if len(kinds) > 1:
         loaded = str(source.dtype).removeprefix("torch.")
         notes.append(f"its tensors are {' and '.join(kinds)}, as they were, and loaded as {loaded}; --weights chooses")
+    if (source.config.get("llm_config") or source.config).get("tie_word_embeddings") and not layout.tied:
+        notes.append(f"config.json ties the head to the embeddings, but the released {layout.backbone} keeps its own")
     gates = _count_gates(source)
     if gates > 1:
         kept = "each layer keeps its own" if layout.per_layer_gates else "the last one serves every layer"

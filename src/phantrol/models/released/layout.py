@@ -129,7 +129,8 @@ def _vision_kind(config: Mapping[str, Any], shapes: Shapes) -> str | None:
 
 
 def _is_tied(llm: Mapping[str, Any], shapes: Shapes, head: str, backbone: str) -> bool:
-    """Only Qwen2 may tie its head to the embeddings; a head that is not there must be tied, unless that is denied."""
+    """Only Qwen2 may tie its head to the embeddings: the released classes of the others name none to tie. One that
+    is not there must be tied, unless that is denied."""
     if backbone != "qwen2":
         return False
     no_head = bool(shapes) and head not in shapes

@@ -129,7 +129,10 @@ def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
 
 
 def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisionConfig:
-    """Return that of InternViT; options: what config.json has under vision_config."""
+    """Return that of InternViT; options: what config.json has under vision_config.
+
+    Raises ValueError for norms of queries and keys with an epsilon that transformers does not compute them with.
+    """
     hidden, patch, image_px = _vision_sizes(shapes, "vision_model.embeddings.", "position_embedding")
     layers = "vision_model.encoder.layers."
     if patch is None:

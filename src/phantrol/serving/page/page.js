@@ -44,7 +44,7 @@ async function ask() {
   let cut = false;
   let stopped = false;
   try {
-    if (!client.model) await findModel();
+    await findModel(); // since the page was opened, the server may have been started with another one
     for await (const piece of client.ask(prompt, wanted, running.signal)) {
       usage = piece.usage ?? usage;
       cut ||= piece.reason === "length";

@@ -29,7 +29,10 @@ def settle_first_token(model_config: Any) -> None:
 
 def template_first_token(model_config: Any) -> int:
     """Return the id of the token that a rendered conversation begins with; without a template, that the tokenizer
-    puts before a text."""
+    puts before a text.
+
+    Raises ValueError if prompts begin with no fixed token.
+    """
     from vllm.tokenizers import cached_tokenizer_from_config
 
     tokenizer = cached_tokenizer_from_config(model_config)
