@@ -246,7 +246,7 @@ def main() -> None:
     except (BrokenPipeError, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
             raise
-        code = 0  # who reads from a pipe may leave; typer and rich hear of it first, and exit with 1
+        code = 141  # as of a program that SIGPIPE ends; typer and rich hear of it first, and exit with 1
         sys.stdout = None  # what nobody read is not tried again at the end
     except ValueError as error:
         _complain(str(error))

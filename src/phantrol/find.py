@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
@@ -47,7 +48,7 @@ def find(kind: str, name: str) -> Any:
     package, constant = _kind(kind)
     if name.endswith(".py"):
         module = import_file(Path(name))
-    elif Path(name).is_file() and name not in names(kind):
+    elif os.path.isfile(name) and name not in names(kind):  # Path.is_file() raises for a name that is too long
         raise ValueError(f"{name}: got a file, expected a path that ends in .py, or one of {', '.join(names(kind))}")
     elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")
@@ -119,11 +120,12 @@ def import_file(path: Path) -> ModuleType:
 
 def _fault(error: BaseException, path: Path) -> str | None:
     """Say in one line why Python cannot read a file, or what it imports and is not there; of other errors, nothing."""
-    if isinstance(error, SyntaxError) and error.filename is None:  # of bytes, before there are lines
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = getattr(error, "filename", None)
+    if isinstance(error, SyntaxError | ValueError) and where is None and not lines:  # its bytes: nothing of it has run
         return f"{path}: {error}; expected Python in UTF-8"
-    if isinstance(error, SyntaxError) and Path(error.filename).is_file():  # no text that the file itself reads
-        return f"{error.filename}, line {error.lineno}: {error.msg}; correct it there"
-    if isinstance(error, ModuleNotFoundError):
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        return f"{path}, line {lines[-1]}: {error}; install it, or correct its name" if lines else None
+    if isinstance(error, SyntaxError) and where and Path(where).is_file():  # no text that the file itself reads
+        return f"{where}, line {error.lineno}: {error.msg}; correct it there"
+    if isinstance(error, ModuleNotFoundError) and lines:
+        return f"{path}, line {lines[-1]}: {error}; install it, or correct its name"
     return None

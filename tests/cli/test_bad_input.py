@@ -82,6 +82,9 @@ def test_a_mistake_within_a_recipe_keeps_its_frames(phantrol, tmp_path):
     (tmp_path / "other.py").write_text("import ast\nast.literal_eval('1 +')\n")
     with pytest.raises(SyntaxError):
         phantrol("train", tmp_path / "other.py")
+    (tmp_path / "third.py").write_text("raise SyntaxError('mine')\n")
+    with pytest.raises(SyntaxError, match="mine"):
+        phantrol("train", tmp_path / "third.py")
 
 
 def test_dry_run_of_data_that_is_not_there(here, phantrol):

@@ -64,6 +64,14 @@ def test_a_question_and_its_twin_with_the_other_answer_tell_nothing(question):
     assert sum(text == each.answer for text, each in zip(said, rows, strict=True)) == 30  # of 60
 
 
+def test_a_task_of_two_groups_learns_one_from_the_other():
+    pairs = [(task, name, answer) for task in range(14) for name in range(2) for answer in ("yes", "no")]
+    rows = [row(f"{task}/{name}/{answer}", "Is it?", answer, task=f"t{task}") for task, name, answer in pairs]
+    said = answer_by_halves(rows, str, [(task, name) for task, name, _ in pairs])
+    assert "" not in said
+    assert sum(text == each.answer for text, each in zip(said, rows, strict=True)) == 28  # of 56
+
+
 def test_the_text_of_a_chat():
     chat = [
         {"role": "system", "content": "brief"},

@@ -123,6 +123,23 @@ def test_a_prompt_in_chunks_across_the_switch_is_refused(engine, questions):
         engine.answer(chat, max_new_tokens=1, prefill_chunk_size=7)
 
 
+def test_a_later_turn_across_the_switch_wants_the_pictures_of_all_turns(crossing):
+    engine, chats = crossing
+    prompt, options = engine.pad_left([engine.encode(chats[1], 12)]), dict(do_sample=False, pad_token_id=0)
+    first = engine.model.generate(**prompt, max_new_tokens=2, return_dict_in_generate=True, **options)
+    ids = torch.cat([first.sequences, first.sequences[:, :8].clamp(max=20)], dim=1)
+    with pytest.raises(ValueError, match="the pictures of 1 tiles are not given: expected those of all turns"):
+        engine.model.generate(ids, past_key_values=first.past_key_values, max_new_tokens=1, **options)
+
+
+def test_drafted_tokens_across_the_switch_are_refused(crossing):
+    engine, chats = crossing
+    with pytest.raises(ValueError, match=r"may outgrow the switch of longrope.*nor prompt_lookup_num_tokens"):
+        engine.answer(chats[0], max_new_tokens=12, prompt_lookup_num_tokens=4)
+    whole = engine.answer(chats[0], max_new_tokens=2, use_cache=False)
+    assert engine.answer(chats[0], max_new_tokens=2, prompt_lookup_num_tokens=4) == whole
+
+
 def test_requests_run_one_at_a_time(engine, build_engine):
     assert f"a row of more than {SWITCH} tokens" in RunningBatch(engine).fault
     short = build_engine(family="phi3", max_position_embeddings=SWITCH)  # which has no other factors to go on with

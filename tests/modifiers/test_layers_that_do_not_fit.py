@@ -13,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers
 from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.phantom import PhantomConfig
-from phantrol.modifiers.trol import TrolConfig
+from phantrol.modifiers.trol import TrolConfig, traversing_gates
 
 SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 SIZES |= dict(num_key_value_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2)
@@ -130,6 +130,7 @@ def test_a_later_pass_is_told_how_much_is_in_its_own_slot(decoder: Callable[...,
     model = decoder("llama4_text", no_rope_layers=[1, 0], floor_scale=4, attn_scale=0.5, **sizes).double()
     graft(model, [TrolConfig(gate_bias=0.1)])  # whose get_decoder returns itself
     assert isinstance(model, GraftedGeneration) and grafted_modifiers(model)
+    assert list(traversing_gates(model.get_decoder())) == [0, 1]
     ids = torch.arange(3, 15)[None]
     full = model(ids, use_cache=False).logits
 

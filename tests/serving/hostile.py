@@ -192,6 +192,8 @@ FIELDS = [
     ("a penalty, which is not there", chat(frequency_penalty=1.0), 400, "frequency_penalty: this server does not do"),
     ("an earlier call of a tool", chat({"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}), 400,
      "messages.0.tool_calls: this server does not do this"),
+    ("an earlier call of a tool without words", chat({"role": "assistant", "content": None, "tool_calls": [{}]}), 400,
+     "messages.0.tool_calls: this server does not do this"),
     ("an unknown field", chat(trust_remote_code=True), 400, "does not know"),
     ("a field with an endless name", chat(**{"a" * 9000: 1}), 400, "does not know"),
     ("fields without end", chat(**KEYS), 400, "30003 fields: expected at most 64"),

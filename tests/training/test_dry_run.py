@@ -87,7 +87,7 @@ def test_it_writes_into_no_feature_cache_and_reads_no_held_out_data(tiny_recipe,
     [
         (None, r"no file .*mine\.json: expected"),
         ("", r"mine\.json is empty: 0 bytes"),
-        ("[]", "part 0 of the mixture is empty"),
+        ("[]", r"part 1 of the mixture is empty: .*mine\.json"),
         ('[{"question": "What?"}]', "cannot be read, the last because: .*expected .* an answer"),
     ],
 )
@@ -95,7 +95,9 @@ def test_a_file_to_train_on_has_a_row_that_can_be_read(tiny_recipe, tmp_path, te
     recipe, file = tiny_recipe(), tmp_path / "mine.json"
     if text is not None:
         file.write_text(text)
-    own = replace(recipe.stages[0], data=Mixture(((1.0, FileSource(file, together=4)),)))
+    (tmp_path / "good.json").write_text('[{"question": "What?", "answer": "That."}]')
+    parts = (1.0, FileSource(tmp_path / "good.json")), (1.0, FileSource(file, together=4))
+    own = replace(recipe.stages[0], data=Mixture(parts))
     with pytest.raises(ValueError, match=message):
         said(replace(recipe, stages=(own,)))
     file.write_text('[{"question": "What?", "answer": "This."}]')

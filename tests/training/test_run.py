@@ -125,7 +125,7 @@ def test_a_folder_in_use_is_refused(whole, tiny_recipe, tmp_path):
     with pytest.raises(ValueError, match=r"a folder in use.*--resume"):
         run(tiny_recipe(*EVERY_STEP), whole)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="a folder in use"):
+    with pytest.raises(ValueError, match="got a file, expected an empty or new folder"):
         run(tiny_recipe(), tmp_path / "file")
 
 

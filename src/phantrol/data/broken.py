@@ -45,6 +45,6 @@ class BrokenGroup(ValueError):
     faults  what is wrong, an error for each such row;  good  the examples of the other rows, perhaps none
     """
 
-    def __init__(self, faults: Sequence[BrokenRow], good: Sequence[Any] = ()):
+    def __init__(self, faults: Sequence[BrokenRow], good: Sequence[Any]):
         super().__init__("; ".join(map(str, faults)))
         self.faults, self.good = tuple(faults), tuple(good)

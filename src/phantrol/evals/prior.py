@@ -43,6 +43,8 @@ def answer_by_halves(rows: Sequence[Row], mask: Mask, groups: Sequence[Hashable]
     """
     order = list(dict.fromkeys(groups))
     random.Random(0).shuffle(order)
+    task_of = {group: row.task for row, group in zip(rows, groups, strict=True)}
+    order.sort(key=task_of.__getitem__)  # half of each task's groups, so that a task of few is not without a teacher
     halves = set(order[::2]), set(order[1::2])
     priors = [
         TextPrior((row for row, group in zip(rows, groups, strict=True) if group in half), mask) for half in halves

@@ -62,7 +62,8 @@ class PictureGeneration:
         """As transformers' own, but a text that grows beyond a switch of `longrope` is read again from its first token:
         the keys in the cache were turned by other angles.
 
-        Raises ValueError if the tokens before are not given: chunks of a prompt, or the new ids of a later turn.
+        Raises ValueError if the tokens before are not given (chunks of a prompt, or the new ids of a later turn), or
+        their pictures (a later turn brings its own alone).
         """
         past, switches = 0 if past_key_values is None else int(past_key_values.get_seq_length()), switch_lengths(self)
         if past and switches:
@@ -77,6 +78,11 @@ class PictureGeneration:
                         f"got the last {input_ids.shape[1]} of {past + new} tokens, with which the text outgrows the "
                         f"switch of its longrope at {switches}: expected the ids of all, without prefill_chunk_size"
                     )
+                elif (missing := self._missing_tiles(input_ids, **kwargs)) != 0:
+                    raise ValueError(
+                        f"the text outgrows the switch of its longrope at {switches} and is read again, but the "
+                        f"pictures of {missing} tiles are not given: expected those of all turns, and no cache"
+                    )
                 past_key_values = next_sequence_length = None
                 kwargs["is_first_iteration"] = True  # else pictures are left out
         return super().prepare_inputs_for_generation(
@@ -86,6 +92,24 @@ class PictureGeneration:
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
             **kwargs,
+        )
+
+    def _missing_tiles(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, tile_order: Tensor | None = None, **kwargs: Any
+    ) -> int:
+        tiles = pixel_values if tile_order is None else tile_order
+        wanted = int((input_ids == self.config.image_token_id).sum()) // num_image_tokens(self.config)
+        return wanted - (0 if tiles is None else len(tiles))
+
+    def _get_candidate_generator(self, *args: Any, generation_config: Any, input_ids: Tensor, **kwargs: Any) -> Any:
+        # drafts beyond the switch would turn the tokens before it too, and those refused leave their keys behind
+        if any(input_ids.shape[1] <= switch < generation_config.max_length for switch in switch_lengths(self)):
+            raise ValueError(
+                "got an answer that may outgrow the switch of longrope, on whose two sides drafted tokens have other "
+                "angles: expected a shorter one, or neither assistant_model nor prompt_lookup_num_tokens"
+            )
+        return super()._get_candidate_generator(
+            *args, generation_config=generation_config, input_ids=input_ids, **kwargs
         )
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:

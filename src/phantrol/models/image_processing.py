@@ -6,6 +6,7 @@ I tiles of a picture, S tile side in pixels.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ _TURNS = {
 }  # by the orientation of EXIF
 
 
+NAMED = 300  # characters of a name in an error: what was meant for one may be a whole picture in base64
+
+
 def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return a picture in RGB, on white where it is transparent, turned as its EXIF data says, and without that data.
 
@@ -42,7 +46,7 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     Raises ValueError, naming the file: missing, unreadable, empty, truncated, not a picture, or more than `max_pixels`
     pixels, which is checked before anything is decoded.
     """
-    name = "the picture" if isinstance(source, bytes | Image.Image) else f"picture {source}"
+    name = "the picture" if isinstance(source, bytes | Image.Image) else f"picture {str(source)[:NAMED]}"
     if isinstance(source, Image.Image):
         return _decode(source, name, max_pixels)
     if not isinstance(source, bytes):
@@ -51,9 +55,12 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
                 f"a picture of type {type(source).__name__}: expected a file, the bytes of one, or a PIL.Image, as "
                 "Image.fromarray makes one"
             )
+        if isinstance(source, str) and re.match(r"\w{2,}:(//|.*;base64,)", source):
+            raise ValueError(f"{name} is an address: expected a file on this machine; fetch it first")
         try:
             if not Path(source).is_file():
-                raise ValueError(f"{name}{_why_no_file(source)}")
+                why = " is a folder: name a file in it" if Path(source).is_dir() else ": no such file"
+                raise ValueError(f"{name}{why}")
             source = Path(source).read_bytes()
         except OSError as error:  # no permission, a name that is too long
             raise ValueError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
@@ -72,12 +79,6 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them
         raise ValueError(f"{name} is broken: {error}") from None
     return _decode(picture, name, max_pixels)
-
-
-def _why_no_file(source: str | Path) -> str:
-    if "://" in str(source):
-        return " is an address: expected a file on this machine; fetch it first"
-    return " is a folder: name a file in it" if Path(source).is_dir() else ": no such file"
 
 
 def _decode(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:

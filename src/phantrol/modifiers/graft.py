@@ -134,6 +134,9 @@ class GraftedGeneration:
             kwargs.setdefault("prompt_length", length)
         return super().generate(inputs, *args, **kwargs)
 
+    def get_decoder(self) -> nn.Module:
+        return _with_layers(super().get_decoder())
+
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
         if grafted_modifiers(self):
             raise _paged_cache()
@@ -177,7 +180,7 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
         )
     if not isinstance(modifiers, list | tuple):
         raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
-    decoder = _decoder_of(model)
+    decoder = _with_layers(model.get_decoder())
     layers = getattr(decoder, "layers", None)
     if layers is None:
         raise ValueError(
@@ -261,11 +264,10 @@ def _graft_at_birth(base: type) -> type:
 
 def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:
     """Return the modifiers of a grafted decoder, or an empty list."""
-    return getattr(_decoder_of(model), "modifiers", [])
+    return getattr(_with_layers(model.get_decoder()), "modifiers", [])
 
 
-def _decoder_of(model: nn.Module) -> nn.Module:
-    decoder = model.get_decoder()
+def _with_layers(decoder: nn.Module) -> nn.Module:
     return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)  # Llama 4 returns itself
 
 

@@ -123,8 +123,9 @@ def join_gates(
 
 
 def _without_autocast(states: Tensor) -> torch.autocast:
-    """For scores, which autocast would take in half precision, whatever their dtype; shapes alone have no autocast."""
-    return torch.autocast("cpu" if states.is_meta else states.device.type, enabled=False)
+    """For scores, which autocast would take in half precision, whatever their dtype; not every device has one."""
+    kind = states.device.type
+    return torch.autocast(kind if torch.amp.is_autocast_available(kind) else "cpu", enabled=False)
 
 
 def _gelu(fresh: Tensor) -> Tensor:

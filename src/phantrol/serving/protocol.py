@@ -19,7 +19,16 @@ MAX_KEYS = 100_000  # of a body, counted before it is parsed, which takes more t
 MAX_FIELDS = 64  # of an object: pydantic tells of each unknown one, which takes seconds and gigabytes for a million
 MAX_METADATA = 16  # entries, as OpenAI has it
 NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio"}
-NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store", "functions", "prediction", "verbosity"}
+NOT_DONE |= {
+    "refusal",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "store",
+    "functions",
+    "prediction",
+    "verbosity",
+}
 NOT_DONE |= {"reasoning_effort", "web_search_options", "moderation", "prompt_cache_options", "prompt_cache_retention"}
 
 
@@ -58,10 +67,10 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
+    tool_calls: list[Any] | None = Field(default=None, max_length=0)  # first: it is the fault where content is null
     content: str | Annotated[list[Part], Field(min_length=1, fail_fast=True)]
     name: str | None = None
     annotations: list[Any] | None = Field(default=None, max_length=0)  # what clients send back of an earlier answer
-    tool_calls: list[Any] | None = Field(default=None, max_length=0)
 
     @model_validator(mode="after")
     def _pictures_are_a_user_s(self) -> Message:

@@ -30,8 +30,8 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
 
     Parts that would have to be downloaded are stood in for by small ones of the same kind, and that is said.
 
-    Raises ValueError as `run` would before and in its first step. Of the data, one row of each file to train on is
-    looked at; none of those held out, and none where parts are stood in for, since the files may be elsewhere too.
+    Raises ValueError as `run` would before and in its first step. Of the data, one row of each source of files to
+    train on is looked at; none of those held out, and none where parts are stood in for: files may be elsewhere too.
     """
     check_ranks(recipe, process_state().num_processes)
     check_reports(recipe)
@@ -45,7 +45,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
         console.print(said, soft_wrap=True, markup=False)
         recipe = small
     else:
-        _read_a_row_of_each_file(recipe)
+        _read_a_row_of_each_source(recipe)
     model, processor = build_model(recipe)
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; features of what is made up alone are put there
         stages = tuple(_made_up(stage, Path(folder) / "features") for stage in recipe.stages)
@@ -72,11 +72,14 @@ def _made_up(stage: Stage, features: Path) -> Stage:
     )
 
 
-def _read_a_row_of_each_file(recipe: Recipe) -> None:
-    for source in (source for stage in recipe.stages for _, source in stage.data.parts):
-        if isinstance(source, FileSource):
-            alone = Mixture(((1.0, replace(source, together=1)),))
-            read_groups(Groups(alone, recipe.seed, 1), range(1))
+def _read_a_row_of_each_source(recipe: Recipe) -> None:
+    for stage in recipe.stages:
+        for number, (_, source) in enumerate(stage.data.parts):
+            if isinstance(source, FileSource):
+                by_rows = replace(source, together=1)
+                if not len(by_rows):
+                    raise ValueError(f"stage {stage.name!r}: part {number} of the mixture is empty: {source.path}")
+                read_groups(Groups(Mixture(((1.0, by_rows),)), recipe.seed, 1), range(1))
 
 
 def _missing_data(recipe: Recipe) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phantrol.losses.base import Batch, token_logprobs
 from phantrol.training.weights import is_peft
 
-_PEFTS = re.compile(r"\.lora_\w+\.default\.")  # with an adapter's name, unlike what a partial LoRA has
+_PEFTS = re.compile(r"\.lora_\w+\.default(\.|$)")  # with an adapter's name, unlike what a partial LoRA has
 
 
 class Reference:

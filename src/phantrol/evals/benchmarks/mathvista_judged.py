@@ -32,7 +32,7 @@ KEPT = (
     "pid",
 )
 
-_NOTHING = re.compile(r"null|none|n/a|(?:.*\s)?no (?:final )?answer\b.*")
+_NOTHING, _NO_ANSWER = re.compile(r"null|none|n/a"), re.compile(r"(?:.*\s)?no (?:final )?answer\b.*")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def is_right(row: PublishedRow, said: str) -> bool:
             return row.choices[LETTERS.index(letter)] == row.answer
         return min(row.choices, key=lambda choice: edit_distance(said, choice)) == row.answer
     if row.facts["answer_type"] in ("integer", "float"):
-        numbers = numbers_in(said)  # "$5$", "x = 5" and "5 m/s" are 5, as for the rules of `mathvista`
+        numbers = list(set(numbers_in(said)))  # "$5$", "x = 5" and "5 m/s" are 5, as for the rules of `mathvista`
         if len(numbers) != 1 or not isfinite(numbers[0]):
             return False
         number = numbers[0]
@@ -94,12 +94,17 @@ def is_right(row: PublishedRow, said: str) -> bool:
 def _says_nothing(said: str, choices: Sequence[str]) -> bool:
     """Whether the judge found no final answer, in whatever words: of these the nearest spelling would be drawn by lot.
 
-    Words of an option are an answer, and where an option itself is that nobody can tell, so is a refusal.
+    A letter, or words of an option, are an answer, whatever doubts stand beside them; and where an option itself is
+    that nobody can tell, so is a refusal.
     """
     words = normalise(said)
     if words in map(normalise, choices):
         return False
-    return bool(_NOTHING.fullmatch(words)) or (refuses(said) and not any(map(refuses, choices)))
+    if _NOTHING.fullmatch(words):
+        return True
+    if chosen_option(said, [""] * len(choices)):
+        return False
+    return bool(_NO_ANSWER.fullmatch(words)) or (refuses(said) and not any(map(refuses, choices)))
 
 
 def _as_list(text: str) -> Any:

@@ -11,9 +11,7 @@ from phantrol.evals.benchmark import Row
 from phantrol.evals.published import ChoiceBenchmark, PublishedRow, mean, mean_by
 from phantrol.evals.reading import picture_of, read_parquet, read_tsv
 
-_OPTIONS = re.compile(
-    r".*\bOptions:\s*A:(.*?)" + "".join(rf"(?:[,\n]\s*{name}:(.*?))?" for name in "BCD") + r"\s*", re.DOTALL
-)
+_OPTIONS = re.compile(r".*\bOptions:\s*A:(.*?)" + "".join(rf"(?:[,\n] *{name}:(.*?))?" for name in "BCD"), re.DOTALL)
 
 
 @dataclass(frozen=True)
