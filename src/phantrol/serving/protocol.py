@@ -18,17 +18,8 @@ MAX_STOP = 200  # characters of a stop string
 MAX_KEYS = 100_000  # of a body, counted before it is parsed, which takes more than a second for two million
 MAX_FIELDS = 64  # of an object: pydantic tells of each unknown one, which takes seconds and gigabytes for a million
 MAX_METADATA = 16  # entries, as OpenAI has it
-NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio"}
-NOT_DONE |= {
-    "refusal",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "store",
-    "functions",
-    "prediction",
-    "verbosity",
-}
+NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio", "refusal"}
+NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store", "functions", "prediction", "verbosity"}
 NOT_DONE |= {"reasoning_effort", "web_search_options", "moderation", "prompt_cache_options", "prompt_cache_retention"}
 
 
