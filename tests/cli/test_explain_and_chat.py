@@ -34,7 +34,7 @@ def test_the_figure_is_there_though_nobody_reads_what_is_printed(here, phantrol,
 
     monkeypatch.setattr(Console, "print", gone)
     done = phantrol("explain", MODEL, PICTURE, "What color is it?", "--out", "unread.png", "--max-new-tokens", 3)
-    assert done.code == 0
+    assert done.code == 141  # as of a program that SIGPIPE ends
     with Image.open(here / "unread.png") as figure:
         assert figure.format == "PNG"
 
