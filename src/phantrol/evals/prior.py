@@ -35,7 +35,8 @@ class TextPrior:
 
 
 def answer_by_halves(rows: Sequence[Row], mask: Mask, groups: Sequence[Hashable]) -> list[str]:
-    """Return the prior's answers where there are no training texts: each random half of the rows learns from the other.
+    """Return the prior's answers where there are no training texts: of each task's groups, either half learns from the
+    other; a task of one group has no teacher, and its answers are empty.
 
     groups  of the rows, as `Benchmark.group_of`: a question and its twin with the other answer stay in one half
     Leaving out one row at a time would be worse than it looks: where answers are balanced, the rest always favours a
