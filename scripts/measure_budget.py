@@ -33,10 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phantrol.calibrating import open_groups
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.intervals import bootstrap, interval
 from phantrol.explain.canvas import Canvas
-from phantrol.inference.calibrating import calibrate, open_groups
+from phantrol.inference.calibrating import calibrate
 from phantrol.inference.engine import Engine
 from phantrol.modifiers.trol import skip_traversal, traversing_gates
 from phantrol.whole_files import make_room, write_text, written_whole

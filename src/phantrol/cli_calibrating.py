@@ -29,6 +29,6 @@ def calibrate(
     json: Annotated[Path | None, typer.Option(help="write each layer's w, and how far it moves tokens, here")] = None,
 ) -> None:
     """Let only those layers look twice, within a budget, whose second pass moves tokens most on some data."""
-    from phantrol.inference.calibrating import calibrate_folder
+    from phantrol.calibrating import calibrate_folder
 
     calibrate_folder(model, data, options or (), budget, out, images, examples, batch_size, json)

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 import phantrol
 from phantrol.bench.timing import token_bytes
+from phantrol.calibrating import calibrate_folder, open_groups
 from phantrol.cli import main
 from phantrol.data.collate import Collator
 from phantrol.data.sources.file import FileSource
@@ -23,8 +24,6 @@ from phantrol.inference.calibrating import (
     Calibration,
     Recording,
     calibrate,
-    calibrate_folder,
-    open_groups,
     passes_within,
     record,
 )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import phantrol
-from phantrol.inference.calibrating import write_calibrated
+from phantrol.calibrating import write_calibrated
 from phantrol.models.difference import DECODER, DIFFERENCE, PREFIX, save_difference
 from phantrol.models.packaged import PackagedDecoder
 from phantrol.modifiers.trol import skip_traversal, traversing_gates
