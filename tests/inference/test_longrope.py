@@ -49,7 +49,7 @@ def test_company_changes_no_answer(engine, questions, monkeypatch):
     lengths = {answer.num_prompt_tokens for answer in alone}
     assert min(lengths) + 12 <= SWITCH < max(lengths) and any(SWITCH - 12 < length <= SWITCH for length in lengths)
     assert engine.answer_batch(questions, max_new_tokens=12) == alone
-    monkeypatch.setattr(longrope, "switch_lengths", lambda model: [])  # the control
+    monkeypatch.setattr(longrope, "switch_lengths", lambda config: [])  # the control
     assert engine.answer_batch(questions, max_new_tokens=12) != alone
 
 
@@ -63,7 +63,7 @@ def test_company_changes_no_likelihood(engine, questions, monkeypatch):
         return max(abs(a - b) for some, others in pairs for a, b in zip(some, others, strict=True))
 
     assert differences() < 1e-9
-    monkeypatch.setattr(longrope, "switch_lengths", lambda model: [])
+    monkeypatch.setattr(longrope, "switch_lengths", lambda config: [])
     assert differences() > 1e-3
 
 
@@ -149,7 +149,7 @@ def test_requests_run_one_at_a_time(engine, build_engine):
 def test_where_the_angles_of_a_configuration_change():
     def found(rope):
         config = SimpleNamespace(rope_parameters=rope, max_position_embeddings=CONTEXT)
-        return switch_lengths(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda decoder: config)))
+        return switch_lengths(SimpleNamespace(get_text_config=lambda decoder: config))
 
     assert found(LONGROPE) == [SWITCH]
     assert found({"sliding_attention": {"rope_type": "default"}, "full_attention": LONGROPE}) == [SWITCH]

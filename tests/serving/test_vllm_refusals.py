@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import jinja2
 import pytest
+from transformers import AutoConfig
 
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.partial_lora import PartialLoraConfig
@@ -30,7 +31,14 @@ def vllm_config(**changes: object) -> SimpleNamespace:
         **changes,
     }
     parallel = SimpleNamespace(pipeline_parallel_size=changed.pop("pipeline"))
-    model = SimpleNamespace(is_moe=False, enable_prompt_embeds=changed.pop("embeds"))
+    model = SimpleNamespace(
+        is_moe=False,
+        enable_prompt_embeds=changed.pop("embeds"),
+        max_model_len=changed.pop("longest", 4096),
+        hf_text_config=AutoConfig.for_model(
+            **{"model_type": "llama", "max_position_embeddings": 4096, **changed.pop("decoder", {})}
+        ),
+    )
     return SimpleNamespace(parallel_config=parallel, model_config=model, **changed)
 
 
@@ -78,6 +86,22 @@ def test_settings_under_which_a_method_would_not_be_itself_are_refused(changes: 
     refuse_settings(vllm_config(), [PhantomConfig()])
     with pytest.raises(ValueError, match=words):
         refuse_settings(vllm_config(**changes), [PhantomConfig()])
+
+
+def test_a_length_at_which_one_request_would_rotate_others_is_refused():
+    factors = {"short_factor": [1.0] * 48, "long_factor": [2.0] * 48, "rope_theta": 1e4, "factor": 4.0}
+    longrope = {"rope_parameters": {"rope_type": "longrope", **factors}, "original_max_position_embeddings": 1024}
+    longrope["model_type"] = "phi3"
+    dynamic = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+    yarn = {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}
+    for decoder, longest in ((longrope, 1024), (dynamic, 4096)):
+        refuse_settings(vllm_config(decoder=decoder, longest=longest), [])
+        words = (
+            f"max_model_len is {longest + 1}.*more than {longest} tokens.*--max-model-len {longest}, or else `phantrol"
+        )
+        with pytest.raises(ValueError, match=words):
+            refuse_settings(vllm_config(decoder=decoder, longest=longest + 1), [])
+    refuse_settings(vllm_config(decoder=yarn, longest=8192), [])
 
 
 def test_a_plain_model_may_have_adapters():

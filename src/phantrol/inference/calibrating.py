@@ -149,7 +149,7 @@ def _batches(processor: Any, groups: Iterable[Any], batch_size: int, model: Any)
     groups, collate = list(groups), Collator(processor, pairs=False, pack=False, max_tokens=longest)
     if not groups:
         raise ValueError("there are no examples to calibrate on: expected at least one")
-    if switch_lengths(model):  # where the longest row of a batch decides the angles of all
+    if switch_lengths(model.config):  # where the longest row of a batch decides the angles of all
         groups, batch_size = [[example] for group in groups for example in group], 1
     for start in range(0, len(groups), batch_size):
         batch = collate(groups[start : start + batch_size])

@@ -28,7 +28,7 @@ def joining_fault(model: Any) -> str | None:
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     if names:
         return f"its cache holds {names}, which cannot be padded"
-    if switches := switch_lengths(model):
+    if switches := switch_lengths(model.config):
         return f"with longrope, a row of more than {switches[0]} tokens changes the angles of all rows beside it"
     return None
 

@@ -17,7 +17,7 @@ def alike(model: Any, rows: Sequence[Encoding], num_new_tokens: int = 0) -> list
     Rows share one if all stay before a switch, if all begin beyond it, or if they are equally long and come to it
     together.
     """
-    switches = switch_lengths(model)
+    switches = switch_lengths(model.config)
 
     def kind(row: Encoding) -> list[int]:
         return [min(max(len(row.input_ids), switch - num_new_tokens), switch + 1) for switch in switches]

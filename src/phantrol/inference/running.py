@@ -92,7 +92,7 @@ class RunningBatch:
 
     def __init__(self, engine: Engine):
         self.engine, self.fault = engine, joining_fault(engine.model)
-        self._switches = switch_lengths(engine.model)
+        self._switches = switch_lengths(engine.model.config)
         # its own: who reads prompts elsewhere switches special tokens of the engine's off and on
         self._tokenizer = copy.deepcopy(engine.processor.tokenizer)
         self.clear()

@@ -65,7 +65,8 @@ class PictureGeneration:
         Raises ValueError if the tokens before are not given (chunks of a prompt, or the new ids of a later turn), or
         their pictures (a later turn brings its own alone).
         """
-        past, switches = 0 if past_key_values is None else int(past_key_values.get_seq_length()), switch_lengths(self)
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        switches = switch_lengths(self.config)
         if past and switches:
             new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
             length = past + new if position_ids is None else int(position_ids.max()) + 1  # of the longest row
@@ -103,7 +104,7 @@ class PictureGeneration:
 
     def _get_candidate_generator(self, *args: Any, generation_config: Any, input_ids: Tensor, **kwargs: Any) -> Any:
         # drafts beyond the switch would turn the tokens before it too, and those refused leave their keys behind
-        if any(input_ids.shape[1] <= switch < generation_config.max_length for switch in switch_lengths(self)):
+        if any(input_ids.shape[1] <= switch < generation_config.max_length for switch in switch_lengths(self.config)):
             raise ValueError(
                 "got an answer that may outgrow the switch of longrope, on whose two sides drafted tokens have other "
                 "angles: expected a shorter one, or neither assistant_model nor prompt_lookup_num_tokens"

@@ -10,14 +10,29 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def switch_lengths(model: Any) -> list[int]:
+def switch_lengths(config: Any) -> list[int]:
     """Return the lengths in tokens, shorter than what the model reads at most, beyond which its angles are others; one
     for each kind of layer that has such. Of most models there are none.
 
+    config  of a model or of its decoder
     Of "dynamic" angles, which the longest row decides too, there are none either: they change beyond the most alone.
     """
-    config = model.config.get_text_config(decoder=True)
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = [rope, *(each for each in rope.values() if isinstance(each, Mapping))]
-    lengths = {each["original_max_position_embeddings"] for each in kinds if each.get("rope_type") == "longrope"}
-    return sorted(length for length in lengths if length < config.max_position_embeddings)
+    text = config.get_text_config(decoder=True)
+    lengths = {each["original_max_position_embeddings"] for each in _ropes(text) if each.get("rope_type") == "longrope"}
+    return sorted(length for length in lengths if length < text.max_position_embeddings)
+
+
+def longest_undisturbed(config: Any) -> int | None:
+    """Return how many tokens a row may have at most, so that no row beside it is rotated otherwise; None: any number.
+
+    config  of a model or of its decoder
+    """
+    text = config.get_text_config(decoder=True)
+    dynamic = any(each.get("rope_type") == "dynamic" for each in _ropes(text))
+    return min([*switch_lengths(text), *([text.max_position_embeddings] if dynamic else [])], default=None)
+
+
+def _ropes(text: Any) -> list[Mapping[str, Any]]:
+    """Return the settings of a decoder's rotary angles: one for all, or one for each kind of layer."""
+    rope = getattr(text, "rope_parameters", None) or {}
+    return [rope, *(each for each in rope.values() if isinstance(each, Mapping))]

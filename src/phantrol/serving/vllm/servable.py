@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from phantrol.models.longrope import longest_undisturbed
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import modifier_configs
 from phantrol.modifiers.phantom import PhantomConfig
@@ -53,6 +54,12 @@ def refuse_settings(vllm_config: Any, modifiers: list[Any]) -> None:
         raise ValueError(
             "the decoder is a mixture of experts, which phantrol does not serve under vLLM: expected a "
             f"dense decoder; {INSTEAD}"
+        )
+    longest = longest_undisturbed(model.hf_text_config)
+    if longest is not None and model.max_model_len > longest:
+        raise ValueError(
+            f"max_model_len is {model.max_model_len}, and a request of more than {longest} tokens would rotate the "
+            f"others of its batch too: expected at most {longest}; give --max-model-len {longest}, or else {INSTEAD}"
         )
     if not modifiers:
         return
