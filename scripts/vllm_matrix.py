@@ -21,6 +21,12 @@ FAMILIES, METHODS = ("llama", "qwen2", "phi3"), ("plain", "trol", "phantom", "bo
 TROL, PHANTOM = {"name": "trol", "gate_bias": 0.2}, {"name": "phantom", "init": "random"}
 BUDGET = {**TROL, "skip": [1]}  # what `phantrol calibrate` writes: a layer with a gate that runs once
 THREADS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # else a rank wants a memory node of its own
+LONGROPE = {  # which reads 2,048 tokens, by other angles beyond the 1,024 that vLLM is given
+    "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}
+    | {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16},
+    "original_max_position_embeddings": 1024,
+    "max_position_embeddings": 2048,
+}
 WINDOW = {"sliding_window": 48, "use_sliding_window": True, "max_window_layers": 1}
 
 
@@ -39,6 +45,7 @@ def cases() -> dict[str, dict[str, Any]]:
             "method": [{**TROL, "share_gate": True}, {**PHANTOM, "train_eta": True, "eta": 0.5}]
         },
         "option-window-qwen2": {"family": "qwen2", "method": "both", "config": WINDOW},
+        "option-longrope": {"family": "phi3", "method": "both", "config": LONGROPE},
         "option-budget": {"method": [BUDGET, PHANTOM]},
         "off-budget": {"method": [BUDGET, PHANTOM], "served": "both"},
         "option-granite": {"family": "granite", "method": "both", "config": {"logits_scaling": 2.0}},
