@@ -55,7 +55,7 @@ Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phan
 @app.command()
 def demo(
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="where model, scores and report go; by default runs/demo")] = None,
+    out: Annotated[Path | None, typer.Option(help="where model, scores and report go; by default runs/demo, or runs/demo-2, -3 ... if it is there")] = None,
     limit: Annotated[int, typer.Option(min=2, help="held-out questions per task")] = 200,
     seed: Annotated[int, typer.Option(help="of the weights, and of the pictures that are asked about")] = 0,
 ) -> None:

@@ -63,8 +63,6 @@ def test_each_command_of_the_readme(here, phantrol, quick, released_source, comm
     if args[0] == "convert":
         assert args[1] in {release.hub_id for release in RELEASES.values()}
         args[1] = str(released_source)
-    picture = here / "picture.png"
-    picture.write_bytes((here / "runs" / "demo" / "picture.png").read_bytes())
     done = phantrol(*args)
     assert done.code == 0, (command, done.error)
 

@@ -184,7 +184,9 @@ def check_folder(folder: Path) -> None:
 
 
 def _remedy(folder: Path) -> str:
-    """What else to do with a folder whose configuration is another model's."""
+    """What else to do with a folder of a run, or one whose configuration is another model's."""
+    if (folder / "final" / "config.json").is_file():
+        return f"; the model of this run is {folder / 'final'}"
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     if not isinstance(config, dict) or config.get("model_type") == PhantrolConfig.model_type:
         return ""

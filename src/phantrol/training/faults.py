@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 from phantrol.tables import first_line
 
-# in the words of torch's loader, gloo and NCCL; "Caught ... in DataLoader worker process" is a fault of the data
+# in the words of torch's loader, gloo and NCCL
 _WORKER_LOST = re.compile(r"DataLoader worker \(pid")
+_SAID_BY_WORKER = re.compile(r"\ACaught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: (.+)\Z", re.S)
 _RANK_LOST = re.compile(r"gloo/transport|by peer|remote process|ncclRemoteError")
 _PATIENCE_S = 5.0
 
@@ -28,10 +29,15 @@ def naming_lost_processes(where: Callable[[], str]) -> Iterator[None]:
     """Raise RunFault where the block fails since a process that it works with is gone: a worker, or another rank.
 
     where  says in words where the run would go on from
+    Raises a worker's ValueError in its own words alone, since torch puts the worker's whole traceback before them.
     """
     try:
         with _letting_the_system_tell():
             yield
+    except ValueError as error:
+        if said := _SAID_BY_WORKER.search(str(error).rstrip()):
+            raise ValueError(said[1]) from error
+        raise
     except RuntimeError as error:
         said = first_line(error).rstrip(" .")
         if _WORKER_LOST.search(said):
