@@ -35,8 +35,8 @@ from torch import Tensor
 
 from phantrol.calibrating import open_groups
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
+from phantrol.evals.canvas import INK, LINE, MUTED, Canvas
 from phantrol.evals.intervals import bootstrap, interval
-from phantrol.explain.canvas import Canvas
 from phantrol.inference.calibrating import calibrate
 from phantrol.inference.engine import Engine
 from phantrol.modifiers.trol import skip_traversal, traversing_gates
@@ -47,7 +47,6 @@ COLOURS = {
     "layers": "#2a62c9", "by w": "#17794a", "random layers": "#a8b3c2", "tokens": "#b4560b", "shuffled": "#e0b48c",
 }  # fmt: skip
 CONTROLS = {"layers": "random layers", "by w": "random layers", "tokens": "shuffled"}
-INK, MUTED, LINE = "#17202b", "#566273", "#dce1e8"
 
 
 def main() -> None:

@@ -34,7 +34,10 @@ FLOORS = {
 }
 TOP = 6  # any other file that stands beside cli.py
 # they import no floor, and all may import them
-GROUND = {"__init__", "find", "version", "auto", "cached", "file_lock", "freed_memory", "tables", "whole_files"}
+GROUND = {
+    "__init__", "find", "version", "auto", "cached", "file_lock", "folder_beside", "freed_memory", "tables",
+    "whole_files",
+}  # fmt: skip
 NOBODYS = {"torchvision", "timm"}
 
 

@@ -55,7 +55,10 @@ Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="a name from `phan
 @app.command()
 def demo(
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="where model, scores and report go; by default runs/demo, or runs/demo-2, -3 ... if it is there")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="where model, scores and report go; by default runs/demo, or runs/demo-2 ... if it is there"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=2, help="held-out questions per task")] = 200,
     seed: Annotated[int, typer.Option(help="of the weights, and of the pictures that are asked about")] = 0,
 ) -> None:
@@ -76,6 +79,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a recipe, stage after stage."""
+    from phantrol.find import short_name
     from phantrol.training.dry_run import dry_run as try_one_step
     from phantrol.training.recipe import load_recipe
     from phantrol.training.run import run
@@ -84,7 +88,7 @@ def train(
     if dry_run:
         try_one_step(resolved)
         return
-    final = run(resolved, out or Path("runs") / Path(recipe).stem, resume=resume)
+    final = run(resolved, out or Path("runs") / short_name(recipe), resume=resume)
     if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts
         typer.echo(f'The model is in {final}. Next: phantrol ask {shlex.quote(str(final))} IMAGE "QUESTION"')
 
@@ -119,11 +123,12 @@ def ablate(
     """Train variants of a recipe under the same data, steps and seeds, and say what differs; goes on if stopped."""
     from phantrol.ablation.asking import SPLITS
     from phantrol.ablation.run import ablate as run_ablation
+    from phantrol.find import short_name
 
     words = variants or []
     run_ablation(
         recipe,
-        out or Path("runs") / f"{Path(recipe).stem}-ablation",
+        out or Path("runs") / f"{short_name(recipe)}-ablation",
         wanted=[word for word in words if "=" not in word],
         overrides=[word for word in words if "=" in word],
         seeds=seeds,

@@ -85,7 +85,7 @@ def data_export(
 
 @data_app.command("check")
 def data_check(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="files, folders, patterns, or an export")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders, patterns, or an export")],
     images: Annotated[Path | None, typer.Option(help="where paths of images start; by default beside the file")] = None,
     field: Annotated[list[str] | None, typer.Option(help="a name of your own, e.g. question=frage")] = None,
     model: Annotated[str | None, typer.Option(help="a saved model, to count tokens as it will read them")] = None,

@@ -9,7 +9,8 @@ import typer
 
 from phantrol.cli_talking import Model, Weights
 
-Result = Annotated[Path, typer.Argument(help="a file that `phantrol eval --json` wrote")]
+ResultA = Annotated[Path, typer.Argument(metavar="A", help="a file that `phantrol eval --json` wrote")]
+ResultB = Annotated[Path, typer.Argument(metavar="B", help="another one")]
 
 
 def evaluate(
@@ -21,7 +22,7 @@ def evaluate(
         ),
     ],
     options: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. tasks=shape,count")] = None,
-    data: Annotated[Path | None, typer.Option(help="the folder with the files of published benchmarks")] = None,
+    data: Annotated[Path | None, typer.Option(help="the benchmarks' folder of files; of `file` your own file")] = None,
     protocol: Annotated[str | None, typer.Option(help="standard or paper; by default standard")] = None,
     split: Annotated[
         str | None, typer.Option(help="by default the benchmark's own; of primer val, test_comp, test_style ...")
@@ -70,7 +71,7 @@ def lmms(
     model: Model,
     tasks: Annotated[str, typer.Argument(metavar="TASKS", help="names of lmms-eval's tasks, with commas")],
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="of lmms-eval: -- --include_path FOLDER")
+        list[str] | None, typer.Argument(metavar="-- ARGS", help="of lmms-eval: -- --include_path FOLDER")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
 ) -> None:
@@ -83,8 +84,8 @@ def lmms(
 
 
 def compare(
-    a: Result,
-    b: Result,
+    a: ResultA,
+    b: ResultB,
     json: Annotated[Path | None, typer.Option(help="write the differences here")] = None,
 ) -> None:
     """Compare two results row by row: differences with intervals, and a paired test. Exit code 2 if nothing pairs."""
@@ -102,7 +103,7 @@ def compare(
 
 
 def table(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="files that `phantrol eval` wrote")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT", help="files that `phantrol eval` wrote")],
     out: Annotated[
         list[Path] | None, typer.Option(help="a .md, .tex or .png file, one or more; by default Markdown to read")
     ] = None,
@@ -111,8 +112,11 @@ def table(
     ] = True,
 ) -> None:
     """Write results as Markdown, as LaTeX, or as a figure (radar and bars), beside what the papers published."""
-    from phantrol.evals.tables import collect, to_markdown, write_table
+    from phantrol.evals.figure import check_name, write_table
+    from phantrol.evals.tables import collect, to_markdown
 
+    for path in out or []:
+        check_name(path)  # of all, before anything is written
     found = collect(results, published)
     for path in out or []:
         write_table(found, path)

@@ -19,11 +19,9 @@ def convert(
     ] = False,
 ) -> None:
     """Make a phantrol model of a released TroL or Phantom."""
-    from phantrol.data.folder_beside import ended_by_signals
     from phantrol.models.released.convert import convert as convert_model
 
-    with ended_by_signals():
-        done = convert_model(source, out, per_layer_gates=per_layer_gates)
+    done = convert_model(source, out, per_layer_gates=per_layer_gates)
     layout = done.layout
     typer.echo(f"{layout.family} on {layout.backbone}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB")
     for note in done.notes:

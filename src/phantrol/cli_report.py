@@ -17,7 +17,7 @@ def report(
     seed: Annotated[int, typer.Option(help="of the pictures that are asked about, and of the shuffled ones")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 100,
 ) -> None:
-    """Ask a trained run what it was taught, in several splits; write scores, report and card; goes on if stopped."""
+    """Ask a run what it was taught of Primer, in several splits; write scores, report and card; goes on if stopped."""
     from phantrol.ablation.asking import SPLITS
     from phantrol.reporting import report_run
 

@@ -11,7 +11,9 @@ Weights = Annotated[
     str | None, typer.Option(help="int8 or int4: less memory, with a small loss; or float32, bfloat16, float16")
 ]
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="RUN/final of `phantrol train`, a converted folder, or a hub id")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="RUN/final of `phantrol train`, a converted folder, or a hub id")
+]
 
 
 def chat(

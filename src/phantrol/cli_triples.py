@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def data_triples(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="files, folders or patterns of your own data")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders or patterns of your own data")],
     out: Annotated[Path, typer.Option(help="the triples, a .parquet or .jsonl file")],
     rules: Annotated[bool, typer.Option("--rules", help="make them by rules, and ask nobody")] = False,
     url: Annotated[str | None, typer.Option(help="who writes answers, e.g. http://127.0.0.1:8000/v1")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from dataclasses import asdict
@@ -14,8 +15,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from phantrol.tables import in_bytes
+from phantrol.training.checkpoint import FINAL, RECIPE
+from phantrol.training.recipe_json import recipe_text
 from phantrol.training.run_status import CheckpointStatus, RunStatus, StageStatus, read_status
 
+_PRIMER = '"phantrol.data.sources.primer:PrimerSource"'
 _NUMBERS = {
     "loss": ("loss", "{:.4g}"),
     "grad_norm": ("gradient norm", "{:.3g}"),
@@ -98,7 +102,16 @@ def _next(status: RunStatus) -> str:
     if status.state == "running":
         return f"phantrol describe {folder}, or wait"
     if status.state == "finished":
-        return f"phantrol eval {shlex.quote(str(Path(status.folder) / 'final'))} primer"
+        final = shlex.quote(str(Path(status.folder) / FINAL))
+        return f"phantrol eval {final} primer" if _saw_primer(status) else f'phantrol ask {final} IMAGE "QUESTION"'
     if status.state == "broken":
         return "copy recipe.json of the run back from where it was, or begin again in another folder"
     return f"phantrol train RECIPE --out {folder} --resume"
+
+
+def _saw_primer(status: RunStatus) -> bool:
+    """Return whether a stage trained on Primer. No class of the recipe is imported: it may be of another machine."""
+    with contextlib.suppress(ValueError):  # a recipe that cannot be read is told of among the problems
+        stages = json.loads(recipe_text(Path(status.folder) / RECIPE))["stages"]
+        return any(_PRIMER in json.dumps(stage.get("data")) for stage in stages)
+    return False

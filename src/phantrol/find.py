@@ -49,7 +49,9 @@ def find(kind: str, name: str) -> Any:
     if name.endswith(".py"):
         module = import_file(Path(name))
     elif os.path.isfile(name) and name not in names(kind):  # Path.is_file() raises for a name that is too long
-        raise ValueError(f"{name}: got a file, expected a path that ends in .py, or one of {', '.join(names(kind))}")
+        remedy = f"; for its rows write `phantrol eval MODEL file --data {name}`" if kind == "benchmarks" else ""
+        known = ", ".join(names(kind))
+        raise ValueError(f"{name}: got a file, expected a path that ends in .py, or one of {known}{remedy}")
     elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")
     elif name in names(kind):
@@ -70,6 +72,11 @@ def name_of(kind: str, thing: Any) -> str:
     if module.startswith(package + "."):
         return module.removeprefix(package + ".")
     return getattr(sys.modules[module], "__phantrol_file__", module)
+
+
+def short_name(name: str) -> str:
+    """Return a name as it may head a column or begin a file: "photos" of "mine/photos.py", a dotted one as it is."""
+    return Path(name).name.removesuffix(".py")
 
 
 def _kind(kind: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ RUN/final/README.md        the model's card, now with its scores
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from phantrol.ablation.asking import SPLITS, benchmark_for, family_of
+from phantrol.ablation.asking import SPLITS, benchmark_for, family_of, primer_sources
 from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.report import COLUMNS, Report
 from phantrol.evals.runner import Wanted, run_benchmarks
@@ -54,6 +55,12 @@ def report_run(
     if not (final / RECIPE).is_file():
         raise ValueError(f"{run_dir}: got no final model, expected a run that is finished; phantrol train --resume")
     recipe = recipe_from_json((final / RECIPE).read_text("utf-8"))
+    if not primer_sources(recipe):
+        raise ValueError(
+            f"{run_dir}: got a last stage that does not train on Primer, expected one that does, whose questions a "
+            f"report asks; ask a benchmark, or one of your own in a file: phantrol eval {shlex.quote(str(final))} "
+            "BENCHMARK"
+        )
     benchmarks = {split: benchmark_for(recipe, split) for split in splits}
     reports = {}
     for split, benchmark in benchmarks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from typing import Any
 
 from rich.table import Column, Table
@@ -25,3 +26,24 @@ def first_line(error: object) -> str:
 def in_bytes(number: int) -> str:
     """Return "512.0 MiB", "7.20 GiB"."""
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
+
+
+def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return round numbers from `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    power = 10 ** floor(log10(span / about))
+    step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= about)
+    first = floor(low / step)
+    ticks = [(first + index) * step for index in range(2 * about + 3)]
+    return [round(tick, 12) for tick in ticks if low - 1e-9 * span <= tick <= high + 1e-9 * span]
+
+
+def short_number(value: float) -> str:
+    """Return at most three significant digits: 1500 → "1.5k", 0.00034 → "0.00034"."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    if abs(value) >= 1e3:
+        return f"{value / 1e3:.3g}k"
+    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"

@@ -67,7 +67,8 @@ def test_tokens_are_counted_with_a_model(phantrol, folder, workplace):
 
 def test_names_of_ones_own(phantrol, folder):
     (folder / "own.jsonl").write_text('{"frage": "Was?", "antwort": "Das."}\n', "utf-8")
-    assert phantrol("data", "check", "own.jsonl").code == 1
+    done = phantrol("data", "check", "own.jsonl")
+    assert done.code == 1 and "--field question=frage --field answer=antwort" in done.out.replace("\n", "")
     assert phantrol("data", "check", "own.jsonl", "--field", "question=frage", "--field", "answer=antwort").code == 0
 
 
@@ -76,10 +77,11 @@ def test_names_of_ones_own(phantrol, folder):
     [
         (["nowhere.json"], "no file nowhere.json"),
         (["train.json", "--allow", "ugly"], "unknown reason 'ugly'"),
-        (["train.json", "--max-tokens", "9"], "needs a model"),
+        (["train.json", "--max-tokens", "9"], "needs a model that counts them: name it with --model"),
         (["train.json", "--model", "nowhere"], "no processor in nowhere"),
         (["train.json", "--field", "question"], "expected NAME=YOURS"),
         (["train.json", "--field", "asked=frage"], "fields: got 'asked'"),
+        (["train.json", "--images", "nope", "--fix", "good"], "images nope: no such folder, expected the folder"),
         ([], "Missing argument"),
     ],
 )

@@ -40,6 +40,17 @@ def test_a_finished_run(phantrol, demo_run):
     assert [(c["stage"], c["step"], c["complaint"]) for c in found["checkpoints"]] == [(n, 2, None) for n in range(3)]
 
 
+@pytest.mark.parametrize("source", ["primer:PrimerSource", "file:FileSource"])
+def test_the_next_step_is_asking_what_was_taught(phantrol, demo_run, source):
+    recipe = json.loads((demo_run / "recipe.json").read_text())  # its tokenizer has read Primer, too
+    for stage in recipe["stages"]:
+        stage["data"]["parts"] = [[1.0, {"class": f"phantrol.data.sources.{source}"}]]
+    (demo_run / "recipe.json").write_text(json.dumps(recipe))
+    final, out = demo_run / "final", " ".join(phantrol("describe", demo_run).out.split())
+    wanted = f"eval {final} primer" if "Primer" in source else f'ask {final} IMAGE "QUESTION"'
+    assert out.endswith(f"Next: phantrol {wanted}")
+
+
 def test_nothing_is_cut_short_in_a_terminal_of_80_characters(phantrol, demo_run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     out = phantrol("describe", demo_run).out

@@ -39,6 +39,21 @@ def test_table(results, here, phantrol):
     assert (here / "t.md").read_text() + "\n" == read.out
 
 
+@pytest.mark.parametrize("names", [["x.pdf"], ["y.md", "z.pdf"]])
+def test_no_table_is_written_if_a_name_is_wrong(results, here, phantrol, names):
+    done = phantrol("eval", "table", "a.json", *(word for name in names for word in ("--out", f"new/{name}")))
+    assert done.code == 2 and ".md, .tex or .png" in done.error
+    assert not (here / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "verb", [("eval", "table"), ("eval", "compare"), ("eval", "lmms"), ("data", "check"), ("data", "triples")]
+)
+def test_the_dots_of_several_are_not_doubled(phantrol, verb):
+    usage = phantrol(*verb, "--help").out.splitlines()[0]
+    assert usage.startswith("Usage: ") and usage.count("...") <= 1 and "{a}" not in usage, usage
+
+
 def test_a_model_called_compare(results, here, phantrol):
     shutil.copytree(here / "runs" / "demo" / "final", here / "compare")
     done = phantrol("eval", "./compare", "primer", "tasks=shape", "--limit", 2)

@@ -10,6 +10,8 @@ import torch
 from phantrol.inference.engine import Engine
 from phantrol.reporting import facts_of, training_seconds
 from phantrol.training.checkpoint import check_whole
+from phantrol.training.recipe import load_recipe
+from phantrol.training.recipe_json import recipe_to_json
 
 SPLITS = ("val", "test_comp")
 OPTIONS = ("--split", ",".join(SPLITS), "--limit", 2, "--batch-size", 4)
@@ -112,6 +114,15 @@ def test_the_time_that_steps_took():
         {"stage": "tune", "step": 3, "step_s": 2.0},
     ]
     assert training_seconds(lines) == 5 + 2 + 6
+
+
+def test_a_run_on_other_data_is_told_what_else_to_do(tmp_path, phantrol):
+    final, recipe = tmp_path / "final", load_recipe("finetune_lora", ["model=m", "data=mine.jsonl"])
+    final.mkdir()
+    (final / "recipe.json").write_text(recipe_to_json(recipe))
+    done = phantrol("report", tmp_path)
+    assert done.code == 2 and "does not train on Primer, expected one that does, whose questions" in done.error
+    assert done.error.endswith(f"phantrol eval {final} BENCHMARK\n") and "--benchmark" not in done.error
 
 
 def test_no_finished_run(tmp_path, phantrol):

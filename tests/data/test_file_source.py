@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -147,7 +148,9 @@ def test_rows_that_cannot_be_read_name_file_and_row(write, llava):
         ("a.json", '[{"a": 1}]'.encode("utf-16"), "got UTF-16, expected UTF-8"),
         ("a.parquet", b"PAR1 not really", "is no Parquet file, or was cut off"),
         ("a.csv", b"a,b", "got a name that ends in '.csv', expected .json"),
-        ("a.json.gz", b"a", "is packed, and its rows cannot be reached one by one: unpack it first"),
+        ("a.json.gz", b"a", "is packed, and its rows cannot be reached one by one: unpack it first$"),
+        ("a.tar", b"a", 'is packed, .*: unpack it and write one JSON line a row, with its "image"$'),
+        ("a.tar.gz", b"a", 'is packed, .*: unpack it and write one JSON line a row, with its "image"$'),
     ],
 )
 def test_files_that_cannot_be_read(name, data, complaint, write):
@@ -163,6 +166,14 @@ def test_files_that_are_not_there(tmp_path):
         len(FileSource(tmp_path / "*.json"))
     with pytest.raises(ValueError, match="has no data in it"):
         len(FileSource(tmp_path))
+
+
+def test_a_folder_of_images_that_is_not_there(write, rows, tmp_path):
+    for name, fault in (("nope", "no such folder"), ("a.jsonl", "is a file")):
+        source = FileSource(write("a.jsonl", rows), images=tmp_path / name)
+        for ask in (len, lambda source: source[0], lambda source: len(replace(source, together=2))):
+            with pytest.raises(ValueError, match=rf"^images .*{name}: {fault}, expected the folder that paths of"):
+                ask(source)
 
 
 def test_the_index_is_built_once_and_again_when_the_file_has_changed(write, rows, monkeypatch, own_cache):

@@ -17,7 +17,7 @@ from phantrol.data.checking import Question
 from phantrol.data.choosing import choose_source
 from phantrol.data.export import export
 from phantrol.data.fixing import check_room, write_fixed
-from phantrol.data.folder_beside import find_place, folder_beside
+from phantrol.folder_beside import find_place, folder_beside
 
 
 @pytest.fixture(scope="module")

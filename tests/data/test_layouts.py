@@ -284,7 +284,9 @@ def test_names_of_ones_own(pictures):
     row = {"frage": "What color?", "antwort": "red", "question": "not this", "bild": "red.png"}
     own = {"question": "frage", "answer": "antwort", "images": "bild"}
     assert spoken(row, pictures, own) == (ASKED, [])
-    with pytest.raises(BrokenRow, match="got the fields frage, antwort"):
+    other_names = {"prompt": "frage", "response": "antwort", "image": "bild"}  # for the same
+    assert spoken(row, pictures, other_names) == (ASKED, [])
+    with pytest.raises(BrokenRow, match=r"got the fields frage, antwort.* --field answer=antwort, in Python fields="):
         spoken(row, pictures)
     with pytest.raises(ValueError, match="fields: got 'asked', expected some of id, turns"):
         spoken(row, pictures, {"asked": "frage"})

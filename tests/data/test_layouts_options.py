@@ -56,6 +56,15 @@ def test_a_number_of_no_option_is_a_broken_row(answer):
     assert met.value.reason == "wrong-type"
 
 
+@pytest.mark.parametrize("answer", ["D", " Z "])
+def test_a_letter_past_the_last_option_is_a_broken_row(answer):
+    with pytest.raises(BrokenRow, match=rf"got {answer} as answer to 3 options, expected one of") as met:
+        read_draft({"question": "Which?", "choices": COLORS, "answer": answer})
+    assert met.value.reason == "wrong-type"
+    assert spoken(options=["C", "N"], answer="N")[1] == "N"  # an option itself
+    assert spoken(options=COLORS, answer="d")[1] == "d" and spoken(options="red", answer=answer)[1] == answer
+
+
 def test_a_whole_conversation_keeps_its_numbers():
     turns = [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": "2"}]
     assert read_draft({"conversations": turns, "choices": COLORS, "answer": 7}).turns[-1].text == "2"

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from phantrol.data.mixture import Groups, Mixture, permuted
+from phantrol.data.sources.file import FileSource
 
 WEIGHTS = [(1.0,), (1, 1), (0.7, 0.2, 0.1), (5, 3, 3, 0.01), (1 / 3, 1 / 7, 0.123456, 2)]
 
@@ -94,8 +95,24 @@ def test_a_weight_must_be_a_positive_number(weight):
         Mixture(((1.0, [1]), (weight, [2])))
 
 
-def test_no_parts_and_empty_sources_are_refused():
+def test_no_parts_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(ValueError, match="without parts"):
         Mixture(())
-    with pytest.raises(ValueError, match="part 0 of the mixture is empty"):
+    with pytest.raises(ValueError, match="part 0 of the mixture is empty: a list; give it rows"):
         Mixture(((1.0, []),)).group(0)
+    (tmp_path / "mine.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"part 1 of the mixture is empty: .*mine\.json; give it rows"):
+        Mixture(((1.0, [1]), (1.0, FileSource(tmp_path / "mine.json")))).group(1)
+
+
+SOURCE = FileSource("nowhere.jsonl")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [((1.0, "mine.jsonl"),), (SOURCE,), (1.0, SOURCE), SOURCE, "mine.jsonl", None, ((1.0, FileSource),), ((1, [], 2),)],
+    ids=str,
+)
+def test_parts_are_pairs_of_a_weight_and_a_source(parts):
+    with pytest.raises(ValueError, match=r"^parts of a mixture: got .*, expected pairs \(weight, source\), such as"):
+        Mixture(parts)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from phantrol.evals.card import read_reports
 from phantrol.evals.compare import compare_files
-from phantrol.evals.tables import collect, read_papers, to_latex, to_markdown, write_table
+from phantrol.evals.figure import write_table
+from phantrol.evals.tables import collect, read_papers, to_latex, to_markdown
 
 
 def test_a_comparison(scored):

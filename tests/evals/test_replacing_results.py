@@ -68,6 +68,16 @@ def test_another_benchmark(models, path, other, monkeypatch):
     }
 
 
+def test_two_dotted_names_that_begin_alike(models, tmp_path, monkeypatch):
+    (tmp_path / "my_sets").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "my_sets" / f"{name}.py").write_text(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "s.json"
+    run_benchmarks(models[0], ["my_sets.one"], WANTED, json_path=path, options=OPTIONS)
+    refused(monkeypatch, path, models[0], ["my_sets.two"], WANTED, match=r"holds results of my_sets\.one ")
+
+
 @pytest.mark.parametrize("change", [{"split": "test_comp"}, {"seed": 1}])
 def test_another_split_or_seed(models, path, monkeypatch, change):
     wanted = Wanted(limit=8, batch_size=16, **change)

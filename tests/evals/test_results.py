@@ -252,6 +252,9 @@ def test_the_row_whose_own_picture_is_broken_is_named(models, folder):
 def test_what_a_benchmark_does_not_take(models, folder):
     with pytest.raises(ValueError, match="needs no data"):
         run_benchmarks(models[0], ["primer"], Wanted(), folder)
+    names = ["primer", str(folder / "folder.py")]  # of several, those that read files get the data
+    reports = run_benchmarks(models[0], names, Wanted(limit=2), folder / "pictures")
+    assert [report.benchmark for report in reports] == names
     with pytest.raises(ValueError, match="but one protocol"):
         run_benchmarks(models[0], ["primer"], Wanted(), protocol="paper")
     with pytest.raises(ValueError, match="unknown name 'papa'"):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import phantrol
+from phantrol.explain import lettering
 from phantrol.explain.colours import heat_colour
 from phantrol.explain.figure import LEFT, MARGIN, WIDTH, draw_figure, write_figure
 from phantrol.explain.lettering import width, wrap
@@ -119,6 +120,15 @@ def test_no_caption_runs_into_the_margin(maps):
     figure = draw_figure(dataclasses.replace(maps, traversal=traversal, phantom=phantom))
     margin = figure.crop((WIDTH - MARGIN, 0, WIDTH, figure.height))
     assert margin.getextrema() == ((255, 255),) * 3
+
+
+def test_characters_that_no_font_knows_are_named(maps, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lettering, "_installed", tuple)
+    write_figure(tmp_path / "maps.png", maps, "Red.")
+    assert not caplog.records
+    write_figure(tmp_path / "maps.png", maps, "红 is 红色\n")
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'maps.png'} has ? for 红色: no font here knows them; install one")
 
 
 def test_writing_is_whole_or_not_at_all(maps, tmp_path, monkeypatch):

@@ -16,11 +16,11 @@ from phantrol.evals.benchmark import Row
 from phantrol.evals.report import Sample
 from phantrol.explain.colours import heat_colour, heat_image
 from phantrol.explain.curves import curve_section, read_metrics
-from phantrol.explain.drawing import round_ticks, short_number
 from phantrol.explain.gallery import Shown, choose_gallery
 from phantrol.explain.report import write_report
 from phantrol.explain.traversal import PictureTokens, Traversal
 from phantrol.explain.traversal_figure import draw_overlay, heat_map, traversal_section
+from phantrol.tables import round_ticks, short_number
 
 VOID = {"meta", "img", "br", "link", "input", "line", "rect", "circle", "path", "image"}
 NASTY = '<script>alert("x")</script> & "quotes" \' <b>'
@@ -112,6 +112,13 @@ def test_the_page_says_what_was_found(tmp_path):
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings == ["h1", "h2", "h2", "h2", "h2", "h2"]
     assert all("alt" in attrs for tag, attrs in page.tags if tag == "img")
+
+
+def test_equal_scores_are_explained_where_there_are_some(tmp_path):
+    remark = "A task without pictures has the same score with shuffled images"
+    assert remark not in Page(write(tmp_path / "seen.html")).text
+    sums = {"sums": {"model": 0.8, "shuffled": 0.8, "prior": 0.1, "n": 10}}
+    assert remark in Page(write(tmp_path / "both.html", scores=SCORES | sums)).text
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -187,6 +188,7 @@ def test_no_chats_no_answers(engine):
     [
         (lambda engine, chat: engine.answer(chat, max_new_tokens=0), "max_new_tokens is 0"),
         (lambda engine, chat: engine.answer_batch([chat], batch_size=0), "batch_size is 0"),
+        (lambda engine, chat: list(engine.rank_each([chat], [["a", "b"]], batch_size=0)), "batch_size is 0"),
         (lambda engine, chat: engine.answer([]), "chat is empty"),
         (lambda engine, chat: engine.answer_batch([chat, [{"role": "user", "content": " "}]]), "without text"),
         (lambda engine, chat: engine.answer(chat, max_new_tokens=5000), "reads at most 2048"),
@@ -208,6 +210,29 @@ def test_options_that_an_answer_cannot_have_are_refused_before_anything_is_said(
     ):
         with pytest.raises(ValueError, match=f"^got the option {name}, expected others of `generate`: .+$"):
             call(**{name: 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (dict(temperature=1.9), "got temperature=1.9 without do_sample=True: add it"),
+        (dict(top_p=0.9, do_sample=False), "got top_p=0.9 without do_sample=True"),
+        (dict(top_k=3), "got top_k=3 without do_sample=True"),
+        (dict(num_beams=0), "num_beams is 0: expected a whole number, 1 or more"),
+        (dict(num_beams="2"), "num_beams is '2': expected a whole number"),
+        (dict(do_sample=True, top_p=2), "top_p is 2: expected a number from 0 to 1"),
+        (dict(do_sample=True, top_k=-1), "top_k is -1: expected a whole number, 0 or more"),
+        (
+            dict(do_sample=True, temperature=0),
+            "temperature is 0: expected a number above 0, or neither it nor do_sample",
+        ),
+        (dict(do_sample=True, temperature=float("nan")), "temperature is nan"),
+    ],
+)
+def test_options_that_would_fail_or_not_be_looked_at_are_refused(engine, chats, options, complaint):
+    for call in (engine.answer, lambda *args, **options: engine.answer_batch(chats, **options)):
+        with pytest.raises(ValueError, match=f"^{re.escape(complaint)}[^\n]*$"):
+            call(chats[0], **options)
 
 
 def test_what_the_generation_config_says_of_its_output_does_not_matter(build_engine, chats):

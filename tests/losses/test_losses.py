@@ -94,6 +94,23 @@ def test_phantom_optimization_options_count():
     assert output.loss.item() == pytest.approx(2.125 + preference, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("word_alignment", {"max_share": 0.0}, "max_share is 0.0: expected a share above 0, at most 1"),
+        ("word_alignment", {"max_share": 1.5}, "max_share is 1.5"),
+        ("word_alignment", {"sharpness": float("inf")}, "sharpness is inf: expected a finite number"),
+        ("phantom_optimization", {"beta": -2.0}, "beta is -2.0: expected a number above 0"),
+        ("phantom_optimization", {"gamma": float("nan")}, "gamma is nan: expected a finite number"),
+        ("dpo", {"beta": 0.0}, "beta is 0.0: expected a number above 0"),
+        ("dpo", {"beta": float("nan")}, "beta is nan: expected a finite number"),
+    ],
+)
+def test_options_that_teach_nothing_or_the_contrary(name, options, expected):
+    with pytest.raises(ValueError, match=expected):
+        find("losses", name)(**options)
+
+
 def test_length_does_not_decide():
     """The same mean log-probability at another length is the same reward."""
     short = batch([0, 2], [0, 1], (0,), (1,))

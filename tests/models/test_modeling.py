@@ -257,6 +257,13 @@ def test_pictures_beside_embeddings_alone(model_and_processor, picture, chat):
     assert torch.equal(model(**given, input_ids=batch["input_ids"]).logits, model(**batch).logits)
 
 
+def test_nothing_to_read(model_and_processor):
+    model, _ = model_and_processor
+    for given in ({}, {"attention_mask": torch.ones(1, 3)}):
+        with pytest.raises(ValueError, match="got neither input_ids, inputs_embeds nor pixel_values: expected one"):
+            model(**given)
+
+
 def test_a_tuple_in_place_of_names(model_and_processor, picture, chat):
     model, processor = model_and_processor
     batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")

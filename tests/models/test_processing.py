@@ -29,6 +29,14 @@ def test_every_turn_is_answered(processor, chat):
     assert processor.tokenizer.decode(said) == " blue<|end|> red<|end|>"
 
 
+def test_the_last_answer_and_none(processor, chat):
+    turns = chat("red?", answer="blue") + chat("green?", answer="red")
+    encoding = processor.encode(turns)
+    assert processor.tokenizer.decode(encoding.input_ids[encoding.last_answer :]) == " red<|end|>"
+    with pytest.raises(ValueError, match="no answer: expected a message of the assistant"):
+        _ = processor.encode(chat("red?"), add_generation_prompt=True).last_answer
+
+
 def test_prompt_is_a_prefix_of_the_conversation(processor, picture, chat):
     prompt = processor.encode(chat(picture, "What?"), add_generation_prompt=True).input_ids
     whole = processor.encode(chat(picture, "What?", answer="red")).input_ids
@@ -71,6 +79,12 @@ def test_prefix_and_suffix_around_pictures(tokenizer, picture, chat):
 def test_placeholders_that_do_not_match(processor, picture, text, pictures, complaint):
     with pytest.raises(ValueError, match=complaint):
         processor(text=text, images=[picture] * pictures)
+
+
+@pytest.mark.parametrize("wrap", [lambda picture: picture, lambda picture: [picture]])
+def test_pictures_first(processor, picture, wrap):
+    with pytest.raises(ValueError, match=r"text: got Image, expected text first: processor\(text=\.\.\., images="):
+        processor(wrap(picture), "<image> hi")
 
 
 def test_rendered_prompts(processor, picture, chat):

@@ -33,6 +33,8 @@ OPTIONS = [
     (lambda: TrolConfig(gate_bias=float("inf")), "TrolConfig.gate_bias is inf: expected a number"),
     (lambda: TrolConfig(share_gate=1), "TrolConfig.share_gate is 1: expected True or False"),
     (lambda: PartialLoraConfig(alpha=None), "PartialLoraConfig.alpha is None: expected a number"),
+    (lambda: PartialLoraConfig(alpha=float("nan")), "PartialLoraConfig.alpha is nan: expected a number"),
+    (lambda: PartialLoraConfig(share_qkv="no"), "PartialLoraConfig.share_qkv is 'no': expected True or False"),
     (lambda: PartialLoraConfig(rank=True), "PartialLoraConfig.rank is True: expected 1 or more"),
     (lambda: config_from_dict({"name": "trol", "depth": 3}), "modifier 'trol' has no option depth: known are layers"),
     (

@@ -31,7 +31,7 @@ def test_a_folder_that_is_there_is_left_alone(sources: Callable[..., Path], run:
 def test_where_no_folder_can_be(sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for out, message in (("file/new", "no folder can be made in"), ("link", "exists"), ("file", "exists")):
+    for out, message in (("file/new", "a file stands where a folder is"), ("link", "exists"), ("file", "exists")):
         status, _, complaint = run("convert", sources("phantom", "qwen2"), tmp_path / out)
         assert status == 2 and message in complaint and complaint.count("\n") == 1, complaint
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]

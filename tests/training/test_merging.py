@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import phantrol
 from phantrol.models.quantised import is_quantised, quantise_for_adapters
 from phantrol.modifiers.partial_lora import PartialLoraConfig
-from phantrol.training.checkpoint import last_whole_checkpoint
+from phantrol.training.checkpoint import checkpoints, last_whole_checkpoint
 from phantrol.training.merging import _built, merge, merged
 from phantrol.training.new_model import Lora, SavedModel
 from phantrol.training.recipe_json import recipe_from_json
@@ -95,6 +96,21 @@ def test_a_stopped_quantised_run_goes_on_to_the_same_bits(adapted, tmp_path, met
     assert metrics(halves) == metrics(tmp_path / "whole")
     one, other = (phantrol.load(folder / "final")[0].state_dict() for folder in (halves, tmp_path / "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("patterns", [("*",), ("*lora_*", "language_model.*")], ids=str)
+def test_tied_embeddings_that_are_trained_beside_adapters_are_saved_once(adapted, tmp_path, metrics, patterns):
+    """By the one name or the other, and a stopped run goes on with them to the same bits."""
+    made, out = adapted(), tmp_path / "run"
+    recipe = replace(made, stages=(replace(made.stages[1], train=patterns),))
+    final = run(recipe, out)
+    whole, lines = phantrol.load(final)[0].state_dict(), metrics(out)
+    tied = [name for name in load_file(checkpoints(out)[0].path / "trained.safetensors") if "lora_" not in name]
+    assert sum(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in tied) == 1
+    for path in (final, checkpoints(out)[-1].path):
+        shutil.rmtree(path)
+    again = phantrol.load(run(recipe, out, resume=True))[0].state_dict()
+    assert metrics(out) == lines and all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 @pytest.mark.parametrize("weights", ["int8", "nf4"])

@@ -6,12 +6,19 @@ import pytest
 import torch
 
 import phantrol
+from phantrol.data.mixture import Mixture
 from phantrol.models.quantised import backbone_linears
 from phantrol.models.tokenizer import train_tokenizer
-from phantrol.training.new_model import Lora
+from phantrol.training.new_model import Lora, TrainedTokenizer
 
 pytest.importorskip("peft")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+def test_a_tokenizer_learns_from_something(groups):
+    with pytest.raises(ValueError, match=f"got groups={groups}, expected at least 1"):
+        TrainedTokenizer(Mixture(((1.0, ("a",)),)), groups=groups)
 
 
 @pytest.fixture
@@ -30,6 +37,21 @@ def test_the_backbones_alone(model, targets):
     adapted.train()
     adapted(input_ids=torch.arange(3, 20)[None], labels=torch.arange(3, 20)[None]).loss.backward()
     assert all(part.grad is not None for name, part in adapted.named_parameters() if "lora_" in name)
+
+
+@pytest.mark.parametrize(
+    "field, values",
+    [
+        ("rank", (0, -1, 8.0, "8", True, None)),
+        ("alpha", (0, -1, float("inf"), float("nan"), "32", True)),
+        ("dropout", (-0.1, 1, float("nan"), "0.1", True)),
+    ],
+)
+def test_numbers_of_adapters_out_of_range(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^Lora: got {field}={value!r}, expected a .*number"):
+            Lora(**{field: value})
+    Lora(rank=1, alpha=0.5, dropout=0.0)
 
 
 def test_the_vision_towers_too(model):

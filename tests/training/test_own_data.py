@@ -113,12 +113,14 @@ def test_a_resumed_run_leaves_out_the_same_rows(tiny_recipe, damaged, tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_of_images_that_is_not_there_stops_the_run(workers, tiny_recipe, folder, tmp_path):
     recipe = of_files(tiny_recipe(f"workers={workers}"), folder, Sft())
-    nowhere = Mixture(((1.0, FileSource(str(folder / "train.json"), images="nowhere", stop=3)),))
-    recipe = replace(recipe, stages=(replace(recipe.stages[0], data=nowhere),))
-    with pytest.raises(
-        ValueError, match=r"^16 rows one after the other cannot be read, the last because: .*no such file[^\n]*$"
+    for images, complaint in (
+        ("nowhere", r"^images nowhere: no such folder, expected the folder that paths of images start from$"),
+        (str(tmp_path), r"^16 rows one after the other cannot be read, the last because: .*no such file[^\n]*$"),
     ):
-        run(recipe, tmp_path / "run")
+        nowhere = Mixture(((1.0, FileSource(str(folder / "train.json"), images=images, stop=3)),))
+        recipe = replace(recipe, stages=(replace(recipe.stages[0], data=nowhere),))
+        with pytest.raises(ValueError, match=complaint):
+            run(recipe, tmp_path / "run")
     recipe = replace(recipe, stages=(replace(recipe.stages[0], data=Mixture(((1.0, FileSource("none.json")),))),))
     with pytest.raises(ValueError, match=r"no file none\.json"):
         run(recipe, tmp_path / "other")

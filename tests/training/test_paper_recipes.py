@@ -116,6 +116,15 @@ def test_a_recipe_with_arguments_says_which_it_needs():
         load_recipe("trol_7b", ["roots=a"])
 
 
+def test_a_step_of_what_a_newcomer_copies_has_eight_rows():
+    words = ["model=a", "data=b.json"]
+    for right in (1, 4, 8):
+        assert load_recipe("finetune_lora", [*words, f"together={right}"]).stages[0].batch_size == 8 // right
+    for wrong in (0, 3, 16):
+        with pytest.raises(ValueError, match=f"together: got {wrong}, expected "):
+            load_recipe("finetune_lora", [*words, f"together={wrong}"])
+
+
 def test_what_a_newcomer_copies_trains_on_his_own_file(tmp_path):
     small = stand_in(load_recipe("phantom_0_5b"))
     model, processor = replace(small.model, lora=None, weights=None).build()
@@ -147,6 +156,7 @@ def test_the_estimate_counts_what_is_there():
     per_layer = (896 + 896) * 2 + (896 + 128) * 2 + (896 + 4864) * 3
     assert adapters == 256 * 24 * (per_layer + 4 * 2048 + 2 * (1024 + 4096))
     assert align.rows == 15939 * 128
+    assert all(flops > 7e13 for _, flops in estimating.GPUS.values())
     hours = [tune.hours("RTX 3090 24GB", count) for count in (1, 8)]
     assert hours[0] == pytest.approx(8 * hours[1])
     # forward and back of frozen linears: 2 and 2 operations a weight and token, and 2 more for what is trained

@@ -49,6 +49,9 @@ class Model:
         (dict(weight_decay=-1), "got weight_decay=-1, expected a number, at least 0"),
         (dict(max_grad_norm=0), "got max_grad_norm=0, expected a positive number"),
         (dict(betas=(0.9, 1.0)), "expected two numbers in"),
+        (dict(pack="no"), "got pack='no', expected True or False"),
+        (dict(padding_free=1), "got padding_free=1, expected True or False"),
+        (dict(gradient_checkpointing="no"), "got gradient_checkpointing='no', expected True or False"),
     ],
 )
 def test_a_stage_is_checked(change, complaint):
@@ -66,6 +69,7 @@ def test_a_stage_is_checked(change, complaint):
         (dict(seed=-1), "got seed=-1, expected 0 to"),
         (dict(workers=-1), "got workers=-1, expected a whole number, at least 0"),
         (dict(save_every_steps=0), "got save_every_steps=0"),
+        (dict(report_to="tensorboard"), "got report_to='tensorboard', expected a tuple of names, such as"),
     ],
 )
 def test_a_recipe_is_checked(change, complaint):
@@ -111,6 +115,10 @@ def test_a_star_reaches_all_stages():
         ("stages.0.lr", "got no '=', expected KEY=VALUE"),
         ("stages.0.rate=1", "unknown key 'rate', expected one of name, data, loss, train, lr, max_steps"),
         ("stage.0.lr=1", "unknown key 'stage', expected one of model, stages, seed"),
+        ("sed=1", "expected one of model, stages, seed, .*; did you mean seed\\?$"),
+        ("lr=1e-3", r"expected one of model, stages, seed, .*; did you mean stages\.tune\.lr=1e-3\?$"),
+        ("size=7", r"expected one of model, stages, seed, .*; did you mean model\.size=7\?$"),
+        ("stages.1.gamma=0", r"expected one of name, data, .*; did you mean stages\.1\.loss\.gamma=0\?$"),
         ("stages.2.lr=1", "unknown key '2', expected one of align, tune, a number below 2"),
         ("stages.alig.lr=1", "unknown key 'alig', expected one of align, tune"),
         ("stages.0.lr=fast", "got 'fast', expected float"),
@@ -183,6 +191,33 @@ def test_load_recipe(tiny_path, tmp_path):
         load_recipe(str(tmp_path / "odd.py"))
     with pytest.raises(ValueError, match="unknown name 'nowhere'"):
         load_recipe("nowhere")
+
+
+WITH_ARGUMENTS = """
+from tiny_recipe import recipe as tiny
+from phantrol.training.recipe import Recipe
+def recipe(model: str, steps: int = 3) -> Recipe:
+    return tiny()
+"""
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ("step=3", "unknown key 'step', expected one of model, steps, stages, seed, .*, sharding; did you mean steps"),
+        ("modle=a", "unknown key 'modle', expected one of model, steps, stages, .*; did you mean model"),
+        ("x=1", "unknown key 'x', expected one of model, steps, stages, .*, sharding$"),
+        ("lr=1", "this recipe needs model=... on the command line"),
+    ],
+)
+def test_arguments_of_a_recipe_are_named_beside_its_fields(tmp_path, tiny_path, monkeypatch, change, complaint):
+    monkeypatch.syspath_prepend(tiny_path.parent)
+    (tmp_path / "mine.py").write_text(WITH_ARGUMENTS)
+    with pytest.raises(ValueError, match=complaint):
+        load_recipe(str(tmp_path / "mine.py"), [change])
+    with pytest.raises(ValueError, match=r"did you mean stages\.tune\.lr=1\?"):
+        load_recipe(str(tmp_path / "mine.py"), ["model=a", "lr=1"])
+    assert load_recipe(str(tmp_path / "mine.py"), ["model=a", "stages.0.lr=1", "seed=4"]).seed == 4
 
 
 def test_json_there_and_back(tiny_recipe):

@@ -22,13 +22,14 @@ class Begun(Exception):
 
 @pytest.fixture
 def go_on(tmp_path, monkeypatch):
-    """`go_on(before, now)` resumes a run of one recipe with another one, as far as to the model."""
+    """`go_on(before, now)` resumes a run of one recipe that has begun with another one, as far as to the model."""
 
     def build(self):
         raise Begun
 
     def resume(before, now):
         (tmp_path / "recipe.json").write_text(recipe_to_json(before), "utf-8")
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "align", "step": 1, "loss": 1.0}\n')
         run(now, tmp_path, resume=True)
 
     monkeypatch.setattr(NewModel, "build", build)

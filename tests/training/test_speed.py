@@ -70,7 +70,7 @@ def test_a_gpu_is_known_by_its_name(monkeypatch):
     names = {
         "NVIDIA H200": 989.4, "NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H100 PCIe": 756.0, "NVIDIA A100-SXM4-80GB": 312.0,
         "NVIDIA L4": 121.0, "NVIDIA L40S": 362.05, "NVIDIA L40": 181.05, "NVIDIA A10": 125.0,
-        "NVIDIA GeForce RTX 4090": 165.2,
+        "NVIDIA GeForce RTX 4090": 165.2, "NVIDIA RTX A6000": 154.8,
     }  # fmt: skip
     for name, tera in names.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)

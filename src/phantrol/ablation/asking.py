@@ -77,7 +77,7 @@ def benchmark_for(recipe: Recipe, split: str, name: str | None = None) -> Benchm
     """
     if name is not None:
         return find("benchmarks", name)()
-    sources = [source for _, source in recipe.stages[-1].data.parts if isinstance(source, PrimerSource)]
+    sources = primer_sources(recipe)
     if not sources:
         raise ValueError("the recipe's last stage does not train on Primer: name what to ask, with --benchmark")
     scenes = tuple(dict.fromkeys(scene for source in sources for scene in source.scenes))
@@ -89,6 +89,11 @@ def benchmark_for(recipe: Recipe, split: str, name: str | None = None) -> Benchm
     if not tasks:
         raise ValueError(f"split {split} of Primer has none of the tasks that the recipe trains: choose other splits")
     return replace(everything, tasks=tasks)
+
+
+def primer_sources(recipe: Recipe) -> list[PrimerSource]:
+    """Return the sources of Primer that the recipe's last stage trains on."""
+    return [source for _, source in recipe.stages[-1].data.parts if isinstance(source, PrimerSource)]
 
 
 def family_of(task: str) -> str:

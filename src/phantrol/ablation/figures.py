@@ -12,10 +12,10 @@ from PIL import Image
 from phantrol.ablation.results import ALL, Results
 from phantrol.ablation.statistics import Estimate
 from phantrol.ablation.variants import Variant
-from phantrol.explain.canvas import Canvas
-from phantrol.explain.drawing import round_ticks, short_number
+from phantrol.evals.canvas import BAND, INK, LINE, MUTED, Canvas, width_of
+from phantrol.tables import round_ticks, short_number
 
-INK, MUTED, LINE, BAND, PAGE = "#17202b", "#566273", "#dce1e8", "#f0f3f7", "#ffffff"
+PAGE = "#ffffff"
 GREY, BLUE, ORANGE, GREEN = "#5d6878", "#2a62c9", "#b4560b", "#17794a"
 ROW_PX, PANEL_PX, GAP_PX, MARGIN_PX = 24, 190, 26, 22
 TITLE_PX, HEAD_PX, FOOT_PX = 62, 26, 52
@@ -73,10 +73,9 @@ def draw_rows(
     names = [name for name in colours if any(name in panel for panel in panels.values())]
     shown = [found for panel in panels.values() for found in panel.values()]
     low, high = _range(shown) if zero else (0.0, 1.0)
-    canvas = Canvas(1, 1)
-    left = MARGIN_PX + max(canvas.width_of(name) for name in names) + 14
+    left = MARGIN_PX + max(width_of(name) for name in names) + 14
     width = left + len(panels) * (PANEL_PX + GAP_PX) - GAP_PX + MARGIN_PX + 10
-    width = max(width, MARGIN_PX * 2 + canvas.width_of(note), MARGIN_PX * 2 + canvas.width_of(title, 17))
+    width = max(width, MARGIN_PX * 2 + width_of(note), MARGIN_PX * 2 + width_of(title, 17))
     top = TITLE_PX + HEAD_PX
     canvas = Canvas(width, top + len(names) * ROW_PX + FOOT_PX - 12)
     canvas.text(MARGIN_PX, 16, title, INK, 17)
@@ -119,9 +118,8 @@ def draw_costs(results: Results, split: str, colours: Mapping[str, str]) -> Imag
     found = _scores(results, split)
     axes = {"parameters": "parameters", "training_flops": "FLOPs of training", "answer_flops": "FLOPs of an answer"}
     side, gap, left, top = 300, 62, 62, TITLE_PX + 12
-    canvas = Canvas(1, 1)
     legend, rows = left + len(axes) * (side + gap) - gap + 30, int(side / 17)
-    wide = 36 + max(canvas.width_of(name, 12) for name in found)
+    wide = 36 + max(width_of(name, 12) for name in found)
     columns = -(-len(found) // rows)
     canvas = Canvas(legend + columns * wide + MARGIN_PX, top + side + FOOT_PX)
     canvas.text(MARGIN_PX, 16, f"Accuracy against what it costs, {split}, all tasks", INK, 17)

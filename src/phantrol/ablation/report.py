@@ -17,7 +17,7 @@ from phantrol.ablation.results import ALL, Cost, Results, to_csv
 from phantrol.ablation.statistics import Estimate
 from phantrol.ablation.variants import Variant
 from phantrol.bench.run import machine, versions
-from phantrol.explain.drawing import short_number
+from phantrol.tables import short_number
 from phantrol.training.recipe import Recipe
 from phantrol.whole_files import write_text
 

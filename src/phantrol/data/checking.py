@@ -46,8 +46,10 @@ class Question:
         unknown = [reason for reason in self.allowed if reason not in REASONS]
         if unknown:
             raise ValueError(f"unknown reason {unknown[0]!r}: expected some of {', '.join(REASONS)}")
-        if self.max_tokens is not None and (self.model is None or self.max_tokens < 1):
-            raise ValueError("a limit of tokens must be 1 or more, and needs a model that counts them")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 1 or more")
+        if self.max_tokens is not None and self.model is None:
+            raise ValueError(f"max_tokens {self.max_tokens} needs a model that counts them: name it with --model")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Any
 
 from PIL import Image
 
-from phantrol.data.folder_beside import find_place, folder_beside
 from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw
 from phantrol.data.primer.generator import Sample
 from phantrol.data.rows.parquet_rows import import_pyarrow, write_parquet
 from phantrol.data.sources.primer import PrimerSource
+from phantrol.folder_beside import find_place, folder_beside
 from phantrol.whole_files import checksum
 
 FORMATS = ("llava", "parquet", "triples")

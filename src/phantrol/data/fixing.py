@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from phantrol.data.check import FileReport, Report
-from phantrol.data.folder_beside import find_place, folder_beside
 from phantrol.data.rows.arrow_rows import ArrowRows
 from phantrol.data.rows.json_rows import JsonRows
 from phantrol.data.rows.opening import find_files, open_rows
 from phantrol.data.rows.parquet_rows import open_parquet
+from phantrol.folder_beside import find_place, folder_beside
 
 BROKEN = "broken.jsonl"
 ROWS_AT_ONCE = 64  # of Parquet

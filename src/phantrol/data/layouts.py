@@ -33,6 +33,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("image_file", "img", "file_name", "picture", "photo", "image_url"),
     ),
 }
+STANDS_FOR = {name: what for what, known in NAMES.items() for name in (what, *known)}
 TURN_ROLE, TURN_TEXT = ("role", "from"), ("content", "value", "text")
 PAIRS = (("user", "assistant"), ("question", "answer"))  # a turn that holds a question and its answer at once
 ROLES = {
@@ -78,7 +79,7 @@ class Draft:
 def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
     """Return what a row holds.
 
-    names  names of one's own, by what they stand for: {"question": "frage"}
+    names  names of one's own, by what they stand for or any name for it in NAMES: {"question": "frage"}
     Raises BrokenRow for a row of no known layout, or with a field of another kind than expected.
     """
     if not isinstance(row, Mapping):
@@ -94,7 +95,9 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
         turns = said if begins_anew else turns + said
     if not turns or ("turns" not in found and answer is None):
         keys = ", ".join(str(key) for key in list(row)[:8]) or "none"
-        raise BrokenRow("unknown-layout", f"got the fields {keys}, expected conversations, messages or an answer")
+        remedy = "name your own: --field question=frage --field answer=antwort, in Python fields={...}"
+        got = f"got the fields {keys}, expected conversations, messages or an answer"
+        raise BrokenRow("unknown-layout", f"{got}; {remedy}")
     if found.get("system") and turns[0].role != "system":
         turns.insert(0, Turn("system", _text(found["system"], "system")))
     _check_turns(turns)
@@ -103,9 +106,10 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
 
 
 def _find(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in STANDS_FOR]
     if unknown:
         raise ValueError(f"fields: got {unknown[0]!r}, expected some of {', '.join(NAMES)}")
+    names = {STANDS_FOR[name]: own for name, own in names.items()}
     lower = {str(key).lower(): value for key, value in row.items() if not _is_null(value)}
     found = {}
     for what, known in NAMES.items():
@@ -154,11 +158,15 @@ def _lettered(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _letter(answer: Any, options: Sequence[Any], what: str) -> Any:
     """Return the letter of a bare number, or the option that it is in value where it numbers none, and anything else as
-    it is, also a number that is itself an option."""
+    it is, also a number that is itself an option.
+
+    Raises BrokenRow for a number, and a capital letter, of no option.
+    """
     if isinstance(answer, Sequence) and not isinstance(answer, str):
         return [_letter(each, options, what) for each in answer]
     is_digits = isinstance(answer, str) and answer.strip().isdecimal()
-    if not is_digits and (isinstance(answer, bool) or not isinstance(answer, int | float)):
+    is_beyond = isinstance(answer, str) and answer.strip() in tuple(map(_letter_of, range(len(options), 26)))
+    if not (is_digits or is_beyond) and (isinstance(answer, bool) or not isinstance(answer, int | float)):
         return answer
     texts = [_text(option, "option").strip() for option in options]
     if answer in options or (not isinstance(answer, int) and _text(answer, what).strip() in texts):

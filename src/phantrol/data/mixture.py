@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 from phantrol.data.messages import Example
 
@@ -26,15 +27,21 @@ class Mixture:
 
     parts  ((weight, source), ...)  weights are relative and need not add up to 1
 
-    Raises ValueError for no parts, or a weight that is not a positive number.
+    Raises ValueError for no parts, one that is no pair of a weight and a source, or a weight that is not a positive
+    number.
     """
 
     parts: tuple[tuple[float, Sequence[Group]], ...]
 
     def __post_init__(self) -> None:
-        if not self.parts:
+        parts = self.parts if isinstance(self.parts, tuple | list) else (self.parts,)
+        if not parts:
             raise ValueError("got a mixture without parts, expected at least one: Mixture(parts=((1.0, source),))")
-        object.__setattr__(self, "parts", tuple((weight, source) for weight, source in self.parts))
+        for part in parts:
+            if not _is_pair(part):
+                expected = 'pairs (weight, source), such as (1.0, FileSource("mine.jsonl"))'
+                raise ValueError(f"parts of a mixture: got {str(part)[:200]}, expected {expected}")
+        object.__setattr__(self, "parts", tuple((weight, source) for weight, source in parts))
         for number, (weight, _) in enumerate(self.parts):
             is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
             if not (is_number and 0 < weight < math.inf):
@@ -67,7 +74,7 @@ class Mixture:
         count += ahead
         length = len(self.parts[source][1])
         if not length:
-            raise ValueError(f"part {source} of the mixture is empty: give it rows or take it out of the mixture")
+            raise empty_part(source, self.parts[source][1])
         if length >= NEVER_USED_UP:
             return source, count
         epoch, position = divmod(count, length)
@@ -89,6 +96,12 @@ class Mixture:
         """Half the time between two groups of a source, in a unit common to all."""
         common = math.lcm(*self._whole_weights)
         return tuple(common // weight for weight in self._whole_weights)
+
+
+def empty_part(number: int, source: Sequence[Group]) -> ValueError:
+    """Return the error for a source without groups; number  of its part in the mixture."""
+    named = getattr(source, "path", f"a {type(source).__name__}")
+    return ValueError(f"part {number} of the mixture is empty: {named}; give it rows or take it out of the mixture")
 
 
 @dataclass(frozen=True)
@@ -131,3 +144,11 @@ def _mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state
+
+
+def _is_pair(part: Any) -> bool:
+    if not (isinstance(part, tuple | list) and len(part) == 2):
+        return False
+    _, source = part
+    is_sequence = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    return is_sequence and not isinstance(source, str | bytes | type)

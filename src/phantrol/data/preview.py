@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from phantrol.data.folder_beside import folder_beside
 from phantrol.data.primer.curriculum import work_out
 from phantrol.data.primer.fonts import load_font
 from phantrol.data.primer.generator import Turn, sample
 from phantrol.data.sources.primer import PrimerSource
+from phantrol.folder_beside import folder_beside
 
 TEXT_PX, LINE_PX, TITLE_PX, GAP_PX = 13, 17, 34, 14
 NARROWEST_PX = 190  # of a column, so that questions have room beside small pictures

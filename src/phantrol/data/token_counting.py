@@ -10,7 +10,7 @@ from typing import Any
 
 from phantrol.data.messages import Message
 from phantrol.data.quick_encoding import QuickEncoder
-from phantrol.models.configuration import num_image_tokens
+from phantrol.models.configuration import most_tokens, num_image_tokens
 from phantrol.models.conversation import Turn, number_parts
 from phantrol.models.text_encoding import MAX_REMEMBERED
 from phantrol.ops.images import best_tile_grid
@@ -55,7 +55,7 @@ class TokenCounter:
         except Exception as error:  # a missing file, a broken one, a hub out of reach: each has its own kind
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"no processor in {model}: expected a model that phantrol saved; {reason}") from error
-        return cls(processor, getattr(config.get_text_config(), "max_position_embeddings", None))
+        return cls(processor, most_tokens(config))
 
     def __call__(self, messages: Sequence[Message], sizes: Sequence[Size]) -> Count:
         """Return the counts of a conversation.

@@ -17,6 +17,7 @@ from phantrol.evals.fingerprints import settings_sha256, texts_sha256, weights_s
 from phantrol.evals.intervals import bootstrap, half_sample_interval, interval
 from phantrol.evals.metrics import wilson_interval
 from phantrol.evals.report import Report, Sample
+from phantrol.find import short_name
 from phantrol.inference.engine import Engine
 from phantrol.version import __version__
 
@@ -256,7 +257,7 @@ def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _identity(result: Mapping[str, Any], card: Mapping[str, Any]) -> tuple[Any, ...]:
-    return Path(result["benchmark"]).stem, result["split"], result["seed"], card.get("options")
+    return short_name(result["benchmark"]), result["split"], result["seed"], card.get("options")
 
 
 def options_of(benchmark: Benchmark) -> dict[str, Any]:

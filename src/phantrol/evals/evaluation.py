@@ -33,8 +33,8 @@ class Evaluation:
 def evaluate_rows(
     engine: AnswersEach,
     benchmark: Benchmark,
-    split: str = "val",
-    limit: int | None = 200,
+    split: str,
+    limit: int | None,
     seed: int = 0,
     batch_size: int = 100,
     tell: Tell | None = None,

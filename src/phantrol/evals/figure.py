@@ -6,18 +6,34 @@ from collections.abc import Sequence
 from math import cos, floor, pi, sin
 from pathlib import Path
 
-from phantrol.evals.tables import Cell, Results, TableRow, number_of
-from phantrol.explain.canvas import Canvas
-from phantrol.explain.drawing import round_ticks
-from phantrol.whole_files import written_whole
+from phantrol.evals.canvas import BAND, INK, LINE, MUTED, Canvas, width_of
+from phantrol.evals.tables import Cell, Results, TableRow, number_of, to_latex, to_markdown
+from phantrol.tables import round_ticks
+from phantrol.whole_files import write_text, written_whole
 
-INK, MUTED, LINE, BAND = "#17202b", "#566273", "#dce1e8", "#f0f3f7"
 OURS = ("#2a62c9", "#b4560b", "#17794a", "#8b3fa8", "#a3243b", "#0f7f8c")
 PAPERS = {"TroL": ("#9db8ea", "#b5c9ef", "#cddaf5"), "Phantom": ("#e0b48c", "#e9c5a4", "#f0d4bb", "#f6e3d2")}
 MARGIN, TITLE, ROW, PANEL, GAP = 22, 62, 20, 168, 26
 RADAR, AXES = 430, 3  # side of the radar; fewer benchmarks make none
 PANELS = 4  # side by side
 RINGS = 5  # about so many
+SUFFIXES = (".md", ".tex", ".png")
+
+
+def check_name(path: Path) -> None:
+    """Raise ValueError for a name whose end is none of SUFFIXES."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"--out {path}: expected a name that ends in .md, .tex or .png")
+
+
+def write_table(found: Results, path: Path) -> None:
+    """Write Markdown, LaTeX or a figure, as the end of the name says. Raises ValueError for another one."""
+    check_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        write_figure(found, path)
+    else:
+        write_text(path, (to_markdown if path.suffix == ".md" else to_latex)(found))
 
 
 def write_figure(found: Results, path: Path) -> None:
@@ -28,7 +44,7 @@ def write_figure(found: Results, path: Path) -> None:
     colours = _colours(rows)
     columns = {name: title for name, title in found.columns.items() if any(name in row.cells for row in rows)}
     radar = len([name for name in columns if any(name in row.cells for row in rows if not row.published)]) >= AXES
-    names = max(Canvas(1, 1).width_of(_name(row)) for row in rows) + 16
+    names = max(width_of(_name(row)) for row in rows) + 16
     per_line = min(PANELS if len(columns) <= 3 * PANELS else PANELS + 1, len(columns))
     bars_width = names + per_line * (PANEL + GAP) - GAP
     lines = -(-len(columns) // per_line)
@@ -37,13 +53,7 @@ def write_figure(found: Results, path: Path) -> None:
     remarks = _remarks(found)
     width = MARGIN * 2 + radar_width + max(bars_width, 330)
     note = "dark: measured, with 95 % intervals" + ("; pale: published by the papers" if found.sources else "")
-    width = max(
-        [
-            width,
-            MARGIN * 2 + Canvas(1, 1).width_of(note),
-            *(MARGIN * 2 + Canvas(1, 1).width_of(remark, 11) for remark in remarks),
-        ]
-    )
+    width = max(width, MARGIN * 2 + width_of(note), *(MARGIN * 2 + width_of(remark, 11) for remark in remarks))
     height = TITLE + max(bars_height, RADAR + 30 if radar else 0) + 16 * len(remarks) + MARGIN
     canvas = Canvas(width, height)
     canvas.text(
@@ -99,7 +109,7 @@ def _bar(canvas: Canvas, left: float, y: float, cell: Cell, colour: str, publish
             canvas.line(x, middle - 3.5, x, middle + 3.5, INK, 1.4)
         edge = max(end, high)
     words = number_of(cell)
-    if edge + canvas.width_of(words, 11) + 6 < left + PANEL:
+    if edge + width_of(words, 11) + 6 < left + PANEL:
         canvas.text(edge + 5, y + 0.5, words, INK, 11)
     else:  # no room behind the bar: before the interval
         inner = end if cell.low is None else left + max(0.0, cell.low / cell.scale) * PANEL

@@ -142,7 +142,10 @@ class ComparedBenchmark(JudgedBenchmark):
 
 
 def read_share(reply: str) -> float:
-    """Return the share of 1 that is the judge's reply; an explanation may stand on further lines."""
+    """Return the share of 1 that is the judge's reply; an explanation may stand on further lines.
+
+    Raises NoVerdict for any other reply.
+    """
     number = r"(0(?:\.[0-9]+)?|1(?:\.0+)?)"
     more = r"(?:\n(?!\s*\d).*)?"
     found = re.fullmatch(rf"{_AROUND}(?:{_NAMED}{_AROUND})?{number}\.?{_AROUND}{more}", reply, re.DOTALL)
@@ -152,7 +155,7 @@ def read_share(reply: str) -> float:
 
 
 def read_pair(reply: str) -> tuple[float, float]:
-    """Return the two grades on the first line of a judge's reply, as shares of 10."""
+    """Return the two grades on the first line of a judge's reply, as shares of 10. Raises NoVerdict for any other."""
     first = reply.strip().splitlines()[0].replace(",", " ").replace(";", " ") if reply.strip() else ""
     words = first.split()
     grades = [float(word) for word in words if re.fullmatch(r"\d+(?:\.\d+)?", word)]
@@ -162,7 +165,7 @@ def read_pair(reply: str) -> tuple[float, float]:
 
 
 def read_yes(reply: str) -> float:
-    """Return 1 or 0 of a judge's reply."""
+    """Return 1 or 0 of a judge's reply. Raises NoVerdict for any other."""
     found = re.fullmatch(rf"{_AROUND}(?:{_NAMED}{_AROUND})?([01])\.?{_AROUND}", reply)
     if not found:
         raise NoVerdict(f"the judge replied {_shown(reply)}: expected 1 or 0")
@@ -170,7 +173,10 @@ def read_yes(reply: str) -> float:
 
 
 def same_as_truth(question: str, truth: str, answer: str, ask: Ask) -> float:
-    """Return whether a long answer comes to the right result: its result is taken out, then compared."""
+    """Return whether a long answer comes to the right result: its result is taken out, then compared.
+
+    Raises NoVerdict if the judge says neither 1 nor 0.
+    """
     extracted = ask(EXTRACT.format(question=question, answer=answer), max_tokens=128).strip()
     return read_yes(ask(SAME.format(question=question, truth=truth, extracted=extracted), max_tokens=8))
 

@@ -33,7 +33,10 @@ def manifest() -> Any:
 
 
 def fingerprints(pretrained: str) -> dict[str, str]:
-    """Return the hashes that belong among the arguments of a model, a folder or a hub id that is on this machine."""
+    """Return the hashes that belong among the arguments of a model, a folder or a hub id that is on this machine.
+
+    Raises ValueError if it is neither.
+    """
     saved = SimpleNamespace(config=SimpleNamespace(_name_or_path=pretrained), state_dict=dict)
     settings = settings_sha256(saved)
     if settings is None:
@@ -42,7 +45,10 @@ def fingerprints(pretrained: str) -> dict[str, str]:
 
 
 def model_args(pretrained: str) -> str:
-    """Return the arguments of a model as lmms-eval takes them. Raises ValueError for a name that they cannot hold."""
+    """Return the arguments of a model as lmms-eval takes them.
+
+    Raises ValueError for a name that they cannot hold, and as `fingerprints`.
+    """
     if any(sign in pretrained for sign in ",="):
         raise ValueError(f"the model {pretrained!r} has a comma or an equals sign: lmms-eval takes neither, rename it")
     return ",".join(f"{name}={value}" for name, value in {"pretrained": pretrained, **fingerprints(pretrained)}.items())

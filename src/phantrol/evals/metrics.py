@@ -61,7 +61,10 @@ def yes_no(text: str, answer: str) -> float:
 
 
 def number(text: str, answer: str) -> float:
-    """1 if the only number in the text, in digits or as a word, is the answer's."""
+    """1 if the only number in the text, in digits or as a word, is the answer's.
+
+    Raises ValueError for an answer that has not one number.
+    """
     said, right = (set(numbers_in(side)) for side in (text, answer))
     if len(right) != 1:
         raise ValueError(f"the right answer is {answer!r}: expected one number in it")
@@ -97,6 +100,7 @@ def anls(text: str, answer: str, threshold: float = 0.5) -> float:
     """1 less the edit distance as a share of the longer text, and 0 from a share of `threshold` on, as in DocVQA.
 
     Case and spaces at the ends do not matter, and runs of spaces count as one. The average over rows is the ANLS.
+    Raises ValueError for an empty answer.
     """
     said, right = (" ".join(side.lower().split()) for side in (text, answer))
     if not right:
@@ -134,6 +138,7 @@ def attribute_f1(text: str, answer: str, nouns: Collection[str], adjectives: Col
 
     "a large red circle" says circle, large circle, red circle. So a right colour on the wrong object earns nothing. The
     order of the objects does not count. A noun may be of several words ("ice cream").
+    Raises ValueError for an answer that names no noun.
     """
     said, right = (_attributes(side, nouns, adjectives) for side in (text, answer))
     if not right:
@@ -145,7 +150,7 @@ def attribute_f1(text: str, answer: str, nouns: Collection[str], adjectives: Col
 def yes_no_f1(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the F1 of "yes" over (text, answer) of yes-no questions, as in POPE; 0 if no yes was right.
 
-    What is neither yes nor no counts as not yes.
+    What is neither yes nor no counts as not yes. Raises ValueError for an answer that is neither.
     """
     pairs = list(pairs)
     wrong = [answer for _, answer in pairs if normalise(answer) not in ("yes", "no")]

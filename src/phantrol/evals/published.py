@@ -15,7 +15,7 @@ from PIL import Image
 from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.drawing import draw
 from phantrol.evals.letters import LETTERS, chosen_option, leading_letter
-from phantrol.find import name_of
+from phantrol.find import name_of, short_name
 from phantrol.models.image_processing import load_picture
 from phantrol.models.released.prompts import MAX_NEW_TOKENS
 
@@ -187,10 +187,24 @@ class PublishedBenchmark(Benchmark):
 
 @dataclass(frozen=True)
 class ChoiceBenchmark(PublishedBenchmark):
-    """A published benchmark of multiple choice: the answer is a letter."""
+    """A published benchmark of multiple choice: the answer is a letter, of one of the row's `choices`.
+
+    `rows` raises ValueError, naming the row, for an answer that is none.
+    """
 
     paper_suffix: ClassVar[str] = LETTER
     standard_suffix: ClassVar[str] = LETTER
+
+    def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
+        rows = super().rows(split, limit, seed)
+        for row in rows:
+            letters = LETTERS[: len(row.choices)]
+            if row.answer not in tuple(letters):  # no answer would ever be right
+                options = f"a letter from A to {letters[-1:]} of its {len(row.choices)} options"
+                expected = options if letters else "its options, as in row(..., choices=choices)"
+                where = f"{short_name(self.name)}, row {row.id}"
+                raise ValueError(f"{where}: got the answer {row.answer!r}, expected {expected}")
+        return rows
 
     def score(self, row: PublishedRow, text: str) -> float:
         if self.protocol == "paper":

@@ -19,7 +19,7 @@ from phantrol.evals.evaluation import Evaluation, evaluate_rows, question_of
 from phantrol.evals.journal import Journal
 from phantrol.evals.judging import Judge, judge_answers
 from phantrol.evals.report import Report, write_reports
-from phantrol.find import find, name_of
+from phantrol.find import find, name_of, short_name
 from phantrol.inference.engine import Engine
 from phantrol.training.overrides import override
 from phantrol.whole_files import make_room
@@ -54,7 +54,7 @@ class Wanted:
 def evaluate(
     engine: AnswersEach,
     benchmark: Benchmark,
-    split: str = "val",
+    split: str | None = None,
     limit: int | None = 200,
     seed: int = 0,
     batch_size: int = 100,
@@ -62,10 +62,12 @@ def evaluate(
 ) -> Report:
     """Return the report of one benchmark; nothing is written.
 
+    split  None for the benchmark's own
     limit  most rows of each task, None for all
     tell   called as answers come with (questions answered, questions in all), those with shuffled images included
     Raises ValueError if the split has no rows, too few different pictures to shuffle, or a row that cannot be asked.
     """
+    split = benchmark.default_split if split is None else split
     return evaluate_rows(engine, benchmark, split, limit, seed, batch_size, tell).report
 
 
@@ -82,7 +84,7 @@ def run_benchmarks(
     """Load a model, evaluate it with a bar on the terminal, print the tables, and write results if a path is given.
 
     model    a saved model's folder or a hub id;  names  as for `find("benchmarks", ...)`
-    data     the folder with the benchmarks' files;  protocol  "paper" or "standard"
+    data     the folder with the files of those benchmarks that read any;  protocol  "paper" or "standard"
     options  of the benchmarks, as `tasks=shape,count`
     replacing  results of other questions that `json_path` holds may be lost
     With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
@@ -93,6 +95,8 @@ def run_benchmarks(
     if not names:
         raise ValueError("no benchmark is named: expected one or more, as in `primer` or `pope,chartqa`")
     benchmarks = [open_benchmark(name, data, protocol, options) for name in names]
+    if data is not None and not any("data" in _fields_of(benchmark) for benchmark in benchmarks):
+        raise ValueError(f"benchmark {', '.join(names)} needs no data: leave out --data")
     path = None if json_path is None else Path(json_path)
     if path is not None:
         make_room(path)
@@ -114,15 +118,20 @@ def run_benchmarks(
 
 
 def open_benchmark(name: str, data: Path | None, protocol: str | None, options: Sequence[str] = ()) -> Benchmark:
-    """Return a benchmark with its options. Raises ValueError for one that does not take what is given."""
+    """Return a benchmark with its options, and with `data` if it reads files.
+
+    Raises ValueError for one that does not take the protocol or an option.
+    """
     made = find("benchmarks", name)
-    fields = {field.name for field in dataclasses.fields(made)} if dataclasses.is_dataclass(made) else set()
+    fields = _fields_of(made)
     if protocol is not None and "protocol" not in fields:
         raise ValueError(f"benchmark {name} has but one protocol: leave out --protocol")
-    if data is not None and "data" not in fields:
-        raise ValueError(f"benchmark {name} needs no data: leave out --data")
-    benchmark = made() if data is None else made(data=data)
+    benchmark = made(data=data) if data is not None and "data" in fields else made()
     return override(benchmark, [*([] if protocol is None else [f"protocol={protocol}"]), *options])
+
+
+def _fields_of(benchmark: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(benchmark)} if dataclasses.is_dataclass(benchmark) else set()
 
 
 def _split_of(benchmark: Benchmark, wanted: Wanted) -> str:
@@ -138,7 +147,7 @@ def _run(engine: Engine, benchmark: Benchmark, wanted: Wanted, path: Path | None
     beams = {} if wanted.num_beams is None else {"num_beams": wanted.num_beams}
     options = benchmark.generation_options() | beams
     speaker = describe_speaker(engine, options)
-    name = Path(name_of("benchmarks", type(benchmark))).stem
+    name = short_name(name_of("benchmarks", type(benchmark)))
     split = _split_of(benchmark, wanted)
     limit = wanted.limit or benchmark.default_limit
     how = {"benchmark": name, "protocol": getattr(benchmark, "protocol", None)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phantrol.evals.card import read_reports
-from phantrol.whole_files import write_text
+from phantrol.find import short_name
 
 PAPERS = "paper_scores.json"  # beside this file
 LATEX = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}", "–": "--"})
@@ -124,21 +124,6 @@ def to_latex(found: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_table(found: Results, path: Path) -> None:
-    """Write Markdown, LaTeX or a figure, as the end of the name says. Raises ValueError for another one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".md":
-        write_text(path, to_markdown(found))
-    elif path.suffix == ".tex":
-        write_text(path, to_latex(found))
-    elif path.suffix == ".png":
-        from phantrol.evals.figure import write_figure
-
-        write_figure(found, path)
-    else:
-        raise ValueError(f"--out {path}: expected a name that ends in .md, .tex or .png")
-
-
 def _published(papers: dict[str, Any], columns: dict[str, str], ours: Any) -> list[TableRow]:
     scales = {column: cell.scale for cells in ours for column, cell in cells.items()}
     rows = []
@@ -200,7 +185,7 @@ def ends_of(cell: Cell) -> str:
 
 def _column(report: dict[str, Any]) -> str:
     """Return the benchmark, with its split where that is not the usual one: a column of its own."""
-    return Path(report["benchmark"]).stem + ("" if report["card"]["usual_split"] else f" {report['split']}")
+    return short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
 
 
 def _title(report: dict[str, Any]) -> str:

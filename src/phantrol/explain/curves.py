@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from phantrol.data.rows.text_lines import split_lines
-from phantrol.explain.drawing import line, path, round_ticks, short_number, svg, text
+from phantrol.explain.drawing import line, path, svg, text
+from phantrol.tables import round_ticks, short_number
 
 WIDTH, HEIGHT = 720, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 52, 30, 40

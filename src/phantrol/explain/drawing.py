@@ -1,9 +1,8 @@
-"""The few marks that figures are drawn with: SVG text, axes with round numbers, and lines."""
+"""The few marks that figures are drawn with: SVG text and lines."""
 
 from __future__ import annotations
 
 from html import escape
-from math import floor, log10
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "label", turn: float = 0) -> str:
@@ -28,24 +27,3 @@ def svg(width: float, height: float, title: str, marks: list[str]) -> str:
         + "".join(marks)
         + "</svg>"
     )
-
-
-def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Return round numbers from `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    if span <= 0:
-        return [low]
-    power = 10 ** floor(log10(span / about))
-    step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= about)
-    first = floor(low / step)
-    ticks = [(first + index) * step for index in range(2 * about + 3)]
-    return [round(tick, 12) for tick in ticks if low - 1e-9 * span <= tick <= high + 1e-9 * span]
-
-
-def short_number(value: float) -> str:
-    """Return at most three significant digits: 1500 → "1.5k", 0.00034 → "0.00034"."""
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:.3g}M"
-    if abs(value) >= 1e3:
-        return f"{value / 1e3:.3g}k"
-    return f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"

@@ -5,6 +5,7 @@ R rows of a map (layers, or passes of layers), N tokens of the prompt, H x W the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool1d
 
 from phantrol.explain.colours import heat_image
-from phantrol.explain.drawing import short_number
-from phantrol.explain.lettering import INK, MUTED, width, wrap, write, write_upright
+from phantrol.explain.lettering import INK, MUTED, unknown, width, wrap, write, write_upright
 from phantrol.explain.maps import Maps
 from phantrol.explain.prompt import PictureTokens
 from phantrol.explain.traversal_figure import draw_overlay, runs, shown
+from phantrol.tables import short_number
 from phantrol.whole_files import written_whole
 
+_log = logging.getLogger("phantrol")
 WIDTH, MARGIN, GAP = 2000, 70, 40  # pixels, as all sizes here
 DPI = 300
 TITLE, LABEL, SMALL = 46, 34, 26
@@ -38,7 +40,7 @@ PHANTOM_WORDS = "rms of the phantom term, beside the rms of what a head says wit
 def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     """Write the figure as PNG, whole or not at all; its folder is made.
 
-    answer  what the model said, for the heading
+    answer  what the model said, for the heading; a warning names the characters that no font here can draw
     Raises ValueError if the file is not called .png.
     """
     path = Path(path)
@@ -47,6 +49,8 @@ def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
         draw_figure(maps, answer).save(beside, "PNG", dpi=(DPI, DPI), optimize=True)
+    if lost := unknown(maps.prompt.question + answer):
+        _log.warning("%s has ? for %s: no font here knows them; install one, such as Noto Sans CJK", path, lost[:40])
 
 
 def draw_figure(maps: Maps, answer: str = "") -> Image.Image:

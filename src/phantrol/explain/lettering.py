@@ -106,7 +106,12 @@ def _shape(name: str, character: str) -> bytes:
     return repr(mask.size).encode() + bytes(mask)
 
 
-def _known(words: str) -> str:
-    """The words with a question mark for what no font here knows."""
+def unknown(words: str) -> str:
+    """Return the characters, each once, for which a question mark is drawn, since no font here knows them."""
     name = _name_for(words)
-    return "".join(c if _knows(name, c) else "?" for c in words)
+    return "".join(dict.fromkeys(c for c in words if not _knows(name, c)))
+
+
+def _known(words: str) -> str:
+    lost = unknown(words)
+    return "".join("?" if c in lost else c for c in words)

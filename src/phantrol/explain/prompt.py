@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from phantrol.models.configuration import most_tokens
 from phantrol.models.conversation import Chat, parts_of, pictures_of
 from phantrol.models.image_processing import load_picture
 from phantrol.ops.images import best_tile_grid
@@ -74,7 +75,7 @@ def read_prompt(model: Any, processor: Any, chat: Chat) -> TracedPrompt:
     Raises ValueError for a chat that the processor refuses, or one longer than what the model can read.
     """
     prompt = processor.encode(chat, add_generation_prompt=chat[-1]["role"] != "assistant")
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = most_tokens(model.config)
     if limit is not None and len(prompt.input_ids) > limit:
         raise ValueError(
             f"the prompt has {len(prompt.input_ids)} tokens, but the model reads at most {limit}: "

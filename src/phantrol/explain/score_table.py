@@ -23,13 +23,19 @@ def score_section(scores: Scores, split: str, examples: Mapping[str, str]) -> st
     return f"""<section id="scores"><h2>What it can do</h2>
 <p>Questions about pictures of split <code>{escape(split)}</code>, which training never drew. The bar is the model,
 with its 95&nbsp;% interval. What it still scores with <em>shuffled images</em>, it did not see; what the
-<em>text-only prior</em> scores is guessed from the wording alone. Without pictures there is nothing to shuffle.</p>
+<em>text-only prior</em> scores is guessed from the wording alone.{_remark(scores)}</p>
 <ul class="legend"><li><i class="key bar"></i>model</li><li><i class="key shuffled"></i>shuffled images</li>
 <li><i class="key prior"></i>text-only prior</li></ul>
 <table class="scores"><thead><tr><th scope="col">Task</th>
 <th scope="col" class="track-head"><span>0</span><span>50</span><span>100&nbsp;%</span></th>
 <th scope="col">Model</th><th scope="col">Shuffled</th><th scope="col">Prior</th>
 <th scope="col">Rows</th></tr></thead><tbody>{body}</tbody>{_foot(mean_scores(scores))}</table></section>"""
+
+
+def _remark(scores: Scores) -> str:
+    """Say what equal scores may mean where there are some: without a picture both questions are the same."""
+    equal = any(row["model"] == row["shuffled"] for row in scores.values())
+    return " A task without pictures has the same score with shuffled images." if equal else ""
 
 
 def _row(task: str, scores: Mapping[str, float], example: str) -> str:

@@ -15,8 +15,6 @@ from phantrol.explain.prompt import PictureTokens, read_prompt
 from phantrol.models.conversation import Chat
 from phantrol.modifiers.trol import NO_TRAVERSAL, traversing_gates
 
-__all__ = ["PictureTokens", "Traversal", "stretch_layers", "trace_traversal"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Traversal:

@@ -13,8 +13,9 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from phantrol.explain.colours import data_uri, heat_image
-from phantrol.explain.drawing import line, short_number, svg, text
+from phantrol.explain.drawing import line, svg, text
 from phantrol.explain.traversal import Traversal, stretch_layers
+from phantrol.tables import short_number
 
 OVERLAY_PX = 224
 SHADE = 0.45  # how much the darkest of the picture darkens the colours over it

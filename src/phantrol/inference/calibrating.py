@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from phantrol.data.collate import Collator
 from phantrol.losses.base import token_logprobs
+from phantrol.models.configuration import most_tokens
 from phantrol.models.longrope import switch_lengths
 from phantrol.modifiers.trol import skip_traversal, traversal_of
 
@@ -145,7 +146,7 @@ def answer_loss(model: Any, batches: Sequence[dict[str, Any]]) -> float:
 
 
 def _batches(processor: Any, groups: Iterable[Any], batch_size: int, model: Any) -> Iterator[dict[str, Any]]:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = most_tokens(model.config)
     groups, collate = list(groups), Collator(processor, pairs=False, pack=False, max_tokens=longest)
     if not groups:
         raise ValueError("there are no examples to calibrate on: expected at least one")

@@ -27,6 +27,7 @@ from phantrol.inference.options import check_options
 from phantrol.inference.ranking import Ranking, encode_choices, rank
 from phantrol.inference.streaming import StopWhenAsked, TokenQueue
 from phantrol.models.building import load
+from phantrol.models.configuration import most_tokens
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
 
@@ -136,7 +137,7 @@ class Engine:
             return [Ranking(tuple(found.logprobs[0] for found in group)) for group in alone]
 
         most = max((len(texts) for texts in choices), default=1)
-        yield from in_batches(len(chats), read, ranked, max(1, batch_size // max(1, most)))
+        yield from in_batches(len(chats), read, ranked, max(min(1, batch_size), batch_size // max(1, most)))
 
     def stream(self, chat: Chat, max_new_tokens: int = 64, **options: Any) -> Generator[str, None, Answer]:
         """Yield the answer in pieces as they come; joined, they are the text of `answer`. It returns the Answer.
@@ -194,7 +195,7 @@ class Engine:
 
     def check_length(self, prompt: Encoding, max_new_tokens: int = 0) -> None:
         """Raise ValueError if a prompt with an answer of so many tokens is longer than what the model can read."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = most_tokens(self.model.config)
         if limit is not None and len(prompt.input_ids) + max_new_tokens > limit:
             raise ValueError(
                 f"the prompt has {len(prompt.input_ids)} tokens and max_new_tokens is {max_new_tokens}, but the model "

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from phantrol.models.longrope import switch_lengths
-from phantrol.modifiers.graft import grafted_modifiers
+from phantrol.modifiers.graft import grafted_modifiers, is_prompt_only
 from phantrol.modifiers.sequence import AnchorLayer, SequenceState, end_prompt
 
 
@@ -42,7 +42,7 @@ def end_prompts(model: Any, cache: Cache) -> None:
     """Forget what only the prompts' own later passes needed, as the first token of an answer does, so that prompts
     just read can join answers under way."""
     state = getattr(cache, "sequence_state", None)
-    prompt_only = any(modifier.prompt_only for modifier in grafted_modifiers(model))
+    prompt_only = is_prompt_only(grafted_modifiers(model))
     if state is not None and prompt_only and not state.prompt_ended:
         end_prompt(cache, state)
 

@@ -80,7 +80,10 @@ class Scheduler:
         return ticket
 
     def between_steps(self, function: Callable[[Engine], Any]) -> Future[Any]:
-        """Call `function(engine)` while no batch is in the model, for example to look inside it; return its future."""
+        """Call `function(engine)` while no batch is in the model, for example to look inside it; return its future.
+
+        Raises QueueFull if the scheduler is closed.
+        """
         future: Future[Any] = Future()
         with self._wake:
             if self._is_closing:

@@ -11,6 +11,7 @@ M labelled tokens, S sequences, P preference pairs. A batch is what `data.collat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +42,11 @@ class Loss:
     needs_pairs: ClassVar[bool] = False  # the collator leaves rejected answers out otherwise
     needs_reference: ClassVar[bool] = False  # the batch then carries `reference_logprobs` [M]
     reads_rows: ClassVar[bool] = False  # takes a row for what is said about one picture: a row must not hold several
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{type(self).__name__}.{name} is {value}: expected a finite number")
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         """Return the loss of `batch`, divided by the counts of the whole step."""

@@ -31,6 +31,11 @@ class Dpo(Loss):
 
     beta: float = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0:  # below 0 the rejected answer would be preferred
+            raise ValueError(f"Dpo.beta is {self.beta!r}: expected a number above 0, such as 0.1")
+
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         if not totals["pairs"]:
             raise ValueError(

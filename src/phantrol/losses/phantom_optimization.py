@@ -32,6 +32,11 @@ class PhantomOptimization(Loss):
     beta: float = 2.0
     gamma: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0:  # below 0 the rejected answer would be preferred
+            raise ValueError(f"PhantomOptimization.beta is {self.beta!r}: expected a number above 0, such as 2.0")
+
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         logprobs = token_logprobs(model, batch)
         rewards = self.beta * sequence_means(logprobs, batch["sequence_ids"], batch["num_sequences"])

@@ -30,7 +30,7 @@ class WordAlignment(Loss):
     has fewer rows and words to tell apart. Rows without a picture are skipped.
 
     max_share   words in more than this share of the rows tell pictures apart too little and are left out
-    sharpness   s;  threshold  t, of a single word and of a pair
+    sharpness   s;  threshold  t of a single word;  pair_threshold  t of a pair
     """
 
     reads_rows: ClassVar[bool] = True
@@ -39,6 +39,11 @@ class WordAlignment(Loss):
     sharpness: float = 10.0
     threshold: float = 0.3
     pair_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.max_share <= 1:
+            raise ValueError(f"WordAlignment.max_share is {self.max_share!r}: expected a share above 0, at most 1")
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         if "pixel_values" not in batch:

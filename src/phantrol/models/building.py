@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.difference import whole_model
 from phantrol.models.image_processing import PhantrolImageProcessor
 from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
-from phantrol.models.parts import Part, embedding_rms, load_part, open_tokenizer, part_configuration
+from phantrol.models.parts import (
+    Part,
+    decoder_opener,
+    embedding_rms,
+    load_part,
+    open_tokenizer,
+    part_configuration,
+    part_normalisation,
+)
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.quantised import FLOATS, loading_options
-from phantrol.modifiers.base import config_to_dict
+from phantrol.modifiers.base import config_to_dict, modifier_of
 from phantrol.tables import first_line
 
 WHOLE = ("config.json", "processor_config.json", "tokenizer.json")  # a saved model has these, and its weights
@@ -38,26 +46,32 @@ def build(
     image_token: str = "<image>",
     image_prefix: str = "",
     image_suffix: str = "",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     **image_options: Any,
 ) -> tuple[PhantrolForConditionalGeneration, PhantrolProcessor]:
     """Return a new vision-language model and its processor.
 
     text, vision   each a pretrained folder or hub id, whose weights are loaded, or a configuration, drawn at random,
                    which may be a mapping with its model_type
-    modifiers      what to graft on the decoder: [TrolConfig(...), PhantomConfig(...)]
+    modifiers      what to graft on the decoder: [TrolConfig(...), PhantomConfig(...)]; of a decoder that was saved with
+                   grafts, the same: their weights are loaded too
     tokenizer      of the decoder, or its folder or hub id; may be left out if `text` is a folder or hub id that has one
     image_px       tile side in pixels; by default the vision tower's own
     match_embeddings   bring image features to the root mean square of the decoder's word embeddings
     feature_positions  add to the features of a tile where they lie on it, along two learnt directions
-    image_options  max_tiles, thumbnail, antialias, image_mean, image_std, max_pixels of PhantrolImageProcessor
+    dtype          of the parameters: torch.bfloat16, or its name
+    image_options  max_tiles, thumbnail, antialias, image_mean, image_std, max_pixels of PhantrolImageProcessor; where
+                   `vision` is a folder or hub id, image_mean and image_std are by default those of its image processor
     Raises ValueError if a part cannot be opened or they do not fit together, naming what does not, and for an option
     that is none.
     """
     _check_options(image_options)
+    dtype = _floating(dtype)
     text_config, vision_config = part_configuration("text", text), part_configuration("vision", vision)
     if not hasattr(text_config, "vocab_size"):
         raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
+    _check_modifiers(modifiers, text_config)
+    open_decoder = decoder_opener(text, text_config, modifiers)
     vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
     for part in (text_config, vision_config):  # a folder of this machine is nobody else's business
         part.name_or_path = Path(part.name_or_path).name if Path(part.name_or_path).is_absolute() else part.name_or_path
@@ -67,6 +81,8 @@ def build(
         setattr(text_config, name, getattr(tokenizer, name))
     text_config.modifiers = [config_to_dict(config) for config in modifiers]
     config = wanted_config(text_config, vision_config, image_px, unshuffle, projector_norm, feature_positions)
+    if not {"image_mean", "image_std"} <= image_options.keys():
+        image_options = {**part_normalisation(vision), **image_options}
     processor = PhantrolProcessor(
         PhantrolImageProcessor(image_px=config.image_px, **image_options),
         tokenizer,
@@ -77,10 +93,10 @@ def build(
         image_suffix=image_suffix,
     )
     config.image_token_id = processor.image_token_id
-    config.feature_rms = embedding_rms(text, text_config) if match_embeddings else None
+    config.feature_rms = embedding_rms(text, text_config, open_decoder) if match_embeddings else None
     model = PhantrolForConditionalGeneration(config).to(dtype)
-    load_part("text", model.language_model, text, AutoModelForCausalLM, dtype)
-    load_part("vision", model.vision_tower, vision, AutoModel, dtype)
+    load_part("text", model.language_model, text, open_decoder, dtype)
+    load_part("vision", model.vision_tower, vision, AutoModel.from_pretrained, dtype)
     model.generation_config.eos_token_id = processor.end_of_turn_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
@@ -102,7 +118,10 @@ def wanted_config(
     Raises ValueError if nothing says how large a tile is, and for a tower or an unshuffle that does not fit it.
     """
     vision_config = getattr(vision_config, "vision_config", vision_config)
-    image_px = image_px or getattr(vision_config, "image_size", None)
+    for name, number in (("image_px", image_px), ("unshuffle", unshuffle)):
+        if number is not None and not isinstance(number, int):
+            raise ValueError(f"{name}: got {number!r}, expected a whole number")
+    image_px = getattr(vision_config, "image_size", None) if image_px is None else image_px
     if not isinstance(image_px, int):
         raise ValueError(f"{type(vision_config).__name__} names no image size: pass image_px, the tile side in pixels")
     return PhantrolConfig(
@@ -198,6 +217,21 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is broken: {first_line(error)}") from None
+
+
+def _floating(dtype: Any) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype: got {dtype!r}, expected {', '.join(FLOATS)}, by its name or as torch has it")
+    return found
+
+
+def _check_modifiers(modifiers: Any, text_config: PretrainedConfig) -> None:
+    """What `graft` asks of a list, before anything is opened or drawn."""
+    if not isinstance(modifiers, list | tuple):
+        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
+    for config in modifiers:
+        modifier_of(config, text_config.num_hidden_layers)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -149,6 +149,11 @@ def num_image_tokens(geometry: Any, num_tiles: int = 1) -> int:
     return num_tiles * (geometry.image_grid // geometry.unshuffle) ** 2
 
 
+def most_tokens(config: PretrainedConfig) -> int | None:
+    """Return how many tokens of a row the decoder was made for, or None if its configuration does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def _as_config(config: PretrainedConfig | dict[str, Any] | None, default: str) -> PretrainedConfig:
     if isinstance(config, PretrainedConfig):
         return config

@@ -173,15 +173,13 @@ class PhantrolImageProcessor(BaseImageProcessor):
     ):
         super().__init__(**kwargs)
         for name, number in (("image_px", image_px), ("max_tiles", max_tiles)):
-            if number < 1:
-                raise ValueError(f"{name}: got {number}, expected 1 or more")
-        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}: got {len(values)} numbers, expected 3, of red, green and blue")
-        if min(image_std) <= 0:
-            raise ValueError(f"image_std: got {list(image_std)}, expected numbers above 0: pixels are divided by them")
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name}: got {number!r}, expected a whole number, 1 or more")
+        self.image_mean, self.image_std = _of_channels("image_mean", image_mean), _of_channels("image_std", image_std)
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std: got {self.image_std}, expected numbers above 0: pixels are divided by them")
         self.image_px, self.max_tiles, self.thumbnail, self.antialias = image_px, max_tiles, thumbnail, antialias
-        self.image_mean, self.image_std, self.max_pixels = list(image_mean), list(image_std), max_pixels
+        self.max_pixels = max_pixels
 
     def __call__(self, images: Sequence[Any], **kwargs: Any) -> BatchFeature:
         """Return `pixel_values` [I of all pictures, 3, S, S] and `num_tiles`, one count a picture.
@@ -208,6 +206,16 @@ class PhantrolImageProcessor(BaseImageProcessor):
         if self.antialias:
             return _bytes(picture.resize((width, height), Image.Resampling.BICUBIC))
         return torch.nn.functional.interpolate(_bytes(picture)[None], size=(height, width), mode="bicubic")[0]
+
+
+def _of_channels(name: str, values: Sequence[float]) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 3:
+        raise ValueError(f"{name}: got {values!r}, expected 3 numbers, of red, green and blue")
+    return numbers
 
 
 def _bytes(picture: Image.Image) -> Tensor:

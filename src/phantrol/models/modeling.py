@@ -147,8 +147,8 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
         blocks        several sequences in one row, none of which sees another: where each ends (see ops/blocks.py)
 
-        Raises ValueError if image tokens and pictures do not match, or embeddings come alone where the decoder wants
-        ids too (`token_lookups`), or with pictures, whose places ids alone tell.
+        Raises ValueError if nothing is given to read, if image tokens and pictures do not match, or embeddings come
+        alone where the decoder wants ids too (`token_lookups`), or with pictures, whose places ids alone tell.
         """
         if pixel_values is not None and input_ids is None and inputs_embeds is not None:
             raise ValueError(
@@ -159,6 +159,8 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         if features is not None and tile_order is not None:
             features = features[tile_order.to(features.device)]
         if input_ids is None and inputs_embeds is None:
+            if features is None:
+                raise ValueError("got neither input_ids, inputs_embeds nor pixel_values: expected one of them")
             return PhantrolOutput(image_features=features)
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids)

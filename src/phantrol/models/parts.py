@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.image_processing_auto import get_image_processor_config
 
+from phantrol.modifiers.base import config_from_dict, config_to_dict
+from phantrol.modifiers.graft import load_grafted, modifier_configs
 from phantrol.tables import first_line
 
 Part = str | Path | PretrainedConfig | Mapping[str, Any]
@@ -26,7 +30,7 @@ def part_configuration(name: str, part: Part) -> PretrainedConfig:
     if isinstance(part, PretrainedConfig):
         return copy.deepcopy(part)
     if not isinstance(part, Mapping):
-        return _opened(name, part, AutoConfig)
+        return _opened(name, part, AutoConfig.from_pretrained)
     kind = part.get("model_type")
     if kind not in CONFIG_MAPPING:
         near = get_close_matches(str(kind), CONFIG_MAPPING.keys(), 1) or ["llama"]
@@ -50,7 +54,7 @@ def open_tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
             raise ValueError("a decoder from a configuration brings no tokenizer: pass tokenizer=...")
         tokenizer = text
     if isinstance(tokenizer, str | Path):
-        tokenizer = _opened("tokenizer", tokenizer, AutoTokenizer)
+        tokenizer = _opened("tokenizer", tokenizer, AutoTokenizer.from_pretrained)
     if tokenizer.chat_template is None:
         raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
     if image_token not in tokenizer.get_vocab():
@@ -60,22 +64,66 @@ def open_tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
     return tokenizer
 
 
-def embedding_rms(text: Part, text_config: PretrainedConfig) -> float:
+def embedding_rms(text: Part, text_config: PretrainedConfig, opener: Callable[..., Any]) -> float:
     """Return the root mean square of the decoder's word embeddings, or of the draw that they come from."""
     if not isinstance(text, str | Path):
         return float(text_config.initializer_range)  # of the normal draw that the embeddings come from
-    weight = _opened("text", text, AutoModelForCausalLM).get_input_embeddings().weight
+    weight = _opened("text", text, opener).get_input_embeddings().weight
     return float(weight.detach().float().square().mean().sqrt())
 
 
-def load_part(name: str, module: Any, part: Part, auto_class: Any, dtype: torch.dtype) -> None:
+def decoder_opener(text: Part, text_config: PretrainedConfig, modifiers: Sequence[Any]) -> Callable[..., Any]:
+    """Return what opens the weights of the decoder `text`, and those of its grafts where it was saved with some.
+
+    Raises ValueError if those are not the modifiers that are asked for: what they learnt would be left out unsaid.
+    """
+    saved = modifier_configs(text_config) if isinstance(text, str | Path) else []
+    if not saved:
+        return AutoModelForCausalLM.from_pretrained
+    asked = [config_from_dict(config_to_dict(config)) for config in modifiers]  # with tuples, as the saved ones
+    if sorted(map(repr, asked)) != sorted(map(repr, saved)):  # in any order, as `graft` takes them
+        raise ValueError(
+            f"text: {text} holds a decoder with {saved} grafted, got {asked}: pass the same modifiers, or the decoder "
+            "that it was made of"
+        )
+    return load_grafted
+
+
+def part_normalisation(vision: Part) -> dict[str, list[float]]:
+    """Return the image_mean and image_std, of pixels in [0, 1], that a pretrained tower was trained with.
+
+    They are read from the image processor's configuration beside its weights. {} for a tower that is drawn at random,
+    and, with a warning, where nothing names them. Raises ValueError if that configuration is broken.
+    """
+    if not isinstance(vision, str | Path):
+        return {}
+    read = _opened("vision", vision, get_image_processor_config)
+    # what it makes of a white pixel, 255, before it normalises: 1, but for those that leave bytes or go up to 2
+    white = 255 * (1 if read.get("do_rescale") is False else read.get("rescale_factor") or 1 / 255)
+    mean, std = (0.0, 1.0) if read.get("do_normalize") is False else (read.get("image_mean"), read.get("image_std"))
+    if mean is None or std is None:
+        warnings.warn(
+            f"vision: {vision} names no image_mean and image_std in a preprocessor_config.json: 0.5 is taken where "
+            "they are not given; pass those that it was trained with",
+            stacklevel=3,
+        )
+        return {}
+    of_channels = {"image_mean": mean, "image_std": std}
+    return {
+        name: [value / white for value in ([values] * 3 if isinstance(values, int | float) else values)]
+        for name, values in of_channels.items()
+    }
+
+
+def load_part(name: str, module: Any, part: Part, opener: Callable[..., Any], dtype: torch.dtype) -> None:
     """Copy pretrained weights into a part of the new model; rows for added tokens keep their start values.
 
+    opener  such as AutoModel.from_pretrained
     Raises ValueError if the part has no weights, or others than the module.
     """
     if not isinstance(part, str | Path):
         return
-    source = _opened(name, part, auto_class, dtype=dtype)
+    source = _opened(name, part, opener, dtype=dtype)
     source = getattr(source, "vision_model", source)
     weights, target = source.state_dict(), module.state_dict()
     for key, tensor in weights.items():
@@ -90,11 +138,12 @@ def load_part(name: str, module: Any, part: Part, auto_class: Any, dtype: torch.
             raise ValueError(f"{key}: {part} has shape {tuple(tensor.shape)}, the new model {tuple(room.shape)}")
 
 
-def _opened(name: str, where: str | Path, auto_class: Any, **options: Any) -> Any:
-    if not isinstance(where, str | Path):
-        raise ValueError(f"{name}: got {where!r}, expected a folder, a hub id, or a configuration with its model_type")
+def _opened(name: str, where: str | Path, opener: Callable[..., Any], **options: Any) -> Any:
+    if not isinstance(where, str | Path):  # a model is printed over many lines
+        got = type(where).__name__
+        raise ValueError(f"{name}: got {got}, expected a folder, a hub id, or a configuration with its model_type")
     try:
-        return auto_class.from_pretrained(where, **options)
+        return opener(where, **options)
     except MemoryError:
         raise
     except OSError as error:

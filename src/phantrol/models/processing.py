@@ -43,6 +43,8 @@ class Encoding:
     def last_answer(self) -> int:
         """Where the last answer begins. Raises ValueError if there is none."""
         flags = self.answer_mask
+        if not any(flags):
+            raise ValueError("the conversation has no answer: expected a message of the assistant")
         return max(place for place, said in enumerate(flags) if said and not (place and flags[place - 1]))
 
 
@@ -188,12 +190,15 @@ class PhantrolProcessor(ProcessorMixin):
 
         text    one prompt or several;  images  the pictures of all prompts, flat or one list a prompt
         → input_ids, attention_mask [B, N], pixel_values [I, 3, S, S]
-        Raises ValueError if a prompt holds more or fewer placeholders than pictures, and for `truncation` and
-        `max_length`, which would have to cut a picture's tokens. For text that a user typed take
+        Raises ValueError for text that is none, if a prompt holds more or fewer placeholders than pictures, and for
+        `truncation` and `max_length`, which would have to cut a picture's tokens. For text that a user typed take
         `apply_chat_template`, where a typed placeholder is text.
         """
         _refuse_cutting(kwargs)
-        prompts = [text] if isinstance(text, str) else list(text or [])
+        prompts = list(text or []) if text is None or isinstance(text, list | tuple) else [text]
+        strange = [type(prompt).__name__ for prompt in prompts if not isinstance(prompt, str)]
+        if strange:  # most processors of transformers take pictures first
+            raise ValueError(f"text: got {strange[0]}, expected text first: processor(text=..., images=...)")
         counts = [prompt.count(self.image_token) for prompt in prompts]
         pictures = _flat(images)
         given = [len(group) for group in images] if _is_list_of_lists(images) else None

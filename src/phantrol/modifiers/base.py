@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,9 +31,8 @@ class LayerModifier:
     Raises ValueError for `layers` that the decoder does not have.
     """
 
-    Config: ClassVar[
-        type
-    ]  # a frozen dataclass; its field `layers`, if it has one, is "all" or a tuple of layer indices
+    # a frozen dataclass; its field `layers`, if it has one, is "all" or a tuple of layer indices
+    Config: ClassVar[type]
     mixin: ClassVar[type]  # goes before the layer's own class
     depth: ClassVar[int] = 1  # 0: wraps the whole layer, 1: works inside it; decides who is outermost
     prompt_only: bool = False  # later passes serve the prompt alone: their slots are dropped when the answer begins
@@ -158,6 +158,12 @@ def _mixed_anew(base: type, *mixins: type) -> nn.Module:
 def mix_in(module: nn.Module, mixin: type) -> None:
     """Put `mixin` before the class of an existing module, which keeps its parameters."""
     module.__class__ = mixed_class(mixin, type(module))
+
+
+def placed_like(parameter: Tensor) -> dict[str, Any]:
+    """Return device and dtype for new parameters beside this one; beside quantised ones the default dtype."""
+    dtype = parameter.dtype if parameter.is_floating_point() else torch.get_default_dtype()
+    return {"device": parameter.device, "dtype": dtype}
 
 
 def mark_initialized(module: nn.Module) -> None:

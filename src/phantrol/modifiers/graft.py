@@ -86,7 +86,7 @@ class GraftedDecoder:
         if position_ids is None and isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
             # padding before a row must not turn its rotary angles: count real tokens only
             position_ids = token_positions(attention_mask, past_key_values, tokens.shape[1])
-        prompt_only = any(modifier.prompt_only for modifier in self.modifiers)
+        prompt_only = is_prompt_only(self.modifiers)
         prompt = (prompt_length, prompt_mask) if prompt_only else None
         span = max(modifier.anchor_span for modifier in self.modifiers)
         if blocks is not None and span > 1:
@@ -127,7 +127,7 @@ class GraftedGeneration:
             (given for given in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), inputs) if given is not None),
             None,
         )
-        if prompt is not None and any(modifier.prompt_only for modifier in grafted_modifiers(self)):
+        if prompt is not None and is_prompt_only(grafted_modifiers(self)):
             length, mask = prompt.shape[1], kwargs.get("attention_mask")
             if kwargs.get("past_key_values") is not None and isinstance(mask, Tensor) and mask.ndim == 2:
                 length = max(length, mask.shape[1])  # of ids that are new alone: the mask is of those in the cache too
@@ -146,7 +146,7 @@ class GraftedGeneration:
         self, *args: Any, model_kwargs: dict[str, Any], assistant_model: Any = None, **kwargs: Any
     ) -> Any:
         drafts = self if kwargs["generation_config"].assistant_early_exit is not None else assistant_model
-        if drafts is not None and any(modifier.prompt_only for modifier in grafted_modifiers(drafts)):
+        if drafts is not None and is_prompt_only(grafted_modifiers(drafts)):
             raise ValueError(
                 "got an assistant whose prompt alone traverses, which cannot take tokens back: expected "
                 'TrolConfig(tokens="all"), or another assistant'
@@ -265,6 +265,11 @@ def _graft_at_birth(base: type) -> type:
 def grafted_modifiers(model: nn.Module) -> list[LayerModifier]:
     """Return the modifiers of a grafted decoder, or an empty list."""
     return getattr(_with_layers(model.get_decoder()), "modifiers", [])
+
+
+def is_prompt_only(modifiers: Sequence[LayerModifier]) -> bool:
+    """Return whether later passes of one of them serve the prompt alone."""
+    return any(modifier.prompt_only for modifier in modifiers)
 
 
 def _with_layers(decoder: nn.Module) -> nn.Module:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from math import isfinite
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized, mix_in
+from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized, mix_in, placed_like
 from phantrol.modifiers.sequence import SequenceStep
 
 SHARING = ("q_proj", "k_proj", "v_proj")
@@ -37,8 +37,10 @@ class PartialLoraConfig:
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"PartialLoraConfig.rank is {self.rank!r}: expected 1 or more")
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or not isfinite(self.alpha):
             raise ValueError(f"PartialLoraConfig.alpha is {self.alpha!r}: expected a number, such as 256.0")
+        if not isinstance(self.share_qkv, bool):
+            raise ValueError(f"PartialLoraConfig.share_qkv is {self.share_qkv!r}: expected True or False")
 
 
 class PartlyAdapted:
@@ -89,9 +91,7 @@ class PartialLora(LayerModifier):
         config, shared = self.config, {}
         linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
         for name, linear in linears.items():
-            weight = linear.weight
-            dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
-            factory = {"bias": False, "device": weight.device, "dtype": dtype}
+            factory = {"bias": False, **placed_like(linear.weight)}
             owner, _, kind = name.rpartition(".")
             if config.share_qkv and kind in SHARING and owner in shared:
                 # held without registering it again: q_proj owns it, and a checkpoint names it once

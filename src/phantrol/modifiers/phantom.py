@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, mark_initialized
+from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, mark_initialized, placed_like
 from phantrol.modifiers.enlarged_cache import ANCHOR, EnlargedCache
 from phantrol.modifiers.layer_kinds import finds_keys, sharing_keys
 from phantrol.modifiers.phantom_attention import attention_family, refusal, use_phantom_attention
@@ -154,10 +154,8 @@ class Phantom(LayerModifier):
     Config, mixin = PhantomConfig, Enlarged
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
-        like = next(layer.self_attn.parameters())
-        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-        head_dim = layer.self_attn.head_dim
-        layer.self_attn.phantom = PhantomDimension(self.config, head_dim, device=like.device, dtype=dtype)
+        factory = placed_like(next(layer.self_attn.parameters()))
+        layer.self_attn.phantom = PhantomDimension(self.config, layer.self_attn.head_dim, **factory)
         mark_initialized(layer.self_attn.phantom)
 
     def check(self, layer: nn.Module) -> None:

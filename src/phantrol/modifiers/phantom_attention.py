@@ -44,6 +44,8 @@ def phantom_attention(
         out = w·h1 + (1 - w)·h2
 
     The scale is the backbone's own, 1/√d for most: the paper's λ = √2 undoes the doubled size.
+    Differs: the released code stores v + η·y as the second half of a value and attends over it; here η·y stands alone,
+    since in bfloat16 v + η·y is v.
     Without `phantom` (a layer that has none, or another model with the same configuration) this is the backend itself.
 
     Raises ValueError if the layer's own class keeps `phantom` from an attention that has the parameters for it.
@@ -125,9 +127,8 @@ def use_phantom_attention(config: Any) -> None:
     if own.startswith(PREFIX) and own in ALL_ATTENTION_FUNCTIONS:
         return
     backend = own.removeprefix(PREFIX)  # it has the prefix already where another process pickled the model
-    if (
-        backend.startswith(BLOCKS) and backend not in ALL_ATTENTION_FUNCTIONS
-    ):  # likewise, after rows of several sequences
+    # likewise, after rows of several sequences
+    if backend.startswith(BLOCKS) and backend not in ALL_ATTENTION_FUNCTIONS:
         backend = backend.removeprefix(BLOCKS)
     name = PREFIX + backend
     if name not in ALL_ATTENTION_FUNCTIONS:

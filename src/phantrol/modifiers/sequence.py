@@ -76,7 +76,7 @@ class SequenceStep:
 
     anchor_index     [B]  where in this chunk the anchor of each row is; None once all anchors have been seen
     anchor_in_chunk  [B]  False where the anchor lies in an earlier or a later chunk
-    prompt           True or False for all tokens, or [B, N] with True on tokens of the prompt
+    prompt           True or False for all tokens, or [B, N] or [1, N] with True on tokens of the prompt
     image_rows       which tokens are of an image; None if none is, or no modifier asks
     blocks           where the sequences of the one row end, if it holds several; each begins with its own anchor
     places           [B, N]  how many real tokens each token has before it in its row; None if no modifier asks, or all

@@ -13,10 +13,9 @@ from functools import partial
 from math import isfinite
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, config_to_dict, mark_initialized
+from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, config_to_dict, mark_initialized, placed_like
 from phantrol.modifiers.layer_kinds import finds_keys
 from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.sequence import SequenceStep
@@ -181,11 +180,8 @@ class Trol(LayerModifier):
             # held without registering it again: the first layer owns the gate, and a checkpoint names it once
             layer.__dict__["traversal_gate"] = self._shared_gate
             return
-        like = next(layer.parameters())
-        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-        layer.traversal_gate = TraversalGate(
-            text_config.hidden_size, self.config.gate_bias, device=like.device, dtype=dtype
-        )
+        factory = placed_like(next(layer.parameters()))
+        layer.traversal_gate = TraversalGate(text_config.hidden_size, self.config.gate_bias, **factory)
         mark_initialized(layer.traversal_gate)
         if self.config.share_gate:
             self._shared_gate = layer.traversal_gate

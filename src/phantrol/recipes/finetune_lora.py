@@ -4,27 +4,48 @@
 
 model   a folder of `phantrol train` or `phantrol convert`, or the name of a release, such as Phantom-0.5B
 data    a file of any layout that `phantrol data check` reads;  images  where its paths of pictures start
-together  so many of a step's 8 rows come as one group, about one picture if there are such: it is then computed once
+together  1, 2, 4 or 8: so many of a step's 8 rows come as one group, about one picture if there are such: it is then
+          computed once
+kept    so many rows, from the first on, are not learnt: their loss is measured at each checkpoint, of which the best is
+        the model
+loss    sft, or phantom_optimization or dpo where the rows have wrong answers too (`phantrol data triples`)
 """
 
 from __future__ import annotations
 
 from phantrol.data.mixture import Mixture
 from phantrol.data.sources.file import FileSource
-from phantrol.losses.sft import Sft
+from phantrol.find import find
+from phantrol.recipes.papers import groups_of
 from phantrol.training.new_model import Lora, SavedModel
-from phantrol.training.recipe import Recipe, Stage
+from phantrol.training.recipe import HeldOut, Recipe, Stage
 
 
-def recipe(model: str, data: str, images: str | None = None, steps: int = 500, together: int = 1) -> Recipe:
+def recipe(
+    model: str,
+    data: str,
+    images: str | None = None,
+    steps: int = 500,
+    together: int = 1,
+    kept: int = 0,
+    loss: str = "sft",
+) -> Recipe:
     tune = Stage(
         "tune",
-        data=Mixture(((1.0, FileSource(data, images=images, together=together)),)),
-        loss=Sft(),
+        data=Mixture(((1.0, FileSource(data, images=images, start=kept, together=together)),)),
+        loss=find("losses", loss)(),
         train=("projector.*", "*lora_*"),
         lr=2e-4,
         warmup_steps=min(20, steps // 10),
         max_steps=steps,
-        batch_size=max(1, 8 // together),  # groups
+        batch_size=groups_of(8, together),
+        held_out=first_rows(data, images, kept),
     )
     return Recipe(SavedModel(model, lora=Lora(rank=16, alpha=32, targets=("all",))), (tune,), save_every_steps=100)
+
+
+def first_rows(data: str, images: str | None, kept: int) -> HeldOut | None:
+    """Return so many rows of a file as what a stage is measured on, the best checkpoint being what it ends with."""
+    if kept == 0:
+        return None
+    return HeldOut(Mixture(((1.0, FileSource(data, images=images, stop=kept)),)), groups=kept, take="best")

@@ -68,7 +68,7 @@ def trol(text: BasePart, vision: BasePart, bits: Bits, root: str, together: int)
         lr=1e-4,
         final_lr=1e-6,
         max_steps=math.ceil(TROL_ROWS / 768),
-        batch_size=_groups(768, together),
+        batch_size=groups_of(768, together),
         accumulation=6,
         precision="bfloat16",
         gradient_checkpointing=True,
@@ -96,7 +96,7 @@ def phantom(text: BasePart, root: str, together: int) -> Recipe:
         lr=1e-5,
         final_lr=1e-6,
         max_steps=math.ceil(PHANTOM_TRIPLES / 128),
-        batch_size=_groups(128, together),
+        batch_size=groups_of(128, together),
         accumulation=4,
         precision="bfloat16",
         gradient_checkpointing=True,
@@ -108,7 +108,7 @@ def phantom(text: BasePart, root: str, together: int) -> Recipe:
     return _recipe(text, INTERNVIT, modifiers, lora, "int8", step_1, step_2)
 
 
-def _groups(rows: int, together: int) -> int:
+def groups_of(rows: int, together: int) -> int:
     """Return how many groups make a batch of so many rows. Raises ValueError if they do not divide it."""
     if together < 1 or rows % together:
         raise ValueError(f"together: got {together}, expected a divisor of {rows}, the rows of a batch")

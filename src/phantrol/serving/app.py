@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib.util
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from phantrol.inference.running import Event, Failure
 from phantrol.inference.sampling import not_followed
 from phantrol.inference.scheduler import QueueFull, Scheduler
 from phantrol.models.conversation import Chat
+from phantrol.serving import page
 from phantrol.serving.answering import Answering, Wording, too_slow
 from phantrol.serving.errors import Refusal, server_fault
 from phantrol.serving.fetching import Fetcher
@@ -241,10 +241,7 @@ def _application(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    if importlib.util.find_spec("phantrol.serving.page") is not None:
-        from phantrol.serving import page
-
-        app.include_router(page.routes(service.engine, service.look))
+    app.include_router(page.routes(service.engine, service.look))
     return app
 
 

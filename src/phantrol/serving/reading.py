@@ -16,6 +16,7 @@ from typing import Any
 
 from phantrol.inference.engine import Engine
 from phantrol.inference.sampling import Sampling
+from phantrol.models.configuration import most_tokens
 from phantrol.models.conversation import Chat, TemplateRefusal
 from phantrol.models.processing import Encoding
 from phantrol.serving.errors import Refusal
@@ -137,7 +138,7 @@ class Reader:
         if num_prompt_tokens > limits.prompt_tokens:
             message = f"the prompt has {num_prompt_tokens} tokens: expected at most {limits.prompt_tokens}"
             raise Refusal(400, message, "messages", "context_length_exceeded")
-        context = getattr(self.engine.model.config.get_text_config(), "max_position_embeddings", None)
+        context = most_tokens(self.engine.model.config)
         if context is None:
             return wanted or limits.answer_tokens
         room = context - num_prompt_tokens

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from phantrol.data.mixture import Groups, Mixture
+from phantrol.data.mixture import Mixture
 from phantrol.data.rows.opening import find_files
-from phantrol.data.skipping import read_groups
 from phantrol.data.sources.file import FileSource
 from phantrol.tables import number_table
+from phantrol.training.first_rows import check_source
 from phantrol.training.ranks import check_ranks
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import recipe_to_json
@@ -30,8 +30,8 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
 
     Parts that would have to be downloaded are stood in for by small ones of the same kind, and that is said.
 
-    Raises ValueError as `run` would before and in its first step. Of the data, one row of each source of files to
-    train on is looked at; none of those held out, and none where parts are stood in for: files may be elsewhere too.
+    Raises ValueError as `run` would before and in its first step. Of the data, a few rows of each source of files to
+    train on are looked at; none of those held out, and none where parts are stood in for: files may be elsewhere too.
     """
     check_ranks(recipe, process_state().num_processes)
     check_reports(recipe)
@@ -45,7 +45,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> None:
         console.print(said, soft_wrap=True, markup=False)
         recipe = small
     else:
-        _read_a_row_of_each_source(recipe)
+        _read_rows_of_each_source(recipe)
     model, processor = build_model(recipe)
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants one; features of what is made up alone are put there
         stages = tuple(_made_up(stage, Path(folder) / "features") for stage in recipe.stages)
@@ -72,14 +72,11 @@ def _made_up(stage: Stage, features: Path) -> Stage:
     )
 
 
-def _read_a_row_of_each_source(recipe: Recipe) -> None:
+def _read_rows_of_each_source(recipe: Recipe) -> None:
     for stage in recipe.stages:
         for number, (_, source) in enumerate(stage.data.parts):
             if isinstance(source, FileSource):
-                by_rows = replace(source, together=1)
-                if not len(by_rows):
-                    raise ValueError(f"stage {stage.name!r}: part {number} of the mixture is empty: {source.path}")
-                read_groups(Groups(Mixture(((1.0, by_rows),)), recipe.seed, 1), range(1))
+                check_source(replace(source, together=1), number, recipe.seed)
 
 
 def _missing_data(recipe: Recipe) -> list[str]:

@@ -31,20 +31,20 @@ from phantrol.models.released.layout import read_layout
 from phantrol.modifiers.base import config_to_dict
 from phantrol.ops.logprobs import chunk_rows, token_logprobs
 from phantrol.tables import first_line
-from phantrol.training.flops import FlopCounter
+from phantrol.training.flops import FlopCounter, named_peak
 from phantrol.training.new_model import NewModel, SavedModel
 from phantrol.training.optimiser import hidden_matrices
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.trainable import named_parameters, train_only
 
-# name: (memory in 10^9 bytes, dense bfloat16 with sums in float32, 10^12 operations a second), by the data sheets
+# name: (memory in 10^9 bytes, operations a second)
 GPUS = {
-    "A100 80GB": (80, 312.0),
-    "H100 80GB": (80, 989.4),
-    "RTX A6000 48GB": (48, 154.8),
-    "RTX 4090 24GB": (24, 165.2),
-    "RTX 3090 24GB": (24, 71.0),
+    "A100 80GB": (80, named_peak("A100")),
+    "H100 80GB": (80, named_peak("H100 SXM")),
+    "RTX A6000 48GB": (48, named_peak("RTX A6000")),
+    "RTX 4090 24GB": (24, named_peak("RTX 4090")),
+    "RTX 3090 24GB": (24, named_peak("RTX 3090")),
 }
 UTILISATION = 0.3  # of those, in model FLOPs: what is computed again by checkpointing is not counted
 BYTES_OF = {None: 4.0, "int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}  # of a weight; nf4 scales blocks of 64
@@ -83,7 +83,7 @@ class StageEstimate:
 
     def hours(self, gpu: str, count: int = 8) -> float:
         """Return the hours on so many of a kind at UTILISATION."""
-        return self.rows * self.row_flops / (GPUS[gpu][1] * 1e12 * count * UTILISATION) / 3600
+        return self.rows * self.row_flops / (GPUS[gpu][1] * count * UTILISATION) / 3600
 
     def rows_at_once(self, gpu: str) -> int:
         """Return how many rows fit on one GPU at a time; 0 if not even one does."""

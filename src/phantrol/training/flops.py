@@ -30,6 +30,7 @@ NAMED_GPUS = {
     r"\bL40\b": 181.05,
     r"\bL4\b": 121.0,
     r"\bA10\b": 125.0,
+    r"RTX A6000": 154.8,
     r"RTX 4090": 165.2,
     r"RTX 3090": 71.0,
 }
@@ -61,17 +62,20 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
+def named_peak(gpu: str) -> float:
+    """Return the dense bfloat16 operations a second of a GPU by its name, 0 if it is not known."""
+    return next((tera * 1e12 for pattern, tera in NAMED_GPUS.items() if re.search(pattern, gpu)), 0.0)
+
+
 def peak_flops(device: torch.device, dtype: torch.dtype, reached: float = 0.0) -> float:
     """Return the most operations a second of a device: of a GPU known by name, else those of a large matrix product.
 
     reached  what a computation did a second. If it is more than was measured, that was measured in a bad moment, or
              with a product that this device is slow at: it is measured again, and the highest of all is kept
     """
-    if device.type == "cuda" and dtype == torch.bfloat16:
-        name = torch.cuda.get_device_name(device)
-        for pattern, tera in NAMED_GPUS.items():
-            if re.search(pattern, name):
-                return tera * 1e12
+    is_listed = device.type == "cuda" and dtype == torch.bfloat16
+    if is_listed and (known := named_peak(torch.cuda.get_device_name(device))):
+        return known
     highest = _highest.get((device, dtype), -1.0)
     if reached > highest:
         # float32 too: a processor without instructions for bfloat16 multiplies it a hundred times slower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -32,11 +33,17 @@ class TrainedTokenizer:
 
     data        the mixture;  groups  how many of its groups are read
     vocab_size  tokens, bytes and special tokens included
+
+    Raises ValueError for fewer groups than one.
     """
 
     data: Mixture
     groups: int = 1000
     vocab_size: int = 512
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"TrainedTokenizer: got groups={self.groups}, expected at least 1: it learns from them")
 
     def build(self) -> Any:
         return train_tokenizer(self._texts(), self.vocab_size)
@@ -55,6 +62,8 @@ class Lora:
     rank, alpha  of W + alpha/rank·B·A;  dropout  of what goes into A
     targets      names of the linear layers, or ("all",): each one that the plain backbone has in its layers
     vision       adapters on the linear layers of the vision tower too
+
+    Raises ValueError for a number out of range.
     """
 
     rank: int = 16
@@ -62,6 +71,18 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     vision: bool = False
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.rank, int) and _is_number(self.rank) and self.rank >= 1
+        positive = _is_number(self.alpha) and 0 < self.alpha < math.inf
+        share = _is_number(self.dropout) and 0 <= self.dropout < 1
+        for name, holds, expected in (
+            ("rank", whole, "a whole number, at least 1"),
+            ("alpha", positive, "a positive number"),
+            ("dropout", share, "a number in [0, 1)"),
+        ):
+            if not holds:
+                raise ValueError(f"Lora: got {name}={getattr(self, name)!r}, expected {expected}")
 
     def put_on(self, model: Any) -> Any:
         """Return the model with adapters. Raises ValueError if PEFT is not installed."""
@@ -110,7 +131,7 @@ class NewModel:
     tokenizer     a folder or hub id, a TrainedTokenizer, or None: the one that comes with `text`
     options       further arguments of `phantrol.build`
     attention     the attention function to train with
-    lora          adapters on the decoder, or None
+    lora          adapters, or None
     weights       "int8" or "nf4": of the decoder's linear maps under the adapters, which alone are then trained of it;
                   what is saved in the end is merged into the full weights (see `merging.py`)
 
@@ -148,7 +169,7 @@ class SavedModel:
 
     folder  what `phantrol train` or `phantrol convert` wrote, a hub id of such, or the name of a release, such as
             Phantom-0.5B, which is then converted into the cache folder; a folder of that name goes before
-    lora    adapters on the decoder, or None;  weights  as of a NewModel
+    lora    adapters, or None;  weights  as of a NewModel
 
     Raises ValueError for quantised weights without adapters.
     """
@@ -182,6 +203,10 @@ class SavedModel:
 def _check_weights(weights: Weights, lora: Lora | None) -> None:
     if weights is not None and lora is None:
         raise ValueError(f"got weights={weights!r} and no lora, expected adapters: quantised weights are not trained")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _adapted(model: Any, lora: Lora | None, weights: Weights) -> Any:

@@ -7,6 +7,7 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -38,15 +39,21 @@ def override(thing: T, changes: Sequence[str]) -> T:
 def arguments(function: Callable[..., Any], changes: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the changes whose key is an argument of a function, as values of the types that it names, and the others.
 
-    Raises ValueError for a value of the wrong type, and an argument that has no default and is not there.
+    Raises ValueError for a value of the wrong type, an argument that has no default and is not there, and a key that
+    is neither an argument nor a field of what the function says it returns.
     """
     known, hints = inspect.signature(function).parameters, get_type_hints(function)
+    made = hints.get("return")
+    possible = list(dict.fromkeys([*known, *_fields(made)])) if is_dataclass(made) else None
     given, others = {}, []
     for change in changes:
         key, equals, text = change.partition("=")
         if equals and key in known:
             given[key] = _parsed(text, hints.get(key, str), known[key].default, key)
         else:
+            # of a field further inside `override` says the place
+            if possible and equals and "." not in key and key not in (*possible, *_fields_inside(made)):
+                raise _unknown(key, key, possible)
             others.append(change)
     missing = [name for name, argument in known.items() if argument.default is argument.empty and name not in given]
     if missing:
@@ -67,10 +74,12 @@ def _changed(value: Any, path: list[str], text: str, hint: Any, key: str) -> Any
         return _parsed(text, hint, value, key)
     head, *rest = path
     if is_dataclass(value):
-        known = [field.name for field in fields(value) if field.init]
+        known = _fields(value)
         if head not in known:
-            raise _unknown(head, key, known)
-        part = _changed(getattr(value, head), rest, text, _hints(value).get(head, Any), key)
+            place = _place_inside(value, head)
+            before = key.split(".")[: -len(path)]
+            raise _unknown(head, key, known, place and f"{'.'.join([*before, place, *path])}={text}")
+        part = _changed(getattr(value, head), rest, text, _hints(type(value)).get(head, Any), key)
         return replace(value, **{head: part})
     if isinstance(value, tuple) and value and head == "*":
         return tuple(_changed(element, rest, text, type(element), key) for element in value)
@@ -86,13 +95,36 @@ def _changed(value: Any, path: list[str], text: str, hint: Any, key: str) -> Any
     )
 
 
-def _unknown(head: str, key: str, known: list[str]) -> ValueError:
-    return ValueError(f"override {key}: unknown key {head!r}, expected one of {', '.join(known)}")
+def _unknown(head: str, key: str, known: list[str], meant: str | None = None) -> ValueError:
+    near = [meant] if meant else get_close_matches(head, known, 1)
+    remedy = f"; did you mean {near[0]}?" if near else ""
+    return ValueError(f"override {key}: unknown key {head!r}, expected one of {', '.join(known)}{remedy}")
 
 
-def _hints(value: Any) -> dict[str, Any]:
+def _fields(thing: Any) -> list[str]:
+    return [field.name for field in fields(thing) if field.init]
+
+
+def _fields_inside(kind: type) -> set[str]:
+    """Return the names of the fields of what a dataclass has tuples of, as a recipe has of stages."""
+    held = (each for hint in _hints(kind).values() for each in get_args(hint))
+    return {name for each in held if is_dataclass(each) for name in _fields(each)}
+
+
+def _place_inside(value: Any, name: str) -> str | None:
+    """Return where in a dataclass a field of that name is, one step further in: of tuples, in the last element."""
+    for place in _fields(value):
+        part = getattr(value, place)
+        if isinstance(part, tuple) and part:
+            place, part = f"{place}.{getattr(part[-1], 'name', len(part) - 1)}", part[-1]
+        if is_dataclass(part) and name in _fields(part):
+            return place
+    return None
+
+
+def _hints(kind: type) -> dict[str, Any]:
     try:
-        return get_type_hints(type(value))
+        return get_type_hints(kind)
     except NameError:  # a name that only type checkers import
         return {}
 

@@ -31,6 +31,8 @@ class HeldOut:
     data    a Mixture, the same for every seed
     groups  so many of it, from its first on
     take    what the next stage and the final model go on from: the "last" weights, or those of the "best" checkpoint
+
+    Raises ValueError for a field out of range.
     """
 
     data: Mixture
@@ -66,6 +68,7 @@ class Stage:
     lrs            (pattern, highest learning rate) for some of the trained parameters in place of lr; the first pattern
                    that a name matches counts. Their course is that of lr. Of adamw
     muon_lr        highest learning rate of the matrices that Muon has, whose steps are ten times AdamW's; None: 10·lr
+    betas          of AdamW
     pack           sequences about one picture share one row (see data/packing.py)
     padding_free   a micro-batch is one row without padding, and its rows do not see each other: worth it where they
                    differ in length
@@ -117,6 +120,8 @@ class Stage:
             _expect(where, name, getattr(self, name), _whole(getattr(self, name), 1), "a whole number, at least 1")
         _expect(where, "warmup_steps", self.warmup_steps, _whole(self.warmup_steps, 0), "a whole number, at least 0")
         _expect(where, "lr", self.lr, _number(self.lr) and self.lr > 0, "a positive number")
+        for name in ("pack", "padding_free", "gradient_checkpointing"):
+            _expect(where, name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         muon = self.muon_lr
         _expect(where, "muon_lr", muon, muon is None or (_number(muon) and muon > 0), "a positive number or None")
         pairs = isinstance(self.lrs, tuple) and all(_is_rate(pair) for pair in self.lrs)
@@ -195,6 +200,8 @@ class Recipe:
             value = getattr(self, name)
             is_open = name == "workers" and value is None
             _expect("recipe", name, value, is_open or _whole(value, least), f"a whole number, at least {least}")
+        reports = isinstance(self.report_to, tuple) and all(isinstance(each, str) for each in self.report_to)
+        _expect("recipe", "report_to", self.report_to, reports, 'a tuple of names, such as ("tensorboard",)')
         known = get_args(Sharding)
         _expect("recipe", "sharding", self.sharding, self.sharding in known, f"one of {', '.join(known)}")
 

@@ -22,9 +22,7 @@ from transformers import set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
-from phantrol.data.mixture import Groups
 from phantrol.data.rows.text_lines import split_lines
-from phantrol.data.skipping import read_groups
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card, read_scores
@@ -41,15 +39,17 @@ from phantrol.training.checkpoint import (
     stage_dir,
     written_beside,
 )
+from phantrol.training.first_rows import check_data
 from phantrol.training.held_out import best_checkpoint, is_measured
 from phantrol.training.merging import merged
 from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
 from phantrol.training.ranks import check_launch, check_ranks
-from phantrol.training.recipe import Recipe, Stage
+from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
 from phantrol.training.run_lock import held
+from phantrol.training.same_data import FILE as DATA
 from phantrol.training.same_data import check_same_data, note_data
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
@@ -57,6 +57,7 @@ from phantrol.training.trainer import PROJECT, StageTrainer, process_state
 from phantrol.training.weights import in_float32, load_weights
 from phantrol.whole_files import write_text
 
+_EARLY = {LOCK, RECIPE, DATA, METRICS, SKIPPED, "stages"}  # what a run may have written before its first checkpoint
 # what may change on resume: how a run is watched, and what changes its memory and time alone
 _RUNNING = ("log_every_steps", "keep_checkpoints", "workers", "report_to", "sharding")
 
@@ -64,7 +65,7 @@ _RUNNING = ("log_every_steps", "keep_checkpoints", "workers", "report_to", "shar
 def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, console: Console | None = None) -> Path:
     """Train a recipe and return the folder of the final model.
 
-    out_dir  the folder of the run: empty or new, unless the run is resumed
+    out_dir  the folder of the run: empty, new, or of a run that never came to a line of its log; any, if it is resumed
     resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint. Those
              after it are removed, and written anew
 
@@ -84,7 +85,7 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
         return out_dir / FINAL
     check_reports(recipe)
     for number, stage in enumerate(recipe.stages):
-        _check_data(stage, recipe.stage_seed(number))
+        check_data(stage, recipe.stage_seed(number))
     if resume and checkpoints(out_dir):
         check_same_data(out_dir, recipe, process_state().num_processes)
     with held(out_dir) if process_state().is_main_process else contextlib.nullcontext():
@@ -140,12 +141,26 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
         return
     if not out_dir.is_dir():
         raise ValueError(f"{out_dir}: got a file, expected an empty or new folder; choose another name")
-    if not resume and any(path.name != LOCK for path in out_dir.iterdir()):
+    if not _has_begun(out_dir):
+        return
+    if not resume:
         raise ValueError(
             f"{out_dir}: got a folder in use, expected an empty or new one; go on with --resume or choose another"
         )
-    if resume and ((out_dir / RECIPE).exists() or checkpoints(out_dir)):
+    if (out_dir / RECIPE).exists() or checkpoints(out_dir):
         _check_same_recipe(recipe, recipe_text(out_dir / RECIPE), out_dir)
+
+
+def _has_begun(out_dir: Path) -> bool:
+    """Return whether a folder holds more than a run that ended before its first line of the log and its first
+    checkpoint, as with a mistake in its recipe: then nothing is lost, and the recipe may be mended."""
+    names = {path.name for path in out_dir.iterdir()}
+    if names <= {LOCK}:
+        return False
+    if LOCK not in names or not names <= _EARLY:  # not a run's
+        return True
+    log = out_dir / METRICS
+    return bool(checkpoints(out_dir)) or (log.is_file() and log.stat().st_size > 0)
 
 
 def check_reports(recipe: Recipe) -> None:
@@ -221,18 +236,6 @@ def _named_checkpoint(path: Path, out_dir: Path) -> Checkpoint:
         raise ValueError(f"resume: got {path}, expected a checkpoint of {out_dir}: {listed}")
     check_whole(path)
     return checkpoint
-
-
-def _check_data(stage: Stage, seed: int) -> None:
-    """Draw the groups of the first step, so that a broken source is found before anything is built."""
-    if stage.held_out:
-        read_groups(Groups(stage.held_out.data, 0, stage.held_out.groups), range(min(stage.held_out.groups, 4)))
-    groups = read_groups(Groups(stage.data, seed, stage.batch_size), range(stage.batch_size))
-    if stage.loss.needs_pairs and not any(example.rejected for group in groups for example in group):
-        raise ValueError(
-            f"stage {stage.name!r}: got no rejected answer in the first {len(groups)} groups, expected some for "
-            f"{type(stage.loss).__name__}; choose another source, or train with Sft"
-        )
 
 
 def _load(model: nn.Module, recipe: Recipe, out_dir: Path, start: Checkpoint | None, console: Console) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from phantrol.data.collate import Collator
+from phantrol.models.configuration import most_tokens
 from phantrol.training.recipe import Stage
 
 
@@ -24,7 +25,7 @@ def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:
             f"mask of packed rows; set stages.{stage.name}.pack=false"
         )
     window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
-    longest = getattr(text_config, "max_position_embeddings", None)
+    longest = most_tokens(model.config)
     return Collator(
         processor, stage.loss.needs_pairs, stage.pack, model.dtype, window, stage.padding_free, max_tokens=longest
     )

@@ -79,13 +79,15 @@ def saved_names(model: nn.Module, patterns: Collection[str]) -> set[str]:
 
 
 def trained_tensors(model: nn.Module, patterns: Collection[str]) -> dict[str, Tensor]:
-    """Return the parameters that stages have trained, and all buffers: a batch norm's move without gradients."""
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if name not in parameters or matches(bare_name(name), tuple(patterns))
-    }
+    """Return the parameters that stages have trained, a tied one by the first of its names that matches, and all
+    buffers: a batch norm's move without gradients."""
+    names: dict[int, str] = {}
+    others = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        is_first = matches(bare_name(name), tuple(patterns)) and names.setdefault(id(parameter), name) == name
+        if not is_first:
+            others.add(name)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in others}
 
 
 def _is_tied(model: nn.Module, name: str, saved: Collection[str]) -> bool:

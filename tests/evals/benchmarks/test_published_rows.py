@@ -21,7 +21,9 @@ from phantrol.find import find, names
 from phantrol.models.image_processing import load_picture
 from phantrol.models.released.prompts import MAX_NEW_TOKENS, dialect
 
-PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
+PUBLISHED = [
+    name for name in names("benchmarks") if name not in ("primer", "file") and not find("benchmarks", name).judged
+]
 PROTOCOLS = ("standard", "paper")
 ROWS = {  # in the made-up sets: standard, paper
     "scienceqa": (3, 3),

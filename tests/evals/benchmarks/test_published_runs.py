@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,12 +16,15 @@ import phantrol
 from phantrol.evals.benchmark import question_text
 from phantrol.evals.card import find_intervals
 from phantrol.evals.evaluation import evaluate_rows
+from phantrol.evals.published import ChoiceBenchmark
 from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
 from phantrol.find import find, names
 from phantrol.inference.ranking import Ranking
 from phantrol.models.tokenizer import train_tokenizer
 
-PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
+PUBLISHED = [
+    name for name in names("benchmarks") if name not in ("primer", "file") and not find("benchmarks", name).judged
+]
 ASKED = ("pope", "chartqa", "mmbench", "hallusionbench")
 
 
@@ -53,7 +57,7 @@ class Knowing:
 def test_every_benchmark_runs(name, protocol, opened):
     benchmark = opened(name, protocol=protocol)
     engine = Knowing(benchmark.rows(benchmark.default_split))
-    report = evaluate(engine, benchmark, benchmark.default_split, limit=None)
+    report = evaluate(engine, benchmark, limit=None)
     assert report.overall[benchmark.headline]["model"] == 1
     assert not report.missing
     assert {options["num_beams"] for _, options in engine.options} == {1 if protocol == "standard" else 3}
@@ -131,6 +135,26 @@ def test_a_benchmark_of_ones_own(model, tmp_path):
     for protocol in ("standard", "paper"):
         (report,) = run_benchmarks(model, [str(tmp_path / "signs.py")], Wanted(), tmp_path / "data", protocol)
         assert len(report.samples) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "complaint"),
+    [
+        ("Go", ["Stop", "Go"], "got the answer 'Go', expected a letter from A to B of its 2 options"),
+        (1, ["Stop", "Go"], "got the answer 1, expected a letter from A to B of its 2 options"),
+        ("", ["Stop", "Go"], "got the answer '', expected a letter from A to B"),
+        ("AB", ["Stop", "Go"], "got the answer 'AB', expected a letter from A to B"),
+        ("A", [], "got the answer 'A', expected its options, as in row(..., choices=choices)"),
+    ],
+)
+def test_an_answer_that_is_no_letter_is_refused_before_anything_is_asked(answer, choices, complaint):
+    @dataclass(frozen=True)
+    class Signs(ChoiceBenchmark):
+        def questions(self, split):
+            yield self.row(3, "signs", [], "What?", answer, choices=tuple(choices))
+
+    with pytest.raises(ValueError, match=rf"row 3: {re.escape(complaint)}"):
+        Signs().rows("test")
 
 
 def test_an_unknown_benchmark(model):

@@ -16,7 +16,9 @@ from phantrol.evals.letters import chosen_option
 from phantrol.evals.published import PublishedRow
 from phantrol.find import find, names
 
-PUBLISHED = [name for name in names("benchmarks") if name != "primer" and not find("benchmarks", name).judged]
+PUBLISHED = [
+    name for name in names("benchmarks") if name not in ("primer", "file") and not find("benchmarks", name).judged
+]
 PROTOCOLS = ("standard", "paper")
 NOT_SAID = ("", " ", "I'm sorry, I cannot tell.", "yes or no", "Both", "A or B")
 

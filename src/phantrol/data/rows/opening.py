@@ -18,6 +18,7 @@ READERS = {".json": JsonRows, ".jsonl": JsonRows, ".ndjson": JsonRows, ".parquet
 # what lies beside data and tells of it: manifests, and what `data check --fix` and `data triples` write beside theirs
 NOT_ROWS = re.compile(r"manifest\.json|dataset_infos?\.json|broken\.jsonl|.+\.(parquet|jsonl)\.(journal|failed)\.jsonl")
 _PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".tgz")
+_SHARDS = re.compile(r".+\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # as of WebDataset: each row a file beside its picture
 
 
 class RowsInTurn:
@@ -71,7 +72,9 @@ def open_rows(path: Path) -> Any:
 
 def _reader(path: Path) -> Any:
     if path.suffix.lower() in _PACKED:
-        raise ValueError(f"{path} is packed, and its rows cannot be reached one by one: unpack it first")
+        remedy = 'unpack it and write one JSON line a row, with its "image"'
+        remedy = remedy if _SHARDS.fullmatch(path.name) else "unpack it first"
+        raise ValueError(f"{path} is packed, and its rows cannot be reached one by one: {remedy}")
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: got a name that ends in {path.suffix!r}, expected {', '.join(READERS)}")
     return READERS[path.suffix.lower()]

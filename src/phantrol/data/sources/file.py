@@ -32,8 +32,8 @@ class FileSource:
 
     Files are opened when a row is first asked for, and with `together` each row is read once before that. source[i]
     raises BrokenRow, naming file and row, for a row that cannot be read, and with `together` BrokenGroup, which has one
-    of these for each such row of the group, and the good rows; len(source) raises ValueError if there is no such file,
-    or one that is cut off.
+    of these for each such row of the group, and the good rows; len(source) raises ValueError if there is no such file
+    or folder of images, or a file that is cut off.
     """
 
     path: str | Path
@@ -90,6 +90,7 @@ class FileSource:
     @cached_property
     def _rows(self) -> RowsInTurn:
         files = [open_rows(path) for path in find_files(self.path)]
+        image_folder(files[0].path, self.images)  # says if there is none, before any row is asked for
         for rows in files:
             if getattr(rows, "fault", ""):
                 remedy = "`phantrol data check FILE --fix OUT` keeps the rows before"
@@ -101,8 +102,17 @@ class FileSource:
 
 
 def image_folder(path: Path, images: str | Path | None) -> Path:
-    """Return the folder that paths of images start from: the one given, or that of the data."""
-    return path.parent if images is None else Path(images).expanduser()
+    """Return the folder that paths of images start from: the one given, or that of the data.
+
+    Raises ValueError if what is given is no folder.
+    """
+    if images is None:
+        return path.parent
+    folder = Path(images).expanduser()
+    if not folder.is_dir():
+        fault = "is a file" if folder.exists() else "no such folder"
+        raise ValueError(f"images {folder}: {fault}, expected the folder that paths of images start from")
+    return folder
 
 
 def read_example(rows: Any, index: int, folder: Path, fields: Mapping[str, str] | None = None) -> Example:

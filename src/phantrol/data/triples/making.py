@@ -15,7 +15,7 @@ from phantrol.data.triples.endpoint import Asker, Endpoint
 from phantrol.data.triples.journal import Journal
 from phantrol.data.triples.reading import OwnRows
 from phantrol.data.triples.rules import Rules
-from phantrol.data.triples.writing import check_apart, check_out, triple, write_lines, write_triples
+from phantrol.data.triples.writing import check_apart, check_out, triple, write_rows
 
 Tell = Callable[[int, int], None]
 
@@ -129,9 +129,9 @@ def _check_out(out: Path, rows: OwnRows) -> None:
 
 
 def _write(made: Iterable[Made], out: Path, tally: Tally, total: int, tell: Tell | None) -> None:
-    write_triples(_counted(made, out.parent, tally, total, tell), out)
+    write_rows(_counted(made, out.parent, tally, total, tell), out)
     if tally.failed:
-        write_lines(tally.failed, failed_path(out))
+        write_rows(tally.failed, failed_path(out))
     else:
         failed_path(out).unlink(missing_ok=True)
 

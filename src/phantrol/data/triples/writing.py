@@ -68,15 +68,18 @@ def triple(row: Row, rejected: str, kind: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_triples(triples: Iterable[dict[str, Any]], out: Path) -> int:
-    """Write triples to a file, whole or not at all; return how many there were. Without any there is no new file."""
+def write_rows(rows: Iterable[dict[str, Any]], out: Path) -> int:
+    """Write triples, or as JSON Lines any rows, whole or not at all; return how many. Without any there is no new file.
+
+    out  ends in .parquet, which holds triples alone, or else in .jsonl
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.writing-{os.getpid()}")
     try:
         if out.suffix == ".parquet":
-            count = write_parquet(triples, parquet_schema("triples"), beside, ROWS_AT_ONCE)
+            count = write_parquet(rows, parquet_schema("triples"), beside, ROWS_AT_ONCE)
         else:
-            count = _write_lines(triples, beside)
+            count = _write_lines(rows, beside)
         if count:
             os.replace(beside, out)
     finally:
@@ -84,15 +87,10 @@ def write_triples(triples: Iterable[dict[str, Any]], out: Path) -> int:
     return count
 
 
-def write_lines(rows: Iterable[dict[str, Any]], out: Path) -> None:
-    """Write any rows as JSON Lines, whole or not at all."""
-    write_triples(rows, out)
-
-
-def _write_lines(triples: Iterable[dict[str, Any]], path: Path) -> int:
+def _write_lines(rows: Iterable[dict[str, Any]], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for each in triples:
+        for each in rows:
             images = [_as_text(image) for image in each["images"]] if "images" in each else None
             file.write(json.dumps(each if images is None else {**each, "images": images}, ensure_ascii=False) + "\n")
             count += 1

@@ -28,7 +28,6 @@ class MathVerse(JudgedBenchmark):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("testmini",)
-    default_split: ClassVar[str] = "testmini"
     source: ClassVar[str] = "huggingface.co/datasets/AI4Math/MathVerse"
     released_name: ClassVar[str] = "mathverse"
     picture_ends_line: ClassVar[bool] = False

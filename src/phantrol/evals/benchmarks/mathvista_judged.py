@@ -43,7 +43,6 @@ class MathVistaJudged(JudgedBenchmark):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("testmini",)
-    default_split: ClassVar[str] = "testmini"
     folders: ClassVar[tuple[str, ...]] = ("MathVista", "mathvista")
     source: ClassVar[str] = "huggingface.co/datasets/AI4Math/MathVista"
     released_name: ClassVar[str] = "mathvista"

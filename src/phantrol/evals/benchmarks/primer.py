@@ -65,8 +65,10 @@ class PrimerBenchmark(Benchmark):
 
     tasks    names of tasks, None for all that the split and the other options allow
     size_px  side of the pictures
-    scenes   kinds of pictures: "shapes", "sprites", "text" (none at all)
+    scenes   kinds of pictures: "shapes", "sprites"; from 192 px on "ocr", "charts", "tables", "documents",
+             "diagrams", "figures" (those with letters); "text" (no picture)
     min_objects, max_objects  objects in a picture, by default as the split has it
+    max_new_tokens  longest answer; sentences, and words that are read, may be longer
     sprites  which sprites: None for all, a number for so many of them (64 are the core), or a folder of stamps
     extra_fonts  whether `test_style` writes in the fonts of phantrol[fonts] as well
     circular each multiple-choice question is asked with its options in all four orders

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
+from phantrol.folder_beside import folder_beside
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.processing import PhantrolProcessor
@@ -49,7 +48,8 @@ def convert(
     source  a folder in the official layout, or a hub id;  out  a folder that does not exist yet
     per_layer_gates  keep each entry of trol_gating.pt, where the released loader leaves the last one in all layers
     Tensors keep their dtype, and one shard of the result at most is held in memory. `out` appears when it is whole.
-    Raises ValueError naming the file or tensor if the source is no released model, or not whole; then nothing is there.
+    Raises ValueError naming the file or tensor if the source is no released model, or not whole, and for an `out` that
+    is in use or cannot be made; then nothing is left. SIGTERM and SIGHUP leave nothing either.
     """
     out = Path(out)
     if os.path.lexists(out):
@@ -62,18 +62,13 @@ def convert(
     processor = released_processor(files.folder, layout.family, layout.backbone, config)
     _settle_image_token(config, processor)
     config.architectures, config.dtype = [PhantrolForConditionalGeneration.__name__], files.dtype
-    unfinished = _folder_beside(out)
-    try:
+    with folder_beside(out) as unfinished:
         num_tensors, num_bytes = write_shards(_converted(files, todo), unfinished, shard_bytes)
         config.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         released_generation(layout.family, layout.backbone, processor, config).save_pretrained(unfinished)
         (unfinished / "README.md").write_text(model_card(_public_name(source), out.name, layout, notes), "utf-8")
-        unfinished.chmod(0o755)
         os.rename(unfinished, out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return Conversion(out, layout, files.dtype, num_tensors, num_bytes, notes)
 
 
@@ -139,15 +134,6 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
         (folder / f"{i}.part").chmod(0o644)
         os.rename(folder / f"{i}.part", folder / name)
     return sum(map(len, shards)), total
-
-
-def _folder_beside(out: Path) -> Path:
-    parent = out.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
-    except (FileExistsError, NotADirectoryError, FileNotFoundError):
-        raise ValueError(f"no folder can be made in {parent}: expected OUT in a folder, or where one can be") from None
 
 
 def _check_dtypes(source: Source, todo: Plan) -> None:

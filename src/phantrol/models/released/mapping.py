@@ -199,16 +199,13 @@ def match(name: str, rules: Iterable[Rule]) -> tuple[tuple[str, ...], str] | Non
 
 
 def _move(name: str, layout: Layout) -> Move | None:
-    for rule in _rules(layout):
-        found = _pattern(rule.official).fullmatch(name)
-        if found:
-            values = found.groupdict()
-            if rule.ours == GATE and not layout.per_layer_gates:
-                values["i"] = "0"  # the first layer owns the gate that all share
-            ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
-            targets = tuple(target.format(**values) for target in ours)
-            return Move(name, targets, partial(SPLITS[rule.split], layout=layout))
-    return None
+    found = match(name, _rules(layout))
+    if found is None:
+        return None
+    targets, split = found
+    if not layout.per_layer_gates:  # the first layer owns the gate that all share
+        targets = tuple(re.sub(r"\d+(?=\.traversal_gate\.)", "0", target) for target in targets)
+    return Move(name, targets, partial(SPLITS[split], layout=layout))
 
 
 def _drop_reason(name: str, layout: Layout, shapes: Shapes) -> str | None:

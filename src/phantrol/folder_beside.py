@@ -27,6 +27,9 @@ def folder_beside(out: Path) -> Iterator[Path]:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
+        except (FileExistsError, NotADirectoryError) as error:
+            reason = f"a file stands where a folder is expected: {error.filename}"
+            raise ValueError(f"{out} cannot be written, {reason}; choose another place") from None
         except (FileNotFoundError, PermissionError) as error:  # no folder is made below /proc, whoever asks
             reason = "no permission" if isinstance(error, PermissionError) else "no folder can be made there"
             raise ValueError(f"{out} cannot be written, {reason}: choose another place") from None

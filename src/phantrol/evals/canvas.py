@@ -11,8 +11,14 @@ from phantrol.data.primer.fonts import load_font
 SCALE, SHOWN = 4, 2  # drawn at so many pixels a unit, and kept at so many
 TEXT_PX = 13
 COLOURS = 128  # few enough for small files
+INK, MUTED, LINE, BAND = "#17202b", "#566273", "#dce1e8", "#f0f3f7"
 
 Anchor = Literal["left", "middle", "right"]
+
+
+def width_of(words: str, size: float = TEXT_PX) -> float:
+    """Return how wide a canvas draws words, in units."""
+    return load_font("aileron", round(size * SCALE)).getlength(words) / SCALE
 
 
 class Canvas:
@@ -22,11 +28,8 @@ class Canvas:
         self._sheet = Image.new("RGB", (round(width * SCALE), round(height * SCALE)), "white")
         self._pen = ImageDraw.Draw(self._sheet)
 
-    def width_of(self, words: str, size: float = TEXT_PX) -> float:
-        return load_font("aileron", round(size * SCALE)).getlength(words) / SCALE
-
     def text(self, x: float, y: float, words: str, colour: str, size: float = TEXT_PX, anchor: Anchor = "left") -> None:
-        x -= {"left": 0.0, "middle": 0.5, "right": 1.0}[anchor] * self.width_of(words, size)
+        x -= {"left": 0.0, "middle": 0.5, "right": 1.0}[anchor] * width_of(words, size)
         self._pen.text((x * SCALE, y * SCALE), words, colour, load_font("aileron", round(size * SCALE)))
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> None:
