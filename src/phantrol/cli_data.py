@@ -106,19 +106,12 @@ def data_check(
     if not files:
         return
     from phantrol.data.checking import Question
+    from phantrol.data.layouts import names_of_own
 
-    fields = read_fields(field)
+    fields = names_of_own(field or ())
     question = Question(images, fields, model, max_tokens, decode, tuple(allow or ()))
     if not _check_rows(files, question, fix, json, workers):
         raise typer.Exit(1)
-
-
-def read_fields(names: list[str] | None) -> dict[str, str]:
-    """Return what --field says. Raises ValueError for anything but NAME=YOURS."""
-    pairs = [name.partition("=") for name in names or ()]
-    if any(not (name and own) for name, _, own in pairs):
-        raise ValueError("--field: expected NAME=YOURS, such as question=frage")
-    return {name: own for name, _, own in pairs}
 
 
 def _is_export(folder: Path) -> bool:

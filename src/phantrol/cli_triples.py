@@ -43,7 +43,7 @@ def data_triples(
 
     Keys are read from OPENAI_API_KEY and JUDGE_API_KEY. Exit code 1 if a row failed.
     """
-    from phantrol.cli_data import read_fields
+    from phantrol.data.layouts import names_of_own
     from phantrol.data.triples.endpoint import Endpoint
     from phantrol.data.triples.making import failed_path, make_by_asking, make_by_rules
     from phantrol.data.triples.reading import OwnRows
@@ -52,7 +52,7 @@ def data_triples(
         raise ValueError("expected either --url and --model of who writes the answers, or --rules")
     if url is not None and model is None:
         raise ValueError("--url: who is to be asked there? expected --model, its name")
-    rows = OwnRows(files, images, read_fields(field), limit)
+    rows = OwnRows(files, images, names_of_own(field or ()), limit)
     kinds = tuple(name for names in kind or ["incorrect,ambiguous"] for name in names.split(","))
     with row_bar() as tell:
         if rules:

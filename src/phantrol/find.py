@@ -12,6 +12,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -49,8 +50,8 @@ def find(kind: str, name: str) -> Any:
     if name.endswith(".py"):
         module = import_file(Path(name))
     elif os.path.isfile(name) and name not in names(kind):  # Path.is_file() raises for a name that is too long
-        remedy = f"; for its rows write `phantrol eval MODEL file --data {name}`" if kind == "benchmarks" else ""
-        known = ", ".join(names(kind))
+        known, command = ", ".join(names(kind)), f"`phantrol eval MODEL file --data {shlex.quote(name)}`"
+        remedy = f"; for its rows write {command}" if kind == "benchmarks" else ""
         raise ValueError(f"{name}: got a file, expected a path that ends in .py, or one of {known}{remedy}")
     elif re.fullmatch(r"\w+(\.\w+)+", name):
         module = _import(name, f"no module {name!r}")

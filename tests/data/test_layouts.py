@@ -286,10 +286,12 @@ def test_names_of_ones_own(pictures):
     assert spoken(row, pictures, own) == (ASKED, [])
     other_names = {"prompt": "frage", "response": "antwort", "image": "bild"}  # for the same
     assert spoken(row, pictures, other_names) == (ASKED, [])
-    with pytest.raises(BrokenRow, match=r"got the fields frage, antwort.* --field answer=antwort, in Python fields="):
+    with pytest.raises(BrokenRow, match=r"got the fields frage, antwort.*; name your own: fields=question=frage,"):
         spoken(row, pictures)
     with pytest.raises(ValueError, match="fields: got 'asked', expected some of id, turns"):
         spoken(row, pictures, {"asked": "frage"})
+    with pytest.raises(ValueError, match="fields: got question, prompt, of which two stand for the same"):
+        read_draft(row, {"question": "frage", "prompt": "aufgabe"})
 
 
 def test_the_rows_of_the_documentation_are_read(pictures):

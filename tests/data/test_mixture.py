@@ -114,5 +114,6 @@ SOURCE = FileSource("nowhere.jsonl")
     ids=str,
 )
 def test_parts_are_pairs_of_a_weight_and_a_source(parts):
+    assert len(Mixture(zip((1.0, 2.0), (range(5), range(3)), strict=True)).parts) == 2
     with pytest.raises(ValueError, match=r"^parts of a mixture: got .*, expected pairs \(weight, source\), such as"):
         Mixture(parts)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import time
 
+import numpy as np
 import pytest
 import torch
 from transformers import StopStringCriteria
@@ -233,6 +234,16 @@ def test_options_that_would_fail_or_not_be_looked_at_are_refused(engine, chats, 
     for call in (engine.answer, lambda *args, **options: engine.answer_batch(chats, **options)):
         with pytest.raises(ValueError, match=f"^{re.escape(complaint)}[^\n]*$"):
             call(chats[0], **options)
+
+
+def test_numbers_of_chance_may_be_of_any_kind(engine, chats):
+    """transformers asks temperature for a float, and top_k for an int."""
+    for options in (dict(temperature=2, top_k=np.int64(3)), dict(temperature=np.float32(0.7))):
+        torch.manual_seed(0)
+        said = engine.answer(chats[0], max_new_tokens=3, do_sample=True, **options)
+        torch.manual_seed(0)
+        plain = {name: value.item() if hasattr(value, "item") else float(value) for name, value in options.items()}
+        assert engine.answer(chats[0], max_new_tokens=3, do_sample=True, **plain) == said
 
 
 def test_what_the_generation_config_says_of_its_output_does_not_matter(build_engine, chats):

@@ -38,6 +38,13 @@ def test_a_tower_that_names_no_size_is_refused_before_anything_is_built_too(part
         wanted_config(text, PretrainedConfig())
 
 
+def test_a_tower_that_wants_more_than_pixels_is_refused(parts):
+    text, _, tokenizer = parts
+    vision = {"model_type": "siglip2_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    with pytest.raises(ValueError, match=r"^Siglip2VisionModel takes no pictures of 32 px: .*spatial_shapes"):
+        phantrol.build(text, {**vision, "num_attention_heads": 2}, tokenizer=tokenizer, image_px=32)
+
+
 def test_what_fits_is_built(parts):
     text, vision, tokenizer = parts
     options = {"unshuffle": 2, "max_tiles": 6, "image_mean": (0.4, 0.5, 0.6), "image_std": (0.2, 0.3, 0.4)}

@@ -62,13 +62,51 @@ def test_a_normalisation_that_is_given_goes_first(parts, tower):
 def test_a_tower_that_names_no_normalisation_is_said(parts, tower):
     text, vision, tokenizer = parts
     with pytest.warns(
-        UserWarning, match="names no image_mean and image_std .*: 0.5 is taken where they are not given; pass"
+        UserWarning, match="names no image_mean and image_std in .* here: 0.5 is taken where it is not given; pass"
     ):
         _, processor = phantrol.build(text, tower, tokenizer=tokenizer)
     assert processor.image_processor.image_mean == HALF
     with warnings.catch_warnings():  # one that is drawn has seen nothing
         warnings.simplefilter("error", UserWarning)
         phantrol.build(text, vision, tokenizer=tokenizer)
+
+
+def test_a_value_that_is_named_stands_beside_one_that_is_given(parts, tower):
+    text, _, tokenizer = parts
+    (tower / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        _, processor = phantrol.build(text, tower, tokenizer=tokenizer, image_std=STD)
+    assert (processor.image_processor.image_mean, processor.image_processor.image_std) == (MEAN, STD)
+    with pytest.warns(UserWarning, match="names no image_std in"):
+        phantrol.build(text, tower, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"image_mean": "0.5"},
+        {"image_mean": [[0.5]] * 3},
+        {"image_mean": [0.5]},
+        {"image_mean": [0.5] * 4},
+        {"image_mean": 0.5, "rescale_factor": "x"},
+    ],
+    ids=str,
+)
+def test_a_normalisation_that_is_none_is_said(parts, tower, said):
+    text, _, tokenizer = parts
+    (tower / "preprocessor_config.json").write_text(json.dumps({"image_std": HALF, **said}))
+    with pytest.raises(ValueError, match=r"^vision: the image processor of .* has .*: expected 3 numbers, of red, gr"):
+        phantrol.build(text, tower, tokenizer=tokenizer)
+
+
+def test_a_whole_model_is_no_part(parts, tmp_path):
+    text, vision, tokenizer = parts
+    model, processor = phantrol.build(text, vision, tokenizer=tokenizer)
+    model.save_pretrained(tmp_path), processor.save_pretrained(tmp_path)
+    for name, given in (("text", (tmp_path, vision)), ("vision", (text, tmp_path))):
+        with pytest.raises(ValueError, match=f"^{name}: got a whole phantrol model, expected a part of one"):
+            phantrol.build(*given, tokenizer=tokenizer)
 
 
 @pytest.fixture
@@ -94,6 +132,13 @@ def test_the_grafts_of_a_decoder_are_loaded_with_it(parts, grafted):
     for name, tensor in decoder.state_dict().items():
         assert torch.equal(built[name][: len(tensor)], tensor), name  # with a row more for <image>
     assert any("traversal_gate" in name for name in built) and any("phantom" in name for name in built)
+
+
+def test_equal_numbers_are_the_same_modifiers(parts, tmp_path):
+    text, vision, tokenizer = parts
+    decoder = phantrol.graft(AutoModelForCausalLM.from_config(copy.deepcopy(text)), [phantrol.TrolConfig(gate_bias=3)])
+    decoder.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
+    phantrol.build(tmp_path, vision, [phantrol.TrolConfig(gate_bias=3.0)])
 
 
 @pytest.mark.parametrize("modifiers", [[], [TRAVERSED], [phantrol.TrolConfig(), ENLARGED]])

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rank_processes import exit_codes, needs_fork, start_ranks
+from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
 
 from phantrol.training.faults import RunFault, naming_lost_processes
@@ -37,6 +38,28 @@ def test_a_worker_that_is_killed(tiny_recipe, tmp_path, monkeypatch, forked):
         assert run(replace(recipe, workers=0), tmp_path / "run", resume=True).is_dir()
 
     assert forked(train) == [0]
+
+
+class Narrower(ValueError):
+    pass
+
+
+@pytest.mark.parametrize("kind", [ValueError, Narrower])
+@pytest.mark.parametrize("words", ["mine.json[3]: no such file", "row 3 is wrong:\ncolumn: price\nremedy: mend it"])
+def test_what_a_worker_says_is_said_without_its_traceback(kind, words):
+    def fail() -> None:
+        try:
+            raise KeyError("the cause")
+        except KeyError as error:
+            raise kind(words) from error
+
+    try:
+        fail()
+    except ValueError:
+        sent = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(ValueError) as caught, naming_lost_processes(lambda: "nowhere"):
+        sent.reraise()
+    assert str(caught.value) == words
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])

@@ -110,9 +110,8 @@ def test_a_resumed_run_leaves_out_the_same_rows(tiny_recipe, damaged, tmp_path):
     assert skipped(tmp_path / "run") == skipped(tmp_path / "whole") != []
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_folder_of_images_that_is_not_there_stops_the_run(workers, tiny_recipe, folder, tmp_path):
-    recipe = of_files(tiny_recipe(f"workers={workers}"), folder, Sft())
+def test_a_folder_of_images_that_is_not_there_stops_the_run(tiny_recipe, folder, tmp_path):
+    recipe = of_files(tiny_recipe(), folder, Sft())
     for images, complaint in (
         ("nowhere", r"^images nowhere: no such folder, expected the folder that paths of images start from$"),
         (str(tmp_path), r"^16 rows one after the other cannot be read, the last because: .*no such file[^\n]*$"),

@@ -217,6 +217,8 @@ def test_arguments_of_a_recipe_are_named_beside_its_fields(tmp_path, tiny_path, 
         load_recipe(str(tmp_path / "mine.py"), [change])
     with pytest.raises(ValueError, match=r"did you mean stages\.tune\.lr=1\?"):
         load_recipe(str(tmp_path / "mine.py"), ["model=a", "lr=1"])
+    with pytest.raises(ValueError, match=r"unknown key 'weights', .*did you mean model\.weights=int8\?"):
+        load_recipe("finetune_lora", ["model=a", "data=b", "weights=int8"])
     assert load_recipe(str(tmp_path / "mine.py"), ["model=a", "stages.0.lr=1", "seed=4"]).seed == 4
 
 

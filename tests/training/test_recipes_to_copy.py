@@ -86,6 +86,32 @@ def test_rows_with_wrong_answers_teach_a_preference(loss, here):
         train(here, "finetune_lora", [*words, f"data={here / 'mine.json'}"])
 
 
+def test_a_preference_wants_wrong_answers_among_the_rows_that_are_kept_too(here):
+    rows = json.loads((here / "wrong.json").read_text())
+    for row in rows[:4]:
+        del row["rejected"]
+    (here / "half.json").write_text(json.dumps(rows))
+    words = [f"model={new_vlm(here, 'plain')}", "steps=2", "loss=dpo", f"data={here / 'half.json'}"]
+    with pytest.raises(ValueError, match="no rejected answer in the held-out 4 groups"):
+        train(here, "finetune_lora", [*words, "kept=4"])
+    assert train(here, "finetune_lora", [*words, "kept=5"]).is_dir()
+
+
+def test_fields_of_one_s_own_and_rows_that_are_not_there(here):
+    rows = json.loads((here / "mine.json").read_text())
+    own = [{"bild": row["image"], "frage": row["question"], "antwort": row["answer"]} for row in rows]
+    (here / "own.json").write_text(json.dumps(own))
+    words = [f"model={new_vlm(here, 'plain')}", "steps=1", f"data={here / 'own.json'}"]
+    fields = "fields=image=bild,question=frage,answer=antwort"
+    assert train(here, "finetune_lora", [*words, fields, "kept=2"]).is_dir()
+    with pytest.raises(ValueError, match="name your own: fields=question=frage,answer=antwort"):
+        train(here, "finetune_lora", words)
+    with pytest.raises(ValueError, match=r"own.json has no row after the first 16; give it rows"):
+        train(here, "finetune_lora", [*words, fields, "kept=16"])
+    with pytest.raises(ValueError, match="kept: got -1, expected 0 or more rows"):
+        load_recipe("finetune_lora", [*words, "kept=-1"])
+
+
 def test_rows_that_are_kept_are_measured_and_never_learnt(here):
     recipe = load_recipe("finetune_lora", ["model=x", f"data={here / 'mine.json'}", "kept=5"])
     (stage,) = recipe.stages

@@ -7,7 +7,7 @@ holds, never by the name of its file. So a data set of one's own needs no code, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,14 @@ class Draft:
         return bool(self.images) or any(part.get("type") in ("image", "image_url") for part in parts)
 
 
+def names_of_own(pairs: Iterable[str]) -> dict[str, str]:
+    """Return {"question": "frage"} of "question=frage". Raises ValueError for anything but NAME=YOURS."""
+    found = [pair.partition("=") for pair in pairs]
+    if any(not (name and own) for name, _, own in found):
+        raise ValueError(f"fields: got {', '.join(pairs)}, expected NAME=YOURS, such as question=frage")
+    return {name: own for name, _, own in found}
+
+
 def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
     """Return what a row holds.
 
@@ -95,7 +103,7 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
         turns = said if begins_anew else turns + said
     if not turns or ("turns" not in found and answer is None):
         keys = ", ".join(str(key) for key in list(row)[:8]) or "none"
-        remedy = "name your own: --field question=frage --field answer=antwort, in Python fields={...}"
+        remedy = "name your own: fields=question=frage,answer=antwort, or --field question=frage --field answer=antwort"
         got = f"got the fields {keys}, expected conversations, messages or an answer"
         raise BrokenRow("unknown-layout", f"{got}; {remedy}")
     if found.get("system") and turns[0].role != "system":
@@ -109,6 +117,8 @@ def _find(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     unknown = [name for name in names if name not in STANDS_FOR]
     if unknown:
         raise ValueError(f"fields: got {unknown[0]!r}, expected some of {', '.join(NAMES)}")
+    if len({STANDS_FOR[name] for name in names}) < len(names):
+        raise ValueError(f"fields: got {', '.join(names)}, of which two stand for the same: name each thing once")
     names = {STANDS_FOR[name]: own for name, own in names.items()}
     lower = {str(key).lower(): value for key, value in row.items() if not _is_null(value)}
     found = {}

@@ -7,7 +7,7 @@ part of the mixture comes in clumps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -34,7 +34,7 @@ class Mixture:
     parts: tuple[tuple[float, Sequence[Group]], ...]
 
     def __post_init__(self) -> None:
-        parts = self.parts if isinstance(self.parts, tuple | list) else (self.parts,)
+        parts = tuple(self.parts) if isinstance(self.parts, tuple | list | Iterator) else (self.parts,)
         if not parts:
             raise ValueError("got a mixture without parts, expected at least one: Mixture(parts=((1.0, source),))")
         for part in parts:
@@ -101,6 +101,8 @@ class Mixture:
 def empty_part(number: int, source: Sequence[Group]) -> ValueError:
     """Return the error for a source without groups; number  of its part in the mixture."""
     named = getattr(source, "path", f"a {type(source).__name__}")
+    if start := getattr(source, "start", 0):
+        named = f"{named} has no row after the first {start}"
     return ValueError(f"part {number} of the mixture is empty: {named}; give it rows or take it out of the mixture")
 
 

@@ -50,6 +50,7 @@ class Benchmark:
     headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
     all_tasks       those that the headline is over: it is marked where a folder lacks some; () where that cannot be
     highest_score   the most that a score of `overall` can be: more than 1 where it is a ratio to a reference
+    data_is_asked   `data` says what is asked, and not only where the files of something published lie
     A dataclass with fields `data` or `protocol` gets --data and --protocol of the command line.
     """
 
@@ -61,6 +62,7 @@ class Benchmark:
     headline_scale: ClassVar[float] = 100
     all_tasks: ClassVar[tuple[str, ...]] = ()
     highest_score: ClassVar[float] = 1.0
+    data_is_asked: ClassVar[bool] = False
 
     def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Return the rows of a split.

@@ -267,11 +267,14 @@ def options_of(benchmark: Benchmark) -> dict[str, Any]:
     fields = {field.name: getattr(benchmark, field.name) for field in dataclasses.fields(benchmark) if field.init}
     plain = (str, int, float, bool, type(None), tuple)
     # where the data lie is this machine's matter; prompts_sha256 says which they are
-    return {
+    found = {
         name: value if isinstance(value, plain) else str(value)
         for name, value in fields.items()
         if name not in ("data", "protocol") and not isinstance(value, Path)
     }
+    if benchmark.data_is_asked and fields["data"]:
+        found["data"] = "/".join(Path(fields["data"]).parts[-2:])
+    return found
 
 
 def _versions() -> dict[str, str]:

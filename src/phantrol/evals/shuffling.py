@@ -30,7 +30,7 @@ def shuffle_pictures(rows: Sequence[Row], seed: int = 0) -> list[Chat]:
         if ours and not given:
             raise ValueError(
                 f"the {len(everyone)} rows with pictures have too few different ones to shuffle them: "
-                "ask more rows, with a higher limit"
+                "ask rows about other pictures too, with a higher limit or a larger file"
             )
         for index in ours:
             chats[index] = _with_pictures(rows[index].chat, given[index])

@@ -185,7 +185,9 @@ def ends_of(cell: Cell) -> str:
 
 def _column(report: dict[str, Any]) -> str:
     """Return the benchmark, with its split where that is not the usual one: a column of its own."""
-    return short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
+    name = short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
+    data = (report["card"].get("options") or {}).get("data")  # of questions of one's own
+    return f"{name} {data}" if data else name
 
 
 def _title(report: dict[str, Any]) -> str:

@@ -49,7 +49,8 @@ def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
         draw_figure(maps, answer).save(beside, "PNG", dpi=(DPI, DPI), optimize=True)
-    if lost := unknown(maps.prompt.question + answer):
+    lost = "".join(dict.fromkeys(unknown(maps.prompt.question) + unknown(answer)))  # each is a line of its own font
+    if lost:
         _log.warning("%s has ? for %s: no font here knows them; install one, such as Noto Sans CJK", path, lost[:40])
 
 

@@ -212,6 +212,9 @@ class Engine:
     ) -> list[Answer]:
         inputs = self.pad_left(prompts)
         options = {"do_sample": False, **options}
+        for name, kind in (("temperature", float), ("top_k", int)):  # transformers asks for the very type
+            if options.get(name) is not None:
+                options[name] = kind(options[name])
         stop_strings, stops = options.pop("stop_strings", None), None
         if stop_strings is not None:
             stops = StopStringCriteria(options.get("tokenizer") or self._own_tokenizer, stop_strings)

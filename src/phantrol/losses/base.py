@@ -10,7 +10,7 @@ M labelled tokens, S sequences, P preference pairs. A batch is what `data.collat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -44,9 +44,11 @@ class Loss:
     reads_rows: ClassVar[bool] = False  # takes a row for what is said about one picture: a row must not hold several
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not isfinite(value):
-                raise ValueError(f"{type(self).__name__}.{name} is {value}: expected a finite number")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            if each.type in (float, "float") and not is_number:
+                raise ValueError(f"{type(self).__name__}.{each.name} is {value!r}: expected a finite number")
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         """Return the loss of `batch`, divided by the counts of the whole step."""

@@ -44,6 +44,8 @@ class WordAlignment(Loss):
         super().__post_init__()
         if not 0 < self.max_share <= 1:
             raise ValueError(f"WordAlignment.max_share is {self.max_share!r}: expected a share above 0, at most 1")
+        if self.sharpness <= 0:  # below 0 features would flee the words for what they show
+            raise ValueError(f"WordAlignment.sharpness is {self.sharpness!r}: expected a number above 0, such as 10.0")
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         if "pixel_values" not in batch:

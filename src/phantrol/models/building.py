@@ -68,6 +68,9 @@ def build(
     _check_options(image_options)
     dtype = _floating(dtype)
     text_config, vision_config = part_configuration("text", text), part_configuration("vision", vision)
+    for name, config in (("text", text_config), ("vision", vision_config)):
+        if config.model_type == PhantrolConfig.model_type:
+            raise ValueError(f"{name}: got a whole phantrol model, expected a part of one; open it with phantrol.load")
     if not hasattr(text_config, "vocab_size"):
         raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
     _check_modifiers(modifiers, text_config)
@@ -82,7 +85,7 @@ def build(
     text_config.modifiers = [config_to_dict(config) for config in modifiers]
     config = wanted_config(text_config, vision_config, image_px, unshuffle, projector_norm, feature_positions)
     if not {"image_mean", "image_std"} <= image_options.keys():
-        image_options = {**part_normalisation(vision), **image_options}
+        image_options = {**part_normalisation(vision, image_options), **image_options}
     processor = PhantrolProcessor(
         PhantrolImageProcessor(image_px=config.image_px, **image_options),
         tokenizer,

@@ -286,7 +286,7 @@ def measure_grid(vision_config: Any, image_px: int) -> int:
         tower = AutoModel.from_config(vision_config).eval()
         try:
             states = tower(torch.empty(1, 3, image_px, image_px)).last_hidden_state
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{type(tower).__name__} takes no pictures of {image_px} px: {error}") from None
     sides = states.shape[-2:] if states.ndim == 4 else getattr(vision_config, "patch_size", None)
     if isinstance(sides, list | tuple) and len(set(sides[-2:])) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def open_tokenizer(tokenizer: Any, text: Part, image_token: str) -> Any:
     if isinstance(tokenizer, str | Path):
         tokenizer = _opened("tokenizer", tokenizer, AutoTokenizer.from_pretrained)
     if tokenizer.chat_template is None:
-        raise ValueError(f"{type(tokenizer).__name__} has no chat template: set tokenizer.chat_template")
+        kind = type(tokenizer).__name__
+        raise ValueError(f"{kind} has no chat template: set tokenizer.chat_template, or name a tokenizer that has one")
     if image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"extra_special_tokens": [image_token]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token_id is None:
@@ -81,7 +82,7 @@ def decoder_opener(text: Part, text_config: PretrainedConfig, modifiers: Sequenc
     if not saved:
         return AutoModelForCausalLM.from_pretrained
     asked = [config_from_dict(config_to_dict(config)) for config in modifiers]  # with tuples, as the saved ones
-    if sorted(map(repr, asked)) != sorted(map(repr, saved)):  # in any order, as `graft` takes them
+    if {type(each): each for each in asked} != {type(each): each for each in saved}:  # in any order
         raise ValueError(
             f"text: {text} holds a decoder with {saved} grafted, got {asked}: pass the same modifiers, or the decoder "
             "that it was made of"
@@ -89,30 +90,38 @@ def decoder_opener(text: Part, text_config: PretrainedConfig, modifiers: Sequenc
     return load_grafted
 
 
-def part_normalisation(vision: Part) -> dict[str, list[float]]:
+def part_normalisation(vision: Part, given: Collection[str] = ()) -> dict[str, list[float]]:
     """Return the image_mean and image_std, of pixels in [0, 1], that a pretrained tower was trained with.
 
-    They are read from the image processor's configuration beside its weights. {} for a tower that is drawn at random,
-    and, with a warning, where nothing names them. Raises ValueError if that configuration is broken.
+    They are read from the image processor's configuration beside its weights, but for those that are given. {} for a
+    tower that is drawn at random, and, with a warning, where nothing names them. Raises ValueError if that
+    configuration is broken.
     """
     if not isinstance(vision, str | Path):
         return {}
-    read = _opened("vision", vision, get_image_processor_config)
-    # what it makes of a white pixel, 255, before it normalises: 1, but for those that leave bytes or go up to 2
-    white = 255 * (1 if read.get("do_rescale") is False else read.get("rescale_factor") or 1 / 255)
-    mean, std = (0.0, 1.0) if read.get("do_normalize") is False else (read.get("image_mean"), read.get("image_std"))
-    if mean is None or std is None:
+    read = _opened("vision", vision, lambda where: dict(get_image_processor_config(where)))
+    wanted = [name for name in ("image_mean", "image_std") if name not in given]
+    said = {"image_mean": 0.0, "image_std": 1.0} if read.get("do_normalize") is False else read
+    named = {name: said[name] for name in wanted if said.get(name) is not None}
+    if missing := [name for name in wanted if name not in named]:
         warnings.warn(
-            f"vision: {vision} names no image_mean and image_std in a preprocessor_config.json: 0.5 is taken where "
-            "they are not given; pass those that it was trained with",
+            f"vision: {vision} names no {' and '.join(missing)} in a preprocessor_config.json here: 0.5 is taken where "
+            "it is not given; pass what it was trained with",
             stacklevel=3,
         )
-        return {}
-    of_channels = {"image_mean": mean, "image_std": std}
-    return {
-        name: [value / white for value in ([values] * 3 if isinstance(values, int | float) else values)]
-        for name, values in of_channels.items()
-    }
+    try:
+        # what it makes of a white pixel, 255, before it normalises: 1, but for those that leave bytes or go up to 2
+        white = 255 * (1 if read.get("do_rescale") is False else float(read.get("rescale_factor") or 1 / 255))
+        channels = {name: [v] * 3 if isinstance(v, int | float) else v for name, v in named.items()}
+        found = {name: [value / white for value in values] for name, values in channels.items()}
+        if any(len(values) != 3 for values in found.values()):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"vision: the image processor of {vision} has {named}: expected 3 numbers, of red, green and blue; pass "
+            "image_mean and image_std"
+        ) from None
+    return found
 
 
 def load_part(name: str, module: Any, part: Part, opener: Callable[..., Any], dtype: torch.dtype) -> None:

@@ -11,7 +11,11 @@ from phantrol.tables import first_line
 
 # in the words of torch's loader, gloo and NCCL
 _WORKER_LOST = re.compile(r"DataLoader worker \(pid")
-_SAID_BY_WORKER = re.compile(r"\ACaught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: (.+)\Z", re.S)
+_SAID_BY_WORKER = re.compile(
+    r"\ACaught \w+ in DataLoader worker process \d+\.\n.*Traceback \(most recent call last\):\n"
+    r"(?: [^\n]*\n)+[^\s:][^:\n]*: (.+)\Z",  # frames are indented, what was raised is not
+    re.S,
+)
 _RANK_LOST = re.compile(r"gloo/transport|by peer|remote process|ncclRemoteError")
 _PATIENCE_S = 5.0
 

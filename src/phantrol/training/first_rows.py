@@ -14,7 +14,7 @@ FEW = 4  # groups of each source: some rows have no picture
 
 
 def check_data(stage: Stage, seed: int) -> None:
-    """Look at what a stage trains on and at what it holds out, and draw the first step of a loss that needs pairs.
+    """Look at what a stage trains on and at what it holds out, for a loss that needs pairs until there is one in each.
 
     Raises ValueError as `check_source`, and for a loss that needs rejected answers where there are none.
     """
@@ -23,12 +23,16 @@ def check_data(stage: Stage, seed: int) -> None:
             check_source(source, number, seed)
     if not stage.loss.needs_pairs:
         return
-    groups = read_groups(Groups(stage.data, seed, stage.batch_size), range(stage.batch_size))
-    if not any(example.rejected for group in groups for example in group):
-        raise ValueError(
-            f"stage {stage.name!r}: got no rejected answer in the first {len(groups)} groups, expected some for "
-            f"{type(stage.loss).__name__}; choose another source, or train with Sft"
-        )
+    looked_at = [("first", Groups(stage.data, seed, stage.batch_size))]
+    if stage.held_out:  # which is measured by the same loss
+        looked_at.append(("held-out", Groups(stage.held_out.data, 0, stage.held_out.groups)))
+    for which, groups in looked_at:
+        drawn = (read_groups(groups, [position])[0] for position in range(len(groups)))
+        if not any(example.rejected for group in drawn for example in group):
+            raise ValueError(
+                f"stage {stage.name!r}: got no rejected answer in the {which} {len(groups)} groups, expected some for "
+                f"{type(stage.loss).__name__}; choose another source, or train with Sft"
+            )
 
 
 def check_source(source: Sequence[Group], number: int, seed: int) -> None:

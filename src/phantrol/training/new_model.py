@@ -42,8 +42,8 @@ class TrainedTokenizer:
     vocab_size: int = 512
 
     def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise ValueError(f"TrainedTokenizer: got groups={self.groups}, expected at least 1: it learns from them")
+        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            raise ValueError(f"TrainedTokenizer: got groups={self.groups!r}, expected at least 1, to learn from")
 
     def build(self) -> Any:
         return train_tokenizer(self._texts(), self.vocab_size)

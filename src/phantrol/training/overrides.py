@@ -51,11 +51,13 @@ def arguments(function: Callable[..., Any], changes: Sequence[str]) -> tuple[dic
         if equals and key in known:
             given[key] = _parsed(text, hints.get(key, str), known[key].default, key)
         else:
-            # of a field further inside `override` says the place
-            if possible and equals and "." not in key and key not in (*possible, *_fields_inside(made)):
-                raise _unknown(key, key, possible)
             others.append(change)
     missing = [name for name, argument in known.items() if argument.default is argument.empty and name not in given]
+    for key in (change.partition("=")[0] for change in others if possible and "=" in change):
+        is_field = "." in key or key in (*possible, *_fields_inside(made))
+        # of a field further inside `override` says the place, once there is a recipe
+        if not is_field and (missing or get_close_matches(key, possible, 1)):
+            raise _unknown(key, key, possible)
     if missing:
         raise ValueError(f"this recipe needs {' and '.join(f'{name}=...' for name in missing)} on the command line")
     return given, others

@@ -65,7 +65,8 @@ _RUNNING = ("log_every_steps", "keep_checkpoints", "workers", "report_to", "shar
 def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, console: Console | None = None) -> Path:
     """Train a recipe and return the folder of the final model.
 
-    out_dir  the folder of the run: empty, new, or of a run that never came to a line of its log; any, if it is resumed
+    out_dir  the folder of the run: empty, new, or of a run that never came to a line of its log, with nothing else in
+             it; any, if it is resumed
     resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint. Those
              after it are removed, and written anew
 

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from published_files import save_rows
 
+from phantrol.evals import tables
 from phantrol.evals.benchmark import question_text
 from phantrol.evals.benchmarks.file import OwnFile, form_of
+from phantrol.evals.card import options_of
 from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.runner import evaluate, open_benchmark
 from phantrol.find import find
@@ -111,7 +113,23 @@ def test_text_alone_and_pictures_in_the_row():
     save_rows(Path("b.parquet"), asked)
     packed = OwnFile(data="b.parquet")
     assert [row.chat[0]["content"][0]["image"] for row in packed.rows("test")] == stored
+    save_rows(Path("twice.parquet"), [asked[0], {**asked[0], "question": "What color?"}, asked[1]])
+    twice = OwnFile(data="twice.parquet")
+    groups = [twice.group_of(row) for row in twice.rows("test")]
+    assert groups[0] == groups[1] != groups[2]
     assert evaluate(Saying("red"), packed, "test", limit=None).overall["overall"]["model"] == 1
+
+
+def test_results_of_two_files_are_told_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        opened(f"{name}/test.jsonl", [{"question": f"{name} {n}?", "answer": "yes"} for n in range(3)])
+    one, other, both = (OwnFile(data=Path(f"{name}/test.jsonl")) for name in ("a", "b", "*"))
+    assert options_of(one)["data"] == "a/test.jsonl" != options_of(other)["data"]
+    rows = both.rows("test")
+    assert len({row.id for row in rows}) == len({both.group_of(row) for row in rows}) == 6
+    report = {"benchmark": "file", "split": "test", "card": {"usual_split": True, "options": options_of(one)}}
+    assert tables._column(report) == "file a/test.jsonl"
 
 
 def test_what_cannot_be_asked():
@@ -120,7 +138,7 @@ def test_what_cannot_be_asked():
         ({}, r"name their file with --data test\.jsonl$"),
         ({"data": "empty.jsonl"}, r"empty\.jsonl is empty: 0 bytes$"),
         ({"data": "none.jsonl"}, r"no file none\.jsonl: expected"),
-        ({"data": "empty.jsonl", "fields": ("question",)}, "expected fields=question=frage,answer=antwort$"),
+        ({"data": "empty.jsonl", "fields": ("question",)}, "expected NAME=YOURS, such as question=frage$"),
     ):
         with pytest.raises(ValueError, match=complaint):
             OwnFile(**options).rows("test")
@@ -131,7 +149,7 @@ def test_what_cannot_be_asked():
         opened("a.json", [row]).rows("val")
     with pytest.raises(ValueError, match="has no rows in split 'test'"):
         evaluate(Saying(""), opened("a.json", []), "test", limit=None)
-    with pytest.raises(ValueError, match=r"a\.json\[0\]: .*answer"):
+    with pytest.raises(ValueError, match=r"a\.json\[0\]: .*answer.*; `phantrol data check` finds all such rows"):
         opened("a.json", [{"question": "What?", "answer": " "}]).rows("test")
     gone = [row, {**row, "image": "gone.png"}, {**row, "image": "blue.png"}]
     benchmark = opened("a.json", gone, images="pics")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from phantrol.data.broken import BrokenRow
+from phantrol.data.layouts import names_of_own
 from phantrol.data.messages import Example, Picture
 from phantrol.data.pictures import stored_bytes
 from phantrol.data.sources.file import FileSource
 from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.benchmarks.primer import METRICS
 from phantrol.evals.drawing import draw
+from phantrol.evals.fingerprints import picture_sha256
 from phantrol.evals.metrics import normalise, numbers_in, only_number, rouge_l
 from phantrol.evals.published import PublishedRow, mean
 
@@ -35,6 +39,7 @@ class OwnFile(Benchmark):
 
     default_split: ClassVar[str] = "test"
     headline: ClassVar[str | None] = "overall"
+    data_is_asked: ClassVar[bool] = True
 
     data: Path | None = None
     images: Path | None = None
@@ -46,12 +51,14 @@ class OwnFile(Benchmark):
             raise ValueError(f"file has no split {split!r}: expected test; name another file with --data")
         if self.data is None:
             raise ValueError("file asks rows of your own: name their file with --data test.jsonl")
-        pairs = [name.partition("=") for name in self.fields]
-        if any(not (name and own) for name, _, own in pairs):
-            raise ValueError(f"fields: got {','.join(self.fields)}, expected fields=question=frage,answer=antwort")
-        source = FileSource(self.data, self.images, {name: own for name, _, own in pairs})
-        rows = (_row(source[index][0]) for index in range(len(source)))
-        return list(rows) if limit is None else draw(rows, limit, seed, self.group_of)
+        source = FileSource(self.data, self.images, names_of_own(self.fields))
+        met: Counter[str] = Counter()
+        rows = (_row(source[index][0], met) for index in range(len(source)))
+        try:
+            return list(rows) if limit is None else draw(rows, limit, seed, self.group_of)
+        except BrokenRow as error:
+            remedy = "`phantrol data check` finds all such rows, and its --fix leaves them out"
+            raise ValueError(f"{error}; {remedy}") from None
 
     def scores(self, row: Row, text: str) -> dict[str, float]:
         relaxed = {"free_rouge_l": rouge_l(text, row.answer)} if row.task == "free" else {}
@@ -82,14 +89,24 @@ def form_of(answer: str) -> str:
     return "free" if len(answer) > FREE_CHARACTERS else "short"
 
 
-def _row(example: Example) -> PublishedRow:
+def _row(example: Example, met: Counter[str]) -> PublishedRow:
+    """Return what is asked of an example.
+
+    met  how often its id came before: files of a pattern may share their names
+    """
     *asked, said = example.messages
     answer = said.text.strip()
     form = form_of(answer)
     pictures = [picture for message in asked for picture in message.pictures]
-    group = "|".join(map(str, pictures)) if all(isinstance(picture, Path) for picture in pictures) else ""
+    group = "|".join(map(_key, pictures))
     chat = [{"role": message.role, "content": [*map(_part, message.parts)]} for message in asked]
-    return PublishedRow(example.id, form, chat, answer.strip("().") if form == "letter" else answer, group=group)
+    met[example.id] += 1
+    name = example.id if met[example.id] == 1 else f"{example.id} ({met[example.id]})"
+    return PublishedRow(name, form, chat, answer.strip("().") if form == "letter" else answer, group=group)
+
+
+def _key(picture: Picture) -> str:
+    return str(picture) if isinstance(picture, Path) else picture_sha256(stored_bytes(picture) or picture)
 
 
 def _part(part: str | Picture) -> dict[str, Any]:
