@@ -14,9 +14,17 @@ from phantrol.training.run import run
 
 @dataclass(frozen=True)
 class Rows:
+    """A source of which nothing is read."""
+
     path: str
     images: Path | None = None
     limit: int = 3
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __getitem__(self, index: int):
+        raise AssertionError(index)
 
 
 def test_it_is_written_with_the_model_and_says_how_it_was_trained(tiny_recipe, tmp_path):
