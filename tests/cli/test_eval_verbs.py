@@ -41,9 +41,11 @@ def test_table(results, here, phantrol):
 
 @pytest.mark.parametrize("names", [["x.pdf"], ["y.md", "z.pdf"]])
 def test_no_table_is_written_if_a_name_is_wrong(results, here, phantrol, names):
-    done = phantrol("eval", "table", "a.json", *(word for name in names for word in ("--out", f"new/{name}")))
+    done = phantrol(
+        "eval", "table", "a.json", *(word for name in names for word in ("--out", f"tables-never-written/{name}"))
+    )
     assert done.code == 2 and ".md, .tex or .png" in done.error
-    assert not (here / "new").exists()
+    assert not (here / "tables-never-written").exists()
 
 
 @pytest.mark.parametrize(
