@@ -54,10 +54,16 @@ def own_rows(
     data: str, images: str | None, fields: tuple[str, ...], together: int, kept: int
 ) -> tuple[Mixture, HeldOut | None]:
     """Return what is learnt of a file, and its first `kept` rows, on which a stage is measured to end with its best
-    checkpoint. Raises ValueError for fewer than 0."""
+    checkpoint; None where none is kept.
+
+    data, images, fields, together  as in the recipe
+    Raises ValueError for fewer rows than 0, and a field that is not NAME=YOURS.
+    """
     if kept < 0:
         raise ValueError(f"kept: got {kept}, expected 0 or more rows")
     source = FileSource(data, images, names_of_own(fields), start=kept, together=together)
-    first = replace(source, start=0, stop=kept or None, together=1)
-    held_out = HeldOut(Mixture(((1.0, first),)), groups=kept, take="best") if kept else None
-    return Mixture(((1.0, source),)), held_out
+    learnt = Mixture(((1.0, source),))
+    if kept == 0:
+        return learnt, None
+    first = replace(source, start=0, stop=kept, together=1)
+    return learnt, HeldOut(Mixture(((1.0, first),)), groups=kept, take="best")
