@@ -16,8 +16,10 @@ off          decode_compiled: how far the logits of a compiled step are from tho
 
 The limits are given, or measured: by a copy of 1 GiB, and by the name of a GPU or else a large product. `decode` is
 eager, `decode_compiled` has a static cache and torch.compile(mode="reduce-overhead"), which is CUDA graphs on a GPU and
-C++ on a CPU, where there must be a compiler. Without an accelerator: one thread, CPU seconds. A row that does not fit
-says so.
+C++ on a CPU, where there must be a compiler. Without an accelerator: one thread, CPU seconds.
+
+A row that does not fit says so in `error`, one that cannot be run in `failed`, and then the exit code is 1. The same
+command goes on where it was stopped: it leaves out the rows that its file has, with the limits that are there.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import dataclasses
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,6 +56,7 @@ SHAPES = {
     "7B": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32),
     "tiny": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=16, vocab_size=256),
 }
+COPIES = 8  # in a measurement of the bandwidth, so that what it takes to begin one does not count
 WORKS = ("prefill", "decode", "decode_compiled", "train_step")
 
 
@@ -107,33 +111,73 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--tflop-s", type=float, help="matrix throughput; by default measured")
     chosen = parser.parse_args(arguments)
     make_room(chosen.json)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     dtype = getattr(torch, chosen.dtype)
-    measured = measure_limits(device, dtype) if not (chosen.gb_s and chosen.tflop_s) else Limits(0, 0)
-    limits = Limits((chosen.gb_s or 0) * 1e9 or measured.bytes_s, (chosen.tflop_s or 0) * 1e12 or measured.flop_s)
-    rows: list[dict[str, Any]] = []
-    where = machine(torch.get_num_threads()) | {"device": device_name(device), "dtype": chosen.dtype}
+    found = {
+        "machine": machine(torch.get_num_threads()) | {"device": device_name(device), "dtype": chosen.dtype},
+        "options": {name: getattr(chosen, name) for name in ("layers", "prompt", "tokens", "runs", "gb_s", "tflop_s")},
+        "versions": versions(),
+    }
+    try:
+        before = rows_before(chosen.json, found)
+    except ValueError as error:
+        parser.error(str(error))
+    if before:
+        limits = Limits(**before["limits"])
+    else:
+        measured = measure_limits(device, dtype) if not (chosen.gb_s and chosen.tflop_s) else Limits(0, 0)
+        limits = Limits((chosen.gb_s or 0) * 1e9 or measured.bytes_s, (chosen.tflop_s or 0) * 1e12 or measured.flop_s)
+    rows: list[dict[str, Any]] = before["rows"] if before else []
+    found |= {"limits": dataclasses.asdict(limits), "rows": rows}
     for shape in chosen.shapes:
         layers = chosen.layers or SHAPES[shape]["num_hidden_layers"]
         for method in chosen.methods:
+            todo: dict[str, tuple[int, str]] = {}
+            for batch in chosen.batches:
+                for work in chosen.works:
+                    rows_of = min(batch, chosen.train_batch) if work == "train_step" else batch
+                    todo[f"{shape}.b{rows_of}.{method}.{work}"] = (rows_of, work)
+            todo = {name: each for name, each in todo.items() if name not in [row["name"] for row in rows]}
+            if not todo:
+                continue
             configs = methods(layers)[method]
             sides = {
                 name: build(shape, grafts, dtype, device, layers) for name, grafts in (("plain", ()), ("ours", configs))
             }
-            for batch in chosen.batches:
-                for work in chosen.works:
-                    rows_of = min(batch, chosen.train_batch) if work == "train_step" else batch
-                    name = f"{shape}.b{rows_of}.{method}.{work}"
-                    if name not in [row["name"] for row in rows]:
-                        rows.append({"name": name} | measure(sides, work, rows_of, chosen, limits))
-                        print(json.dumps(rows[-1]), flush=True)
-                        found = {"machine": where | dataclasses.asdict(limits), "versions": versions(), "rows": rows}
-                        write_text(chosen.json, json.dumps(found, indent=1) + "\n")
+            for name, (batch, work) in todo.items():
+                try:
+                    row = measure(sides, work, batch, chosen, limits)
+                except Exception as error:  # whatever it is, the other rows are worth having
+                    row = {"failed": f"{type(error).__name__}: {first_line(error)}"}
+                rows.append({"name": name} | row)
+                print(json.dumps(rows[-1]), flush=True)
+                write_text(chosen.json, json.dumps(found, indent=1) + "\n")
+                if "failed" in row and is_lost(device):
+                    print(f"the {device.type} device is lost to this process: the same command goes on", flush=True)
+                    return rows
             del sides
             free()
     return rows
+
+
+def rows_before(path: Path, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an earlier run left in `path`, None without one.
+
+    Raises ValueError if that was on another machine, with other versions or options, or is no such file.
+    """
+    if not path.exists():
+        return None
+    try:
+        before = json.loads(path.read_text("utf-8"))
+        same = all(before[key] == value for key, value in found.items() if key != "machine")
+        same &= before["machine"] | {"load": 0} == found["machine"] | {"load": 0}
+    except (ValueError, TypeError, KeyError):
+        same = False
+    if not same:
+        raise ValueError(f"{path} is not of this machine, versions and options: remove it, or name another --json")
+    return before
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -263,8 +307,22 @@ def count_flops(work: Callable[[], None]) -> float:
 def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     one = torch.empty(2**24 if device.type == "cpu" else 2**30, dtype=torch.uint8, device=device)
     other = torch.empty_like(one)
-    copying = min(timed(lambda: other.copy_(one), device) for _ in range(10))
-    return Limits(2 * one.numel() / copying, peak_flops(device, dtype))
+
+    def copy() -> None:
+        for _ in range(COPIES):
+            other.copy_(one)
+
+    copying_s = min(timed(copy, device) for _ in range(10)) / COPIES
+    return Limits(2 * one.numel() / copying_s, peak_flops(device, dtype))
+
+
+def is_lost(device: torch.device) -> bool:
+    """Return whether nothing can be run any more, as after a wrong access to CUDA's memory."""
+    try:
+        timed(lambda: None, device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
@@ -290,4 +348,4 @@ def free() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(any("failed" in row for row in main()))

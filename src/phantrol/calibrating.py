@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.choosing import choose_source
 from phantrol.data.sources.file import FileSource
 from phantrol.find import find
 from phantrol.inference.calibrating import USUAL_BUDGET, Calibration, calibrate
-from phantrol.models.building import check_folder, load
+from phantrol.inference.engine import Engine
+from phantrol.models.building import check_folder
 from phantrol.tables import number_table
 from phantrol.training.checkpoint import MANIFEST, replace_text, written_beside
 from phantrol.training.overrides import override
@@ -46,10 +46,9 @@ def calibrate_folder(
     if json_path is not None and (out is None or out.absolute() not in json_path.absolute().parents):
         make_room(json_path)
     check_folder(folder)  # no hub id: what is written lies beside the weights
-    disable_progress_bar()
-    model, processor = load(folder)
-    found = calibrate(model, processor, open_groups(data, options, images, examples), budget, batch_size)
-    written = write_calibrated(folder, out, model.get_decoder().config.modifiers)
+    engine = Engine.open(folder)
+    found = calibrate(engine.model, engine.processor, open_groups(data, options, images, examples), budget, batch_size)
+    written = write_calibrated(folder, out, engine.model.get_decoder().config.modifiers)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)  # in the new folder, perhaps
         write_text(json_path, json.dumps(found.as_dict(), indent=1) + "\n")

@@ -247,7 +247,7 @@ def main() -> None:
     except typer.Exit as end:
         code = end.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped", 130)
+        code = 130
     except (BrokenPipeError, SystemExit) as end:
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
             raise
@@ -262,6 +262,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # click's own complaints: an unknown verb, flag or value
             raise
         _complain_of_usage(error)
+    if code == 130:  # Ctrl-C, of which typer hears first, and makes this number of it
+        _complain("stopped", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

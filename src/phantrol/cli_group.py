@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -22,9 +23,12 @@ def _print_version(wanted: bool) -> None:
 
 class Verbs(TyperGroup):
     """A verb may have two words: `eval compare` is one, beside `eval MODEL`. A model's folder of that name is written
-    ./compare. The help has the first sentence of each verb, in lines of its own where it is long, and not cut short."""
+    ./compare. The help has the first sentence of each verb, in lines of its own where it is long, and not cut short.
+    An option whose value is empty, as of a variable of the shell that is not set, is refused: as a path it would be the
+    current folder."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        refuse_empty_options(args)
         name = " ".join(args[:2])
         if len(args) > 1 and name in self.commands:
             return name, self.commands[name], args[2:]
@@ -41,6 +45,15 @@ def root(
     ] = False,
 ) -> None:
     """What stands before a verb."""
+
+
+def refuse_empty_options(args: list[str]) -> None:
+    """Raise ValueError if an option comes with an empty text."""
+    own = args[: args.index("--")] if "--" in args else args  # what follows may be another program's
+    for word, after in pairwise([*own, None]):
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and (value if equals else after) == "":
+            raise ValueError(f"{option}: got nothing, expected a value; leave {option} out, or say what it is")
 
 
 @contextmanager

@@ -10,9 +10,7 @@ import typer
 
 
 def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="a folder as released, or a hub id: BK-Lee/TroL-1.8B")
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a folder as released, or a release: TroL-1.8B")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the folder of the new model, which does not exist yet")],
     per_layer_gates: Annotated[
         bool, typer.Option("--per-layer-gates", help="TroL: a gate for each layer; as released, the last serves all")

@@ -21,7 +21,8 @@ from phantrol.models.building import check_folder
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Prompt, count_parameters, on_shapes, phases, weight_bytes
 from phantrol.models.released.catalogue import CLIP_TILES, INTERNVIT_TILES, RELEASES, release_named
-from phantrol.models.released.layout import read_layout
+from phantrol.models.released.layout import Layout, read_layout
+from phantrol.models.released.prompts import dialect
 from phantrol.models.released.source import Source
 from phantrol.tables import counted, in_bytes, number_table
 from phantrol.training.recipe import Recipe, load_recipe
@@ -32,7 +33,8 @@ from phantrol.training.run_status import is_run
 class Model:
     """A model that is described: where its configuration came from does not matter any more.
 
-    dtype  of its weights;  max_tiles  of one picture, the thumbnail included;  next_step  what to do with it
+    dtype  of its weights;  max_tiles  of one picture, the thumbnail included
+    next_step  a line: what to do with it, or why nothing can be done
     """
 
     title: str
@@ -56,7 +58,8 @@ def describe_thing(
     prompt  what a model is asked;  tiles  of each picture, by default the most that its processor cuts
     dtype   of the weights, by default the model's own
     as_json  print a run as one JSON object
-    Raises ValueError if it is none of them, or the folder is neither a run nor a whole model.
+    Raises ValueError if it is none of them, the folder is neither a run nor a whole model, or a picture of the model
+    cannot have so many tiles.
     """
     if Path(thing).is_dir() and is_run(Path(thing)):
         _print(describe_run(Path(thing), as_json))
@@ -103,7 +106,7 @@ def _recipe(words: str, recipe: Recipe) -> list:
 
 def _find_model(thing: str) -> Model:
     if release := release_named(thing):
-        next_step = f"phantrol convert {release.hub_id} {release.name}"
+        next_step = f"Next: phantrol convert {release.hub_id} {release.name}"
         config = read_layout(release.config, {}).config
         return Model(f"{release.name}, as released", config, release.dtype, release.max_tiles, next_step)
     folder = Path(thing)
@@ -116,15 +119,24 @@ def _find_model(thing: str) -> Model:
         source = Source(folder)
         layout = read_layout(source.config, source.shapes)
         tiles = CLIP_TILES if layout.config.unshuffle == 1 else INTERNVIT_TILES
-        next_step = f"phantrol convert {shlex.quote(thing)} OUT"
-        return Model(f"{thing}, in the official layout", layout.config, _name(source.dtype), tiles, next_step)
+        title = f"{thing}, in the official layout"
+        return Model(title, layout.config, _name(source.dtype), tiles, _after_official(thing, layout))
     check_folder(folder)
     with _refusals_in_one_line(thing):
         config = PhantrolConfig.from_pretrained(folder)
         cut = _read(folder / "processor_config.json")["image_processor"]
         tiles = cut["max_tiles"] + (cut["max_tiles"] > 1 and cut["thumbnail"])
-    next_step = f'phantrol ask {shlex.quote(thing)} IMAGE "QUESTION"'
+    next_step = f'Next: phantrol ask {shlex.quote(thing)} IMAGE "QUESTION"'
     return Model(thing, config, _name(config.dtype or "float32"), tiles, next_step)
+
+
+def _after_official(thing: str, layout: Layout) -> str:
+    """How to convert it, or that nobody released a model whose prompts it could speak."""
+    try:
+        dialect(layout.family, layout.backbone)
+    except ValueError as refusal:
+        return f"phantrol convert refuses it: {refusal}"
+    return f"Next: phantrol convert {shlex.quote(thing)} OUT"
 
 
 @contextmanager
@@ -142,6 +154,8 @@ def _refusals_in_one_line(thing: str) -> Iterator[None]:
 
 def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None) -> list:
     config, text = found.config, found.config.text_config
+    if (tiles or 0) > found.max_tiles:
+        raise ValueError(f"--tiles {tiles}: expected at most {found.max_tiles}, as many as a picture can have here")
     with _refusals_in_one_line(found.title):
         model = on_shapes(config)
     counts = count_parameters(model)
@@ -158,7 +172,7 @@ def _describe(found: Model, prompt: Prompt, tiles: int | None, dtype: str | None
         options = ", ".join(f"{key}={value}" for key, value in modifier.items() if key != "name")
         lines.append(f"grafted: {modifier['name']} ({options})")
     prompt, dtype = replace(prompt, tiles=tiles or found.max_tiles), dtype or found.dtype
-    return [found.title, table, *lines, *_memory(model, prompt, dtype), f"Next: {found.next_step}"]
+    return [found.title, table, *lines, *_memory(model, prompt, dtype), found.next_step]
 
 
 def _memory(model: Any, prompt: Prompt, dtype: str) -> list:

@@ -96,7 +96,7 @@ def _arithmetic() -> Finding:
 
     from phantrol.training.precision import multiplies_bfloat16
 
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if multiplies_bfloat16(device):
         return Finding("good", f"bfloat16: this {device.type} has instructions for its products")
     remedy = "precision=auto computes in float32; a model saved in 16 bits answers faster with --weights float32"
@@ -104,6 +104,8 @@ def _arithmetic() -> Finding:
 
 
 def _traps() -> list[Finding]:
+    import torch
+
     present = []
     for name in ("torchvision", "timm"):
         try:
@@ -112,8 +114,11 @@ def _traps() -> list[Finding]:
             continue
     if not present:
         return [Finding("good", "neither torchvision nor timm: phantrol needs neither")]
+    what = f"{' and '.join(present)} installed"
+    if torch.version.cuda or torch.version.hip:
+        return [Finding("note", what, "phantrol needs neither; torchvision must be the build for this torch")]
     remedy = "they break transformers beside a CPU build of torch: pip uninstall torchvision timm"
-    return [Finding("bad", f"{' and '.join(present)} installed", remedy)]
+    return [Finding("bad", what, remedy)]
 
 
 def _threads() -> list[Finding]:

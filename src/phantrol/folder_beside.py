@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # by a folder in use, or a file
 _HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
 
 
@@ -21,7 +23,8 @@ def folder_beside(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, to write into and to rename; what is left of it at the end goes.
 
     SIGTERM and SIGHUP end the block as an error does: see `ended_by_signals`.
-    Raises ValueError if nobody can write there.
+    Raises ValueError if nobody can write there, and if what is written cannot take its name, since in the meantime
+    somebody else's did.
     """
     with ended_by_signals():
         try:
@@ -36,6 +39,10 @@ def folder_beside(out: Path) -> Iterator[Path]:
         try:
             beside.chmod(0o755)
             yield beside
+        except OSError as error:
+            if error.errno in _OCCUPIED and error.filename2 is not None and Path(error.filename2) == out:
+                raise ValueError(f"{out} appeared while this was written: choose another name") from None
+            raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from transformers import set_seed
 
 from phantrol.ablation.changing import PICTURES_OF_A_SEED, with_preference, with_seed, with_settled_precision
 from phantrol.ablation.costs import CostBook
+from phantrol.ablation.deeper import with_layers
 from phantrol.ablation.run import Experiment, _costs, plan
 from phantrol.ablation.variants import PLAIN, TROL, VARIANTS, Variant, choose_variants
 from phantrol.data.mixture import Groups
@@ -73,6 +74,13 @@ def test_lower_layers_are_the_first_ones():
     recipe = load_recipe("primer_tiny", ["model.text={'model_type': 'llama', 'num_hidden_layers': 12}"])
     layers = {name: BY_NAME[f"trol_lower_{name}"](recipe).model.modifiers[0].layers for name in ("half", "quarter")}
     assert layers == {"half": (0, 1, 2, 3, 4, 5), "quarter": (0, 1, 2)}
+
+
+def test_layers_of_a_part_of_the_hub_are_counted_without_the_hub():
+    recipe = load_recipe("phantom_0_5b")
+    assert BY_NAME["trol_lower_quarter"](recipe).model.modifiers[0].layers == tuple(range(6))
+    with pytest.raises(ValueError, match=r"Qwen2-0.5B-Instruct.* cannot be made deeper"):
+        with_layers(recipe, 25)
 
 
 def test_stages_train_what_is_there(tiny_recipe):

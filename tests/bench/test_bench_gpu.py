@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 
 from phantrol.find import import_file
 
-script = import_file(Path(__file__).parents[2] / "scripts" / "bench_gpu.py")
+PATH = Path(__file__).parents[2] / "scripts" / "bench_gpu.py"
+script = import_file(PATH)
 BUILD = script.build
 SMALL = ["--shapes", "tiny", "--batches", "1,2", "--prompt", "12", "--tokens", "2", "--runs", "1", "--dtype", "float32"]
 
@@ -74,6 +76,44 @@ def test_products_are_counted_and_what_does_not_fit_says_so(monkeypatch: pytest.
     monkeypatch.setattr(script, "prepare", full)
     plain = script.build("tiny", (), torch.float32, torch.device("cpu"))
     assert script.measure({"plain": plain, "ours": plain}, "prefill", 1, None, None) == {"error": "no room for 3 GiB"}
+
+
+def test_a_row_that_fails_is_told_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    file, measured, lost = tmp_path / "gpu.json", [], []
+
+    def measure(sides: Any, work: str, batch: int, *_: Any) -> dict[str, Any]:
+        measured.append(f"b{batch}.{work}")
+        if work == "decode":
+            raise RuntimeError("no kernel\nand more")
+        return {"ratio": 1.0}
+
+    def run(works: str, *more: str) -> list[dict[str, Any]]:
+        measured.clear()
+        return script.main([*SMALL, "--methods", "trol_prompt", "--json", str(file), "--works", works, *more])
+
+    monkeypatch.setattr(script, "measure", measure)
+    monkeypatch.setattr(script, "is_lost", lambda device: bool(lost))
+    rows = run("decode,prefill", "--batches", "1")
+    assert measured == ["b1.decode", "b1.prefill"] and [row.get("failed") for row in rows] == [
+        "RuntimeError: no kernel", None
+    ]  # fmt: skip
+    lost.append(True)
+    monkeypatch.setattr(script, "measure_limits", lambda *_: pytest.fail("other limits in one table"))
+    assert len(run("decode,prefill")) == 3 and measured == ["b2.decode"]  # the rest cannot be run in this process
+    rows = run("decode,prefill")
+    assert measured == ["b2.prefill"] and json.loads(file.read_text())["rows"] == rows and len(rows) == 4
+    monkeypatch.setattr(
+        "sys.argv", [str(PATH), *SMALL, "--methods", "trol_prompt", "--works", "decode", "--json", str(file)]
+    )
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(PATH), run_name="__main__")
+    assert end.value.code == 1
+    before = file.read_text()
+    for option, word in (("--prompt", "13"), ("--dtype", "bfloat16")):
+        with pytest.raises(SystemExit):
+            run("prefill", option, word)
+        assert "gpu.json is not of this machine, versions and options: remove it" in capsys.readouterr().err
+    assert file.read_text() == before and not measured
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import shutil
 import pytest
 from PIL import Image
 
+from phantrol.cli_group import refuse_empty_options
+
 
 def png(size=(64, 64)):
     buffer = io.BytesIO()
@@ -194,3 +196,31 @@ def test_no_word_at_all_is_answered_with_the_help_as_it_is(phantrol, args, words
     done = phantrol(*args)
     assert done.code == 2 and done.error.startswith(" ".join(["Usage: phantrol", *args]))
     assert words in done.error, "no sentence is cut short"
+
+
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        (["train", "primer_tiny", "--out", "", "seed=1"], "--out"),
+        (["demo", "--out="], "--out"),
+        (["data", "triples", "a.json", "--rules", "--out", ""], "--out"),
+        (["eval", "runs/demo/final", "primer", "--json", ""], "--json"),
+    ],
+)
+def test_an_option_with_nothing_is_not_the_current_folder(here, phantrol, args, option):
+    before = sorted(here.rglob("*"))
+    check(phantrol(*args), f"{option}: got nothing, expected a value")
+    assert sorted(here.rglob("*")) == before
+
+
+def test_what_another_program_is_given_may_be_empty():
+    refuse_empty_options(["eval", "lmms", "model", "task", "--limit", "2", "--", "--include_path", "", "--x="])
+
+
+def test_ctrl_c_is_one_word(phantrol, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phantrol.doctor.examine", interrupted)
+    done = phantrol("doctor")
+    assert (done.code, done.error) == (130, "phantrol: stopped\n")

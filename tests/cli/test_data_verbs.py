@@ -40,7 +40,7 @@ def test_export_and_check(empty, phantrol):
     [
         (["preview", "--family", "colours"], ["colours", "attributes"]),
         (["preview", "--task", "flying"], ["flying", "shape"]),
-        (["preview", "--family", ""], ["families are empty", "for all"]),
+        (["preview", "--family", ","], ["families are empty", "for all"]),
         (["export", "out", "--task", " ,"], ["tasks are empty", "for all"]),
         (["preview", "--split", "tomorrow"], ["tomorrow", "val"]),
         (["preview", "--sprites", "nowhere"], ["nowhere", "folder of sprites"]),

@@ -74,6 +74,7 @@ def test_a_model_that_was_trained_here(here, phantrol):
     ("args", "words"),
     [
         (["Phantom-7B", "--dtype", "int2"], ["int2", "int8"]),
+        (["Phantom-7B", "--tiles", 8], ["--tiles 8", "expected at most 7"]),
         (["Phantom-7B", "stages.tune.lr=1"], ["Phantom-7B is a model", "recipes"]),
         (["Phantom-8B"], ["Phantom-8B is no folder, no recipe and no release", "phantom_7b", "Phantom-7B"]),
         (["models/Phantom-8B"], ["no folder", "Phantom-7B"]),

@@ -132,14 +132,25 @@ def test_doctor_says_whether_bfloat16_is_multiplied(phantrol, monkeypatch, has, 
     assert line in done.out and ("--weights float32" in done.out) is not has
 
 
-def test_doctor_names_a_trap(phantrol, monkeypatch):
+def test_a_cuda_build_without_a_gpu_is_a_cpu(phantrol, monkeypatch):
+    found = torch.device("cuda")
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available=False: None if check_available else found
+    )
+    assert "bfloat16: this cpu has" in phantrol("doctor").out
+
+
+@pytest.mark.parametrize(("cuda", "says"), [(None, "bad   torchvision 0.1"), ("13.0", "note  torchvision 0.1")])
+def test_doctor_names_a_trap(phantrol, monkeypatch, cuda, says):
     import importlib.metadata
 
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == "torchvision" else real(name))
     done = phantrol("doctor")
-    assert done.code == 1
-    assert "torchvision 0.1 installed" in done.out and "pip uninstall" in done.out
+    assert done.code == (cuda is None)
+    assert f"{says} installed" in done.out and ("pip uninstall" in done.out) == (cuda is None)
 
 
 def cpu_s(*words):

@@ -297,7 +297,7 @@ def test_names_of_ones_own(pictures):
 def test_the_rows_of_the_documentation_are_read(pictures):
     """The examples of docs/data.md that are whole rows."""
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
-    rows = [found for found in re.findall(r"`(\{.*?\})`(?=[ ,|])", text) if "..." not in found]
+    rows = [found for found in re.findall(r"`(\{[^`]*\})`(?=[ ,|:])", text) if "..." not in found]
     assert len(rows) >= 6
     for row in rows:
         conversation, _ = spoken(json.loads(row.replace("\\|", "|")), pictures)

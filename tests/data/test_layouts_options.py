@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import nan
 
 import pytest
@@ -38,6 +39,7 @@ def spoken(**row):
         (COLORS, "blue", "blue"),
         ("red or blue", 1, "1"),  # no letters are written, so none is meant
         ({"A": "red", "B": "blue"}, "B", "B"),
+        ({"A": "red", "B": "blue"}, 1, "B"),
         ([], 2, "2"),
         (None, 2, "2"),
     ],
@@ -56,10 +58,11 @@ def test_a_number_of_no_option_is_a_broken_row(answer):
     assert met.value.reason == "wrong-type"
 
 
-@pytest.mark.parametrize("answer", ["D", " Z "])
-def test_a_letter_past_the_last_option_is_a_broken_row(answer):
-    with pytest.raises(BrokenRow, match=rf"got {answer} as answer to 3 options, expected one of") as met:
-        read_draft({"question": "Which?", "choices": COLORS, "answer": answer})
+@pytest.mark.parametrize("choices", [COLORS, dict(zip("ABC", COLORS, strict=True))])
+@pytest.mark.parametrize("answer", ["D", " Z ", "(D)", "D."])
+def test_a_letter_past_the_last_option_is_a_broken_row(answer, choices):
+    with pytest.raises(BrokenRow, match=rf"got {re.escape(answer)} as answer to 3 options, expected one of") as met:
+        read_draft({"question": "Which?", "choices": choices, "answer": answer})
     assert met.value.reason == "wrong-type"
     assert spoken(options=["C", "N"], answer="N")[1] == "N"  # an option itself
     assert spoken(options=COLORS, answer="d")[1] == "d" and spoken(options="red", answer=answer)[1] == answer

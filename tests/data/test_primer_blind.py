@@ -166,15 +166,15 @@ def tell_apart(train: list[Turn], val: list[Turn], steps: int = 60) -> float:
     """Return the AUC of a logistic regression on question and answer that tells chosen from incorrect answers."""
     said = [[(turn.question, answer) for turn in turns for answer in (turn.answer, turn.rejected[0].text)]
             for turns in (train, val)]  # fmt: skip
-    rows = [[_pair_grams(*pair) for pair in pairs] for pairs in said]
+    bags, val_bags = (_bags([_pair_grams(*pair) for pair in pairs]) for pairs in said)
     weights = torch.zeros(BUCKETS, 1, requires_grad=True)
     adam = torch.optim.Adam([weights], lr=0.05, weight_decay=3e-3)
     right = torch.tensor([1.0, 0.0]).repeat(len(train))
     for _ in range(steps):
         adam.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(_sums(weights, rows[0]), right).backward()
+        torch.nn.functional.binary_cross_entropy_with_logits(_sums(weights, bags), right).backward()
         adam.step()
-    scores = _sums(weights, rows[1]).detach()
+    scores = _sums(weights, val_bags).detach()
     chosen, incorrect = scores[::2, None], scores[None, 1::2]
     return ((chosen > incorrect).float().mean() + 0.5 * (chosen == incorrect).float().mean()).item()
 
@@ -190,10 +190,14 @@ def _pair_grams(question: str, answer: str) -> list[int]:
     return sorted({crc32(gram.encode()) % BUCKETS for gram in grams})
 
 
-def _sums(weights: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
-    index = torch.tensor([bucket for row in rows for bucket in row])
+def _bags(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the buckets of all rows in one line, and where each row begins."""
     starts = torch.tensor([0, *accumulate(len(row) for row in rows[:-1])])
-    return torch.nn.functional.embedding_bag(index, weights, starts, mode="sum")[:, 0]
+    return torch.tensor([bucket for row in rows for bucket in row]), starts
+
+
+def _sums(weights: torch.Tensor, bags: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return torch.nn.functional.embedding_bag(bags[0], weights, bags[1], mode="sum")[:, 0]
 
 
 @pytest.mark.parametrize("task", [*TASKS_SEEN, "captions"])

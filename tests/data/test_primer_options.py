@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 from zlib import crc32
 
 import pytest
@@ -23,6 +24,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(generator, "draw", lambda scene, size_px: None)
 
 
+@cache
 def collect(split: str, task: str, number: int) -> list[tuple[str, list[str], int]]:
     """Return (question, options, place of the right one)."""
     curriculum, found = Curriculum({task: 1}, questions=1, captions=False), []
@@ -35,36 +37,42 @@ def collect(split: str, task: str, number: int) -> list[tuple[str, list[str], in
 
 def option_score(train, val, steps: int = 60) -> float:
     """Return how often a conditional logit on the options, their values and the words of the question is right."""
-    rows, val_rows = ([_features(*each[:2], place) for each in few for place in range(4)] for few in (train, val))
+    bags, val_bags = (_bags([row for each in few for row in _features(*each[:2])]) for few in (train, val))
     right, val_right = (torch.tensor([place for *_, place in few]) for few in (train, val))
     weights = torch.zeros(BUCKETS, 1, requires_grad=True)
     adam = torch.optim.Adam([weights], lr=0.03, weight_decay=2e-3)
     for _ in range(steps):
         adam.zero_grad()
-        torch.nn.functional.cross_entropy(_sums(weights, rows), right).backward()
+        torch.nn.functional.cross_entropy(_sums(weights, bags), right).backward()
         adam.step()
-    return (_sums(weights, val_rows).argmax(1) == val_right).float().mean().item()
+    return (_sums(weights, val_bags).argmax(1) == val_right).float().mean().item()
 
 
-def _features(question: str, options: list[str], place: int) -> list[int]:
-    """Return buckets of: the option, alone and with each word of the question; how many options have its form; its
-    rank among numbers."""
-    option, forms = options[place], [form(text) for text in options]
-    words = {*re.findall(r"[a-z]+", question.lower()), ""}
-    found = {f"{word}|{option}" for word in words} | {f"alike {forms.count(forms[place])}"}
-    if set(forms) == {"digits"}:
-        found.add(f"rank {sum(int(text) < int(option) for text in options)}")
-    return [crc32(text.encode()) % BUCKETS for text in found]
+def _features(question: str, options: list[str]) -> list[list[int]]:
+    """Return for each option buckets of: it, alone and with each word of the question; how many options have its form;
+    its rank among numbers."""
+    forms, words = [form(text) for text in options], {*re.findall(r"[a-z]+", question.lower()), ""}
+    rows = []
+    for option, own in zip(options, forms, strict=True):
+        found = {f"{word}|{option}" for word in words} | {f"alike {forms.count(own)}"}
+        if set(forms) == {"digits"}:
+            found.add(f"rank {sum(int(text) < int(option) for text in options)}")
+        rows.append([crc32(text.encode()) % BUCKETS for text in found])
+    return rows
 
 
 def form(text: str) -> str:
     return "digits" if text.isdigit() else "word" if text.lower() in WORDS else "letters"
 
 
-def _sums(weights: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
-    index = torch.tensor([bucket for row in rows for bucket in row])
+def _bags(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the buckets of all rows in one line, and where each row begins."""
     starts = torch.tensor([0, *(len(row) for row in rows[:-1])]).cumsum(0)
-    return torch.nn.functional.embedding_bag(index, weights, starts, mode="sum").view(-1, len(LETTERS))
+    return torch.tensor([bucket for row in rows for bucket in row]), starts
+
+
+def _sums(weights: torch.Tensor, bags: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return torch.nn.functional.embedding_bag(bags[0], weights, bags[1], mode="sum").view(-1, len(LETTERS))
 
 
 @pytest.mark.parametrize("task", CHOICES)

@@ -1,7 +1,8 @@
-"""A judge that is a server, and results of two tiny models on a few questions of Primer."""
+"""A judge that is a server, results of two tiny models on a few questions of Primer, and results made by hand."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import phantrol
+from phantrol.evals.card import Card
 from phantrol.evals.judging import Judge
 from phantrol.evals.runner import Wanted, run_benchmarks
 from phantrol.models.tokenizer import train_tokenizer
@@ -62,11 +64,30 @@ def models(tiny_model, tmp_path_factory):
     return [str(folder / str(seed)) for seed in (0, 1)]
 
 
+def _ask(model, path, batch_size):
+    wanted = Wanted(limit=8, batch_size=batch_size, check_batch=5)
+    run_benchmarks(model, ["primer"], wanted, json_path=path, options=OPTIONS)
+
+
 @pytest.fixture(scope="session")
 def scored(models, tmp_path_factory):
-    """The results of both models, and of the first one again with batches of one."""
+    """A folder with the results of the first model."""
     folder = tmp_path_factory.mktemp("results")
-    for name, model, batch_size in (("a", models[0], 16), ("b", models[1], 16), ("alone", models[0], 1)):
-        wanted = Wanted(limit=8, batch_size=batch_size, check_batch=5)
-        run_benchmarks(model, ["primer"], wanted, json_path=folder / f"{name}.json", options=OPTIONS)
+    _ask(models[0], folder / "a.json", 16)
     return folder
+
+
+@pytest.fixture(scope="session")
+def compared(models, scored):
+    """The same with the results of the second model, and of the first one again with batches of one."""
+    _ask(models[1], scored / "b.json", 16)
+    _ask(models[0], scored / "alone.json", 1)
+    return scored
+
+
+@pytest.fixture
+def bare_report():
+    """A report without rows, written by hand: what is done with results needs no model."""
+    speaker = dict.fromkeys(("weights_sha256", "decoding", "dtype", "weights", "versions"))
+    card = {field.name: None for field in dataclasses.fields(Card)} | {"speaker": speaker, "usual_split": True}
+    return {"benchmark": "mine", "split": "val", "model": "m", "overall": {}, "missing": [], "rows": [], "card": card}

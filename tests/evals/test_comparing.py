@@ -13,31 +13,17 @@ from phantrol.evals.figure import write_table
 from phantrol.evals.tables import collect, read_papers, to_latex, to_markdown
 
 
-def test_a_comparison(scored):
-    found = compare_files(scored / "a.json", scored / "b.json")
-    names = [each.name for each in found.differences]
-    assert names[:2] == ["shape", "captions"] and "mean of tasks" in names and "existence_f1" in names
-    (a,), (b,) = (read_reports(scored / name) for name in ("a.json", "b.json"))
-    for each in found.differences:
-        if each.name in a["scores"]:
-            assert (each.a, each.b) == (a["scores"][each.name]["model"], b["scores"][each.name]["model"])
-            assert each.low is None or each.low <= each.b - each.a <= each.high
-            assert each.p <= each.p_holm <= 1
-    assert next(each for each in found.differences if each.name == "existence_f1").p is None
-    assert found.remarks == ()
-    same = compare_files(scored / "a.json", scored / "alone.json")
-    assert all(each.a == each.b and each.p in (1.0, None) for each in same.differences)
-    assert any("same weights" in remark for remark in same.remarks)
-    assert any("batch_size is 16 and 1" in remark for remark in same.remarks)
+def one_row(name, prompt="", group=None, **scores):
+    return {"id": f"{name}", "group": group or f"{name}", "task": "t", "prompt_sha256": prompt, "scores": scores}
 
 
-def test_a_clear_difference_is_found(scored, tmp_path):
-    (report,) = read_reports(scored / "a.json")
-    report["rows"] = [{"id": f"{i}", "task": "t", "prompt_sha256": "", "scores": {"t": 0.0}} for i in range(40)]
+def test_a_clear_difference_is_found(bare_report, tmp_path):
+    report = bare_report
+    report["rows"] = [one_row(i, t=0.0) for i in range(40)]
     (tmp_path / "worse.json").write_text(json.dumps(report))
     for row in report["rows"][:30]:
         row["scores"]["t"] = 1.0
-    report["rows"].append({"id": "lone", "task": "t", "prompt_sha256": "", "scores": {"t": 1.0}})
+    report["rows"].append(one_row("lone", t=1.0))
     report["card"]["judge"] = {"model": "gpt"}
     (tmp_path / "better.json").write_text(json.dumps(report))
     found = compare_files(tmp_path / "worse.json", tmp_path / "better.json")
@@ -56,26 +42,38 @@ def test_a_clear_difference_is_found(scored, tmp_path):
         compare_files(tmp_path / "none.json", tmp_path / "other.json")
 
 
-def test_scores_that_are_no_means_are_compared_over_the_same_rows_alone(scored, tmp_path):
-    (report,) = read_reports(scored / "a.json")
-    assert "existence_f1" in {each.name for each in compare_files(scored / "a.json", scored / "b.json").differences}
-    report["rows"] = report["rows"][1:]
-    report["overall"]["existence_f1"]["model"] = 1.0  # as it may be over fewer rows
-    (tmp_path / "fewer.json").write_text(json.dumps(report))
-    for pair in ((tmp_path / "fewer.json", scored / "a.json"), (scored / "a.json", tmp_path / "fewer.json")):
+def test_a_group_of_rows_counts_once_and_other_prompts_are_named(bare_report, tmp_path):
+    """Four groups of ten rows, all better by unequal sums: 2 of 2⁴ signs, not 2 of 2⁴⁰."""
+    for name, better in (("a", 0.0), ("b", 1.0)):
+        bare_report["rows"] = [
+            one_row(i, name, f"{i // 10}", t=better * (i % 10 < 5 + i // 10), u=better / (2 + i % 10))
+            for i in range(40)
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(bare_report))
+    found = compare_files(tmp_path / "a.json", tmp_path / "b.json")
+    t, _, mean = found.differences
+    assert t.p == 2 / 2**4 and (t.a, t.b) == (0.0, 0.65)
+    assert mean.low <= mean.b - mean.a <= mean.high
+    assert any("40 of 40 rows were asked with another prompt or picture" in remark for remark in found.remarks)
+
+
+def test_scores_that_are_no_means_are_compared_over_the_same_rows_alone(bare_report, tmp_path):
+    report, whole, fewer = bare_report, tmp_path / "whole.json", tmp_path / "fewer.json"
+    report |= {"rows": [one_row(i, t=1.0) for i in range(3)], "overall": {"f1": {"model": 0.5, "n": 3}}}
+    whole.write_text(json.dumps(report))
+    assert [each.name for each in compare_files(whole, whole).differences] == ["t", "f1"]
+    report |= {"rows": report["rows"][1:], "overall": {"f1": {"model": 1.0, "n": 2}}}  # as it may be over fewer rows
+    fewer.write_text(json.dumps(report))
+    for pair in ((fewer, whole), (whole, fewer)):
         found = compare_files(*pair)
-        assert "existence_f1" not in {each.name for each in found.differences}
-        assert all(each.a == each.b for each in found.differences)
-        assert any("no means over rows: existence_f1; ask both the same rows" in remark for remark in found.remarks)
+        assert [(each.name, each.a, each.b) for each in found.differences] == [("t", 1.0, 1.0)]
+        assert any("no means over rows: f1; ask both the same rows" in remark for remark in found.remarks)
 
 
-def test_no_interval_where_no_draw_differs(scored, tmp_path):
+def test_no_interval_where_no_draw_differs(bare_report, tmp_path):
     """+0.0 to +0.0 would be more than five rows can tell."""
-    (report,) = read_reports(scored / "a.json")
-    report["rows"] = [
-        {"id": f"{i}", "task": "t", "prompt_sha256": "", "scores": {"t": 0.0, "u": i / 5}} for i in range(5)
-    ]
-    report["overall"] = {}
+    report = bare_report
+    report["rows"] = [one_row(i, t=0.0, u=i / 5) for i in range(5)]
     (tmp_path / "a.json").write_text(json.dumps(report))
     report["rows"][0]["scores"]["u"] = 1.0
     (tmp_path / "b.json").write_text(json.dumps(report))
@@ -89,10 +87,9 @@ def test_no_interval_where_no_draw_differs(scored, tmp_path):
 
 
 @pytest.fixture
-def published(scored, tmp_path):
+def published(bare_report, tmp_path):
     """A file with made-up results on four benchmarks of the papers."""
-    (report,) = read_reports(scored / "a.json")
-    reports = []
+    report, reports = bare_report, []
     for name, value, scale in (
         ("pope", 80.0, 100),
         ("mme", 1400.0, 2800),

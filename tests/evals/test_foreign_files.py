@@ -44,9 +44,10 @@ def test_json_of_another_shape(tmp_path, text):
         (("card", "judge"), {}),
     ],
 )
-def test_a_result_that_was_changed(scored, tmp_path, change):
-    (report,) = read_reports(scored / "a.json")
-    (tmp_path / "other.json").write_text(json.dumps(changed(report, *change[0], to=change[1])))
+def test_a_result_that_was_changed(bare_report, tmp_path, change):
+    (tmp_path / "other.json").write_text(json.dumps(bare_report))
+    assert read_reports(tmp_path / "other.json") == [bare_report]
+    (tmp_path / "other.json").write_text(json.dumps(changed(bare_report, *change[0], to=change[1])))
     with pytest.raises(ValueError, match=r"other\.json holds no results with a card"):
         read_reports(tmp_path / "other.json")
 

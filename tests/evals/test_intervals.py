@@ -6,11 +6,12 @@ from math import inf
 import numpy as np
 import pytest
 
-from phantrol.evals.benchmark import Benchmark
-from phantrol.evals.card import find_intervals
-from phantrol.evals.intervals import FLIPS, bootstrap, half_sample_interval, holm, interval, sign_flip_p
+from phantrol.evals.benchmark import Benchmark, Row
+from phantrol.evals.intervals import FLIPS, bootstrap, half_sample_intervals, holm, interval, sign_flip_p
 from phantrol.evals.metrics import wilson_interval, yes_no_f1
+from phantrol.evals.published import mean_of_tasks
 from phantrol.evals.report import Report, Sample
+from phantrol.evals.score_intervals import find_intervals
 
 
 def rows(scores, task="task", group=None):
@@ -43,6 +44,10 @@ def test_each_score_keeps_its_rows():
     assert not (bootstrap(mixed, draws=300, seed=1)["one"] == draws["one"]).all()
 
 
+def half_sample_interval(groups, score, **options):
+    return half_sample_intervals(groups, lambda some: {"score": score(some)}, **options)["score"]
+
+
 def test_half_samples_are_as_wide_as_the_bootstrap_where_both_fit():
     generator = np.random.default_rng(0)
     values = generator.random(300)
@@ -57,6 +62,8 @@ def test_the_interval_of_an_f1_holds_it():
     low, high = half_sample_interval(range(80), lambda some: yes_no_f1([pairs[i] for i in some]))
     assert 0.3 < low < 0.5 < high < 0.7
     assert half_sample_interval(["one"], lambda some: 0.5) == (0.5, 0.5)
+    scores = half_sample_intervals(range(4), lambda some: {"all": 0.5} | ({"first": 0.8} if 0 in some else {}))
+    assert scores == {"all": (0.5, 0.5), "first": (0.8, 0.8)}  # a half without a score says nothing of it
 
 
 def test_an_interval_ends_where_scores_do():
@@ -101,6 +108,51 @@ def test_what_tasks_that_do_not_scatter_may_be_off_is_added():
     low, high = ends_of_the_mean(mixed[:12] + half)
     assert high == pytest.approx((1 + drawn[1]) / 2)  # what is all right can only be worse
     assert 0.75 - low == pytest.approx(((0.5 - drawn[0]) ** 2 + 0.2425**2) ** 0.5 / 2, abs=1e-4)
+
+
+class OfTasks(Benchmark):
+    """Overall is the mean of the tasks, and `count_f1` knows but one of them."""
+
+    def overall(self, rows, texts):
+        pairs = [(row.answer, text) for row, text in zip(rows, texts, strict=True) if row.task == "count"]
+        one = {"count_f1": (yes_no_f1([(text, answer) for answer, text in pairs]), len(pairs))} if pairs else {}
+        return mean_of_tasks(rows, (float(text == row.answer) for row, text in zip(rows, texts, strict=True))) | one
+
+
+def intervals_of(shares, number=12):
+    """The intervals of tasks of which these shares of twelve rows are right; a right answer is yes, a wrong one no."""
+    rows = [Row(f"{task}{i}", task, [], "yes") for task in shares for i in range(number)]
+    texts = ["yes" if i < share * number else "no" for share in shares.values() for i in range(number)]
+    scores = [{"model": {row.task: float(text == "yes")}} for row, text in zip(rows, texts, strict=True)]
+    samples = [
+        Sample(row.id, row.task, "", "yes", {"model": text}, each, "", row.id)
+        for row, text, each in zip(rows, texts, scores, strict=True)
+    ]
+    benchmark = OfTasks()
+    overall = {name: {"model": value, "n": n} for name, (value, n) in benchmark.overall(rows, texts).items()}
+    return find_intervals(benchmark, rows, Report("b", "val", "m", 0, tuple(samples), overall))
+
+
+def test_an_overall_score_is_as_unsure_as_the_mean_of_its_tasks():
+    """Halves of tasks that are all right or all wrong do not scatter: alone they would have no width here."""
+    found = intervals_of({"shape": 1.0, "count": 0.0, "color": 1.0})
+    assert found["overall"] == pytest.approx(found["mean of tasks"])
+    assert found["overall"] == pytest.approx((2 / 3 * (1 - 0.1380), 2 / 3 + 0.2425 / 3), abs=1e-4)
+    assert found["count_f1"] == pytest.approx(wilson_interval(0, 12), abs=1e-4)  # of its own rows alone
+    mixed = intervals_of({"shape": 1.0, "count": 0.5, "color": 1.0})
+    assert mixed["overall"] == pytest.approx(mixed["mean of tasks"], abs=0.02)
+    both = intervals_of({"count": 1.0, "color": 0.5})
+    alone = intervals_of({"count": 0.5, "color": 0.5})
+    assert both["count_f1"] == pytest.approx(wilson_interval(1, 12), abs=1e-4)
+    assert alone["overall"] == pytest.approx(alone["mean of tasks"], abs=0.03)
+
+
+def test_groups_that_are_all_half_right_are_not_certain_either():
+    """Two questions about a picture, and the same answer to both: each group is half right, as in MME."""
+    rows = [(f"{i}", {"existence": float(second)}) for i in range(12) for second in (0, 1)]
+    assert find_intervals(Benchmark(), [], report_of(rows))["existence"] == pytest.approx(
+        (0.5 - 0.2425 / 2, 0.5 + 0.2425 / 2), abs=1e-4
+    )
 
 
 def test_the_permutation_test_is_exact_where_it_can_be():

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import phantrol
-from phantrol.evals.card import find_headline, find_intervals, read_reports
+from phantrol.evals.card import find_headline, read_reports
 from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.judging import Judge, judge_answers
+from phantrol.evals.metrics import wilson_interval
 from phantrol.evals.runner import Wanted, run_benchmarks
+from phantrol.evals.score_intervals import find_intervals
 from phantrol.evals.tables import collect, to_markdown
 from phantrol.find import find, names
 from phantrol.models.image_processing import load_picture
@@ -288,12 +290,18 @@ def test_the_whole_way(sets, server, tiny_model, tmp_path, capsys):
     assert [report["card"]["headline"] for report in read_reports(path)] == [None, None]
     wanted = Wanted(judge=server.judge)
     server.say = lambda prompt: "I refuse"
-    run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
+    with pytest.raises(
+        ValueError, match=r"mm_vet, llava_w: no answer could be judged by made-up: .*'I refuse'.*alone$"
+    ):
+        run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
     assert "has no score: none of 2 rows could be judged by made-up." in to_markdown(collect([path]))
     server.say = lambda prompt: "0.5" if prompt.endswith("Number:") else "10 8" if "Ask 0?" in prompt else "no"
     run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
     vet, wild = read_reports(path)
-    assert vet["card"]["headline"] == {"name": "overall", "value": 50.0, "low": 50.0, "high": 50.0, "scale": 100}
+    low, high = (
+        pytest.approx(50 + sign * 50 * wilson_interval(0, 2)[1]) for sign in (-1, 1)
+    )  # of two, both half right
+    assert vet["card"]["headline"] == {"name": "overall", "value": 50.0, "low": low, "high": high, "scale": 100}
     assert vet["card"]["judge"]["model"] == "made-up" and "Ground truth" in vet["card"]["judge"]["prompts"]["share"]
     assert wild["card"]["headline"]["value"] == 80 and len(wild["missing"]) == 2
     assert "2 rows are missing" in capsys.readouterr().out

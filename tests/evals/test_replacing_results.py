@@ -61,7 +61,7 @@ def test_another_benchmark(models, path, other, monkeypatch):
     answers = path.with_name("a.other.answers.jsonl").read_bytes().count(b"\n") - 1
     assert len(both) == 2 and len(asked) == answers > 24  # Primer's own were there
     assert both[0]["scores"] == alone[0]["scores"]
-    refused(monkeypatch, path, models[0], ["primer"], WANTED, match="holds results of other .*name other too")
+    refused(monkeypatch, path, models[0], ["primer"], WANTED, match="holds results of .*other.py .*name .*other.py too")
     run_benchmarks(models[0], [other, "primer"], WANTED, json_path=path, options=OPTIONS)
     assert {each["benchmark"]: each["rows"] for each in read_reports(path)} == {
         each["benchmark"]: each["rows"] for each in both
@@ -76,6 +76,16 @@ def test_two_dotted_names_that_begin_alike(models, tmp_path, monkeypatch):
     path = tmp_path / "s.json"
     run_benchmarks(models[0], ["my_sets.one"], WANTED, json_path=path, options=OPTIONS)
     refused(monkeypatch, path, models[0], ["my_sets.two"], WANTED, match=r"holds results of my_sets\.one ")
+
+
+def test_two_files_of_one_name(models, tmp_path, other, monkeypatch):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "other.py").write_text(OTHER)
+    path = tmp_path / "s.json"
+    run_benchmarks(models[0], [other], WANTED, json_path=path, options=OPTIONS)
+    run_benchmarks(models[0], [other], WANTED, json_path=path, options=OPTIONS)
+    again = str(tmp_path / "more" / "other.py")
+    refused(monkeypatch, path, models[0], [again], WANTED, match=rf"holds results of {other} .*name {other} too")
 
 
 @pytest.mark.parametrize("change", [{"split": "test_comp"}, {"seed": 1}])

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from phantrol.evals.card import read_reports
+from phantrol.evals.compare import compare_files
 from phantrol.evals.fingerprints import prompt_sha256, weights_sha256
 from phantrol.evals.journal import Journal
 from phantrol.evals.runner import Wanted, run_benchmarks
@@ -44,12 +45,30 @@ def test_the_card(models, scored):
     assert card["headline"]["name"] == "mean of tasks"
 
 
-def test_the_same_card_from_batches_of_1_and_of_16(scored):
-    (one,), (many,) = (read_reports(scored / name) for name in ("alone.json", "a.json"))
+def test_the_same_card_from_batches_of_1_and_of_16(compared):
+    (one,), (many,) = (read_reports(compared / name) for name in ("alone.json", "a.json"))
     assert one["card"].pop("batch_size") == 1 and many["card"].pop("batch_size") == 16
     assert one["card"].pop("batch_check") == {"batch_size": 16, "rows": 5, "different": 0}
     many["card"].pop("batch_check")
     assert one == many
+
+
+def test_a_comparison(compared):
+    found = compare_files(compared / "a.json", compared / "b.json")
+    names = [each.name for each in found.differences]
+    assert names[:2] == ["shape", "captions"] and "mean of tasks" in names and "existence_f1" in names
+    (a,), (b,) = (read_reports(compared / name) for name in ("a.json", "b.json"))
+    for each in found.differences:
+        if each.name in a["scores"]:
+            assert (each.a, each.b) == (a["scores"][each.name]["model"], b["scores"][each.name]["model"])
+            assert each.low is None or each.low <= each.b - each.a <= each.high
+            assert each.p <= each.p_holm <= 1
+    assert next(each for each in found.differences if each.name == "existence_f1").p is None
+    assert found.remarks == ()
+    same = compare_files(compared / "a.json", compared / "alone.json")
+    assert all(each.a == each.b and each.p in (1.0, None) for each in same.differences)
+    assert any("same weights" in remark for remark in same.remarks)
+    assert any("batch_size is 16 and 1" in remark for remark in same.remarks)
 
 
 def test_every_answer_is_kept_with_its_prompt(scored):

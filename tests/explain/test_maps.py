@@ -9,9 +9,10 @@ from PIL import Image
 import phantrol
 from phantrol.explain import lettering
 from phantrol.explain.colours import heat_colour
-from phantrol.explain.figure import LEFT, MARGIN, WIDTH, draw_figure, write_figure
+from phantrol.explain.figure import LEFT, LINE, MARGIN, WIDTH, _pictures, draw_figure, write_figure
 from phantrol.explain.lettering import width, wrap
 from phantrol.explain.maps import maps_as_json, trace_maps
+from phantrol.explain.traversal_figure import THINNEST_PX, draw_overlay
 from phantrol.inference.engine import Engine
 from phantrol.models.tokenizer import train_tokenizer
 
@@ -101,6 +102,17 @@ def test_the_figure_shows_the_numbers(maps):
     assert not any(near(at(y), expected[0][::-1]) for y in range(0, figure.height, 10))
 
 
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
+def test_a_picture_that_is_one_line_can_be_seen(maps, size):
+    """Its frame is drawn around it, and over no pixel of it."""
+    found = dataclasses.replace(maps.pictures[0], picture=Image.new("RGB", size, "red"))
+    panels = _pictures(found, maps)
+    assert panels.getpixel((MARGIN, 1)) == panels.getpixel((MARGIN + 7, 8)) == (255, 0, 0)
+    assert panels.getpixel((MARGIN - 1, 1)) == panels.getpixel((MARGIN, 0)) == LINE
+    overlay = draw_overlay(found.picture, torch.tensor([[0.0, 1.0]]), 0.0, 1.0)
+    assert min(overlay.size) == THINNEST_PX and len(overlay.getcolors()) > 1
+
+
 @pytest.mark.parametrize("number", range(1000, 1008))
 def test_one_token_of_many_is_seen(maps, number):
     """More tokens than the figure has columns of pixels: of those that share one, the largest shows."""
@@ -124,7 +136,7 @@ def test_no_caption_runs_into_the_margin(maps):
 
 def test_characters_that_no_font_knows_are_named(maps, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(lettering, "_installed", tuple)
-    write_figure(tmp_path / "maps.png", maps, "Red.")
+    write_figure(tmp_path / "maps.png", maps, "Red.\x03\u200b")  # what no font draws is no font's fault
     assert not caplog.records
     write_figure(tmp_path / "maps.png", maps, "红 is 红色\n")
     (said,) = caplog.messages

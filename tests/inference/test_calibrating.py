@@ -21,8 +21,6 @@ from phantrol.data.sources.file import FileSource
 from phantrol.data.sources.primer import PrimerSource
 from phantrol.explain.traversal import trace_traversal
 from phantrol.inference.calibrating import (
-    Calibration,
-    Recording,
     calibrate,
     passes_within,
     record,
@@ -168,12 +166,6 @@ def test_angles_that_the_longest_row_decides_are_those_of_each_row_alone(built):
     assert len(losses) == 1
 
 
-def test_more_tokens_than_torch_takes_quantiles_of():
-    ratios = torch.linspace(0, 1, 2**24 + 1)[None]
-    found = Calibration(Recording((0,), ratios, ratios, 1.0), (), 2.0, 1.0, 1.0).as_dict()["layers"][0]
-    assert found["ratio_quantiles"] == pytest.approx([0.05, 0.25, 0.5, 0.75, 0.95], abs=1e-6)
-
-
 def test_the_maps_show_the_layers_that_still_traverse(built):
     model, processor = built(share_gate=True)
     skip_traversal(model.get_decoder(), (1,))
@@ -222,6 +214,20 @@ def test_in_place_and_beside_from_the_command_line(built, tmp_path: Path, monkey
     assert list(traversing_gates(phantrol.load(out)[0].get_decoder())) == [1, 3]
     listed = json.loads((out / "manifest.json").read_text())["files"]["config.json"]
     assert listed["size"] == (out / "config.json").stat().st_size and not list(out.glob(".*"))
+
+
+def test_the_command_line_calibrates_on_the_accelerator(built, tmp_path: Path, monkeypatch):
+    for part in built():
+        part.save_pretrained(tmp_path)
+
+    def calibrate(model, *_):
+        raise ValueError(f"it is on {model.device}")
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    monkeypatch.setattr("phantrol.calibrating.calibrate", calibrate)
+    with pytest.raises(ValueError, match="it is on meta"):
+        calibrate_folder(tmp_path, "primer", ["tasks=shape", "scenes=shapes"], examples=2)
 
 
 def test_a_file_and_its_pictures_from_the_command_line(built, tmp_path: Path, monkeypatch, capsys):

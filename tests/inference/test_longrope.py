@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from transformers import DynamicCache
 
 from phantrol.inference import longrope
 from phantrol.inference.running import End, Piece, RunningBatch, Ticket
@@ -114,6 +115,23 @@ def test_padding_is_not_counted_and_embeddings_are_read_again(crossing):
     embeds = engine.model.get_input_embeddings()(prompt["input_ids"])
     inputs = {"inputs_embeds": embeds, "attention_mask": prompt["attention_mask"]}
     assert torch.equal(engine.model.generate(**inputs, **options), expected)
+
+
+def test_what_is_read_again_says_where_its_image_features_are(crossing):
+    """The prompt's by what was given, or by its ids; an answer has none, whatever its tokens."""
+    model = crossing[0].model
+    image, prompt = model.config.image_token_id, torch.arange(5, 5 + SWITCH - 2)[None]
+    prompt[0, 3:7] = image
+    ids = torch.cat([prompt, torch.tensor([[8, image, 9]])], dim=1)
+    is_image = (ids == image) & (torch.arange(SWITCH + 1) < SWITCH - 2)
+    cache = DynamicCache(config=model.config.text_config)
+    embeds = model.get_input_embeddings()(ids)
+    model(inputs_embeds=embeds[:, :-1], past_key_values=cache)
+    given = {"past_key_values": cache, "inputs_embeds": embeds[:, :-3], "next_sequence_length": 1}
+    for told in ({"input_ids": ids}, {"input_ids": ids[:, -3:], "image_mask": is_image[:, :-3]}):
+        again = model.prepare_inputs_for_generation(**given, **told)
+        assert torch.equal(again["inputs_embeds"], embeds) and torch.equal(again["image_mask"], is_image)
+    assert "image_mask" not in model.prepare_inputs_for_generation(**given, input_ids=ids[:, -3:])
 
 
 def test_a_prompt_in_chunks_across_the_switch_is_refused(engine, questions):

@@ -10,7 +10,6 @@ from phantrol.inference import joining
 from phantrol.inference.engine import Engine
 from phantrol.inference.running import End, Failure, Piece, RunningBatch, Ticket
 from phantrol.inference.sampling import Sampling
-from phantrol.inference.speaking import Speaker
 from phantrol.models.tokenizer import train_tokenizer
 from phantrol.modifiers.growing_cache import GrowingLayer
 
@@ -209,33 +208,22 @@ def test_stop_strings_end_an_answer_and_are_not_said(build, chats):
         assert len(listener.logprobs) <= listener.ends[0][2]
 
 
-def test_a_speaker_never_takes_back_what_it_said(build):
+def test_nothing_is_told_of_the_token_that_ends_the_turn(build, chats):
     engine = build([])
-    text = "  né\n\n漢字  and 漢 \n é stop here"
-    ids = [i for char in text for i in engine.processor.tokenizer(char, add_special_tokens=False)["input_ids"]]
-    for stop in ((), ("stop",), ("\n",), ("字  a",)):
-        speaker, said = Speaker(engine, stop), []
-        for token in ids:
-            speaker.hear(token)
-            if speaker.stopped:
-                break
-            said.append(speaker.say()[0])
-        said.append(speaker.end()[0])
-        whole = engine.decode(ids)
-        expected = min((whole.split(s)[0] for s in stop), key=len, default=whole).rstrip()
-        assert "".join(said) == expected
-        assert "\ufffd" not in "".join(said)
+    options = dict(max_new_tokens=6, top_logprobs=0)
+    whole, cut = (Listener(engine, chats[0], **options) for _ in range(2))
+    play(engine, {0: [whole]})
+    said = [told.token for told in whole.logprobs]
+    last = next(i for i, token in enumerate(said) if i and token not in said[:i])
+    engine.end_ids = [said[last]]
+    play(engine, {0: [cut]})
+    assert [told.token for told in cut.logprobs] == said[:last] and cut.ends == [(0, "stop", last + 1)]
 
 
-def test_a_stop_string_that_only_the_end_makes_certain_ends_an_answer(build):
-    engine = build([])
-    ids = [engine.processor.tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("a red", " é")]
-    engine._byte_ids = frozenset(ids[1])  # as SentencePiece spells what it has no word for
-    speaker = Speaker(engine, ("é",))
-    for token in (*ids[0], *ids[1]):
-        speaker.hear(token)
-    assert speaker.say()[0] == "a red" and not speaker.stopped
-    assert speaker.end()[0] == "" and speaker.stopped
+def test_the_tokens_of_all_choices_are_counted(engine, chats):
+    listener = Listener(engine, chats[0], max_new_tokens=5, temperature=1.0, seed=0, num_choices=3)
+    play(engine, {0: [listener]})
+    assert len(listener.ends) == 3 and listener.ticket.num_new_tokens == sum(count for _, _, count in listener.ends)
 
 
 @pytest.mark.parametrize("temperature", COLD)

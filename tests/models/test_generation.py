@@ -10,6 +10,7 @@ from transformers import DynamicCache, LogitsProcessor, StaticCache
 
 import phantrol
 from phantrol.models.generation import PictureGeneration
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 
 OPTIONS = dict(
     num_beams=3, num_return_sequences=2, max_new_tokens=6, do_sample=False, return_dict_in_generate=True,
@@ -87,6 +88,49 @@ def test_beams_are_those_of_embeddings_that_were_placed_before(model_and_process
     assert same(expected, answers(model, {"inputs_embeds": embeds, "attention_mask": inputs["attention_mask"]}))
 
 
+@torch.no_grad()
+def test_embeddings_tell_which_of_them_are_image_features(tiny_model, tokenizer, chats):
+    """A partial LoRA works on those alone: the ids beside them say which, or image_mask; embeddings alone do not."""
+    adapters = [phantrol.TrolConfig(gate_bias=0.2), PartialLoraConfig(rank=4, alpha=8.0)]
+    model, processor = tiny_model(tokenizer, adapters, noise=0.4, dtype=torch.float64)
+    inputs = encode(processor, chats)
+    ids, pixels = inputs["input_ids"], inputs.pop("pixel_values")
+    is_image = ids == processor.image_token_id
+    embeds = model.get_input_embeddings()(ids)
+    embeds[is_image] = model.get_image_features(pixels).flatten(0, 1)
+    given = {"inputs_embeds": embeds, "attention_mask": inputs["attention_mask"]}
+    logits, said = model(**inputs, pixel_values=pixels).logits, answers(model, {**inputs, "pixel_values": pixels})
+    options = dict(atol=1e-9, rtol=0)
+    for telling in ({"input_ids": ids}, {"image_mask": is_image}):
+        torch.testing.assert_close(model(**given, **telling).logits, logits, **options)
+        assert same(said, answers(model, {**given, **telling}))
+    none = torch.zeros_like(is_image)
+    assert (model(**given, image_mask=none).logits - logits).abs().max() > 1e-3, "the control: the adapter matters"
+    for ask in (model, model.generate):
+        with pytest.raises(ValueError, match="got inputs_embeds alone, but a modifier works on image features only"):
+            ask(**given)
+
+
+def test_a_draft_sees_the_pictures_too(model_and_processor, chats):
+    model, processor = model_and_processor
+    inputs = encode(processor, chats[:1])
+    said = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False, assistant_early_exit=1), said)
+
+
+@torch.no_grad()
+def test_a_step_does_not_ask_how_long_its_cache_is(model_and_processor):
+    """Of a static cache that is a number on the device, for which each step would wait."""
+
+    class Asked(DynamicCache):
+        def get_seq_length(self, layer_idx=0):
+            raise AssertionError("the step asks")
+
+    model, _ = model_and_processor
+    step = model.prepare_inputs_for_generation(torch.ones(1, 3).long(), 1, Asked(config=model.config.text_config))
+    assert step["input_ids"].shape == (1, 1)
+
+
 def test_several_sampled_answers(model_and_processor, chats):
     """Sampling from one token alone is greedy, so each of the three answers must be the greedy one."""
     model, processor = model_and_processor
@@ -158,6 +202,7 @@ class LooksUpEveryToken(LogitsProcessor):
         dict(repetition_penalty=1.5),
         dict(no_repeat_ngram_size=1),
         dict(repetition_penalty=1.3, num_beams=2),
+        dict(guidance_scale=3.0, repetition_penalty=1.5),
         dict(repetition_penalty=1.2, do_sample=True, top_p=0.9, temperature=2.0),
     ],
     ids=lambda options: next(iter(options)),

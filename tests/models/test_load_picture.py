@@ -1,6 +1,7 @@
 """What is a picture and what is not, each in one line; how one is turned, and made RGB."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def test_broken_pictures_are_named(tmp_path, content, complaint):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=f"picture .*holiday.png.*{complaint}|picture .*holiday.png {complaint}"):
         load_picture(path)
+
+
+def test_a_pipe_is_not_a_missing_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is a pipe or a device: expected a file; save the picture first"):
+        load_picture(tmp_path / "pipe.png")
 
 
 def encoded(kind, exif, **options):

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 import phantrol
 from phantrol.models.building import build, load
 from phantrol.models.configuration import num_image_tokens
-from phantrol.models.modeling import measure_grid, output_head
+from phantrol.models.output_head import output_head
 from phantrol.models.stem_vision import StemVisionModel
+from phantrol.models.vision_sizes import measure_grid
 
 TOWERS = {
     "clip": dict(model_type="clip_vision_model", hidden_size=16, image_size=32, patch_size=4, unshuffle=2),
@@ -58,9 +59,9 @@ def test_a_grid_must_be_a_square(rows, columns, monkeypatch):
         def forward(self, pixels):
             return SimpleNamespace(last_hidden_state=torch.empty(1, 8, rows, columns))
 
-    from phantrol.models import modeling
+    from phantrol.models import vision_sizes
 
-    monkeypatch.setattr(modeling.AutoModel, "from_config", lambda config: Tower())
+    monkeypatch.setattr(vision_sizes.AutoModel, "from_config", lambda config: Tower())
     if rows == columns:
         assert measure_grid(SimpleNamespace(), 32) == rows
         return
@@ -98,6 +99,28 @@ def test_labels_give_the_loss_of_the_logits(model_and_processor, picture, chat):
     assert silent == []
 
 
+def test_the_parts_of_a_step_add_up_to_the_step(model_and_processor):
+    """As transformers' Trainer asks for it, which then divides by nothing."""
+    model, _ = model_and_processor
+    ids = torch.arange(20, 38).reshape(2, 9)
+    labels = ids.clone()
+    labels[0, :7] = -100  # 2 tokens of one row, 8 of the other
+    whole = model(ids, labels=labels).loss
+    for number in (10, torch.tensor(10)):
+        parts = [model(ids[row : row + 1], labels=labels[row : row + 1], num_items_in_batch=number) for row in (0, 1)]
+        torch.testing.assert_close(parts[0].loss + parts[1].loss, whole)
+
+
+def test_labels_of_which_none_is_a_token(model_and_processor):
+    model, _ = model_and_processor
+    ids = torch.arange(20, 29)[None]
+    labels = torch.full_like(ids, -100)
+    labels[0, 0] = 3  # nothing predicts the first
+    with pytest.raises(ValueError, match="got labels that are -100 behind the first token of each row, expected"):
+        model(ids, labels=labels)
+    assert model(ids, labels=labels, num_items_in_batch=4).loss == 0  # a part of a step that says something
+
+
 @pytest.mark.parametrize("family", ["llama", "granite", "gemma2", "cohere"])
 def test_output_head_is_the_family_s_own(family):
     torch.manual_seed(0)
@@ -117,6 +140,24 @@ def test_more_or_fewer_features_than_image_tokens(model_and_processor, picture, 
     batch = processor.apply_chat_template(chat(picture, "What?"), tokenize=True, return_tensors="pt")
     with pytest.raises(ValueError, match=r"16 image tokens in the text, but the pictures give 2 tiles x 16 = 32"):
         model(**{**batch, "pixel_values": batch["pixel_values"].repeat(2, 1, 1, 1)})
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["inside of the vocabulary", "beyond it"])
+def test_image_tokens_whose_pictures_are_forgotten(model_and_processor, picture, chat, beyond, monkeypatch):
+    model, processor = model_and_processor
+    chats = [chat(picture, "What?"), chat("a large red circle and a small blue star " * 3)]
+    ids = processor.apply_chat_template(chats, tokenize=True, return_tensors="pt")["input_ids"]
+    if beyond:
+        monkeypatch.setattr(model.config, "image_token_id", model.config.text_config.vocab_size)
+        ids = ids.masked_fill(ids == processor.image_token_id, model.config.image_token_id)
+    asked = (lambda: model(ids), lambda: model(ids, labels=ids), lambda: model.generate(ids, max_new_tokens=2))
+    for ask in asked:
+        with pytest.raises(ValueError, match=r"got image tokens \(\d+\) in input_ids and no pixel_values: expected"):
+            ask()
+    model(ids[1:])
+    cache = model(torch.arange(20, 26)[None]).past_key_values
+    model(ids[:1, -1:] * 0 + model.config.image_token_id, past_key_values=cache)  # a token that was said, or
+    model(ids[:1], past_key_values=cache)  # drafted: any may be
 
 
 def test_left_padded_batch_equals_each_row_alone(model_and_processor, picture, chat):

@@ -1,5 +1,7 @@
 """Conversations to token ids and tiles: placeholders, what a user types, and what is not a picture."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,17 @@ def test_every_turn_is_answered(processor, chat):
     encoding = processor.encode(turns)
     said = [token for token, flag in zip(encoding.input_ids, encoding.answer_mask, strict=True) if flag]
     assert processor.tokenizer.decode(said) == " blue<|end|> red<|end|>"
+
+
+def test_plain_text_that_ends_a_turn_is_not_said(tokenizer, chat):
+    """Nothing would stop at it: only a special token is an end of turn."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}, {% endfor %}"
+    encoding = PhantrolProcessor(PhantrolImageProcessor(image_px=32), tokenizer, image_grid=4).encode(
+        chat("red?", answer="blue") + chat("green?", answer="red")
+    )
+    said = [token for token, flag in zip(encoding.input_ids, encoding.answer_mask, strict=True) if flag]
+    assert tokenizer.decode(said) == " blue red"
 
 
 def test_the_last_answer_and_none(processor, chat):

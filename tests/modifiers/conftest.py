@@ -21,7 +21,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
+from phantrol.models.configuration import PhantrolConfig, StemVisionConfig
+from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.modifiers import growing_cache, sequence
+from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import graft
 from phantrol.modifiers.pass_cache import PassCache
 from phantrol.modifiers.sequence import AnchorLayer
@@ -122,6 +125,20 @@ def build_case(tiny_decoder: Callable[..., PreTrainedModel]) -> Callable[[str, s
         return Case(model, plain, SETS[name], ids)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def seeing(tiny_decoder: Callable[..., PreTrainedModel]) -> Callable[..., PhantrolForConditionalGeneration]:
+    """`seeing(modifiers)` makes a model that sees, in float32."""
+
+    def make(modifiers: Sequence[Any] = ()) -> PhantrolForConditionalGeneration:
+        text = tiny_decoder("llama").config
+        text.modifiers = [config_to_dict(config) for config in modifiers]
+        vision = StemVisionConfig(image_size=32, stem=[[8, 3, 8, 1]], num_attention_heads=2)
+        config = PhantrolConfig(text, vision, image_px=32, image_grid=4, unshuffle=2)
+        return PhantrolForConditionalGeneration(config).eval()
+
+    return make
 
 
 @pytest.fixture(params=list(SETS))

@@ -70,6 +70,16 @@ def test_a_row_that_joins_before_its_anchors_are_complete(case):
         assert (logits[1, 0] - case.full(short)[0, 3 + step]).abs().max() < EXACT
 
 
+@pytest.mark.parametrize("ends", [None, (6, 11), (3, 6, 7, 8, 9, 10, 11)], ids=["whole", "prompt", "steps"])
+def test_padding_between_a_prompt_and_its_answer(case, ends):
+    """A short prompt beside a long one, both padded on the right: padding is no anchor, and none of the answer's is."""
+    ids, mask = case.ids.clone(), torch.ones(2, 11, dtype=torch.long)
+    ids[0, 2:6] = mask[0, 2:6] = 0
+    logits = case.full(ids, mask) if ends is None else case.feed(ids, ends, mask=mask)
+    for row, real, alone in zip(logits, mask.bool(), case.ids, strict=True):
+        assert (row[real] - case.full(alone[real][None])[0]).abs().max() < EXACT
+
+
 def packed(case, prefix, *suffixes):
     """One row [prefix][suffix 1][suffix 2], as training packs it, and the logits of each suffix behind the prefix."""
     segments = [0] * prefix + [number for number, length in enumerate(suffixes, 1) for _ in range(length)]

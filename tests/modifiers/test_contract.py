@@ -80,10 +80,7 @@ def keep_on_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def take_a_pad_as_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_column(mask: Any, num_tokens: int, past_tokens: int, rows: int, device: Any) -> Tensor:
-        return torch.zeros(rows, dtype=torch.long, device=device)
-
-    monkeypatch.setattr(step_module, "find_anchor", first_column)
+    monkeypatch.setattr(step_module, "real_tokens", lambda _, num_tokens, past: torch.ones(1, past + num_tokens).bool())
 
 
 @pytest.fixture

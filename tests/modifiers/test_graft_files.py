@@ -13,11 +13,12 @@ import torch
 from modifier_sets import CASES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.modifiers.base import config_to_dict
-from phantrol.modifiers.graft import load_grafted, modifier_configs
+from phantrol.modifiers.graft import graft, load_grafted, modifier_configs
+from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 
 # a partial LoRA has to be told where images are, and a model that was loaded has no hook that does so
@@ -191,3 +192,37 @@ def test_no_model_is_refused_in_one_line(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ValueError, match=r"holds no grafted model: .*; name one that was saved"):
             load_grafted(folder)
+
+
+def test_one_of_our_models_is_grafted_as_if_it_had_been_built_so(seeing: Callable[..., Any], tmp_path: Path):
+    model, ids, modifiers = (
+        seeing(),
+        torch.arange(3, 11)[None],
+        [TrolConfig(gate_bias=0.0, tokens="prompt"), PhantomConfig()],
+    )
+    plain = logits_of(model, ids)
+    assert graft(model, modifiers) is model
+    assert float((logits_of(model, ids) - plain).abs().max()) > 1e-3
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    assert [type(part) for part in again.modules()] == [type(part) for part in model.modules()]
+    assert torch.equal(logits_of(again, ids), logits_of(model, ids))
+    assert torch.equal(*(one.generate(ids, max_new_tokens=3, do_sample=False) for one in (again, model)))
+
+
+def logits_of(model: Any, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(ids).logits
+
+
+@pytest.mark.parametrize("key", ["traversal_gate.bias", "self_attn.phantom.value.o_proj.weight"])
+@pytest.mark.parametrize("size", [None, (1, 7)])
+def test_what_a_graft_lacks_is_not_taken_from_the_memory(
+    seeing: Callable[..., Any], key: str, size: tuple[int, ...] | None, tmp_path: Path
+):
+    seeing([TrolConfig(), PhantomConfig()]).save_pretrained(tmp_path)
+    key = f"language_model.model.layers.1.{key}"
+    with_another = {} if size is None else {key: torch.zeros(size)}
+    edit_tensors(tmp_path, lambda tensors: (tensors.pop(key), tensors.update(with_another)))
+    with pytest.raises(ValueError, match=rf"does not fit its config.json: missing_keys, .*{key}.*graft it then"):
+        AutoModelForImageTextToText.from_pretrained(tmp_path, ignore_mismatched_sizes=True)

@@ -145,6 +145,10 @@ def test_what_a_user_can_get_wrong(model: Any, ids: Tensor, tiny_decoder: Callab
         model(ids, image_mask=(ids % 4 == 0)[:, 1:])
     with pytest.raises(ValueError, match=r"PartialLoraConfig\.rank is 0: expected 1 or more"):
         PartialLoraConfig(rank=0)
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(tiny_decoder("llama"), peft.LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match=r"LlamaDecoderLayer has adapters of PEFT, .*; graft first, then adapt"):
+        graft(adapted, [PartialLoraConfig(rank=3)])
     rows = image_rows(ids % 4 == 0, 2, 11)
     with pytest.raises(ValueError, match="a linear got 5 rows in a forward pass of 22 tokens"):
         rows.take(torch.zeros(5, 32), nn.Identity())

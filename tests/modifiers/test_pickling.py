@@ -54,20 +54,20 @@ def test_a_copy_is_the_same_model(tiny_decoder, sets, way, name):
     assert torch.equal(model(ids).logits, expected)
 
 
-def test_another_process_opens_it(tiny_decoder, sets, tmp_path: Path):
-    model, ids = graft(tiny_decoder(FAMILY), sets["both"]), torch.arange(3, 15)[None]
-    use_block_attention(model.get_decoder())  # as after a row of several sequences
-    torch.save((ids, model(ids).logits), tmp_path / "logits.pt")
-    torch.save(model, tmp_path / "model.pt")
+def test_another_process_opens_it(tiny_decoder, seeing, sets, tmp_path: Path):
+    ids = torch.arange(3, 15)[None]
+    for number, model in enumerate((graft(tiny_decoder(FAMILY), sets["both"]), seeing(sets["trol"]))):
+        use_block_attention(model.get_decoder())  # as after a row of several sequences
+        torch.save((ids, model(ids).logits), tmp_path / f"logits_{number}.pt")
+        torch.save(model, tmp_path / f"model_{number}.pt")
     code = (
         "import sys, torch\n"
         "torch.set_num_threads(1)\n"
-        "model = torch.load(sys.argv[1], weights_only=False)\n"
-        "ids, logits = torch.load(sys.argv[2])\n"
-        "assert torch.equal(model(ids).logits, logits)\n"
-        "assert 'Traversed' in repr(model)\n"
+        "for number in range(2):\n"
+        "    model = torch.load(f'{sys.argv[1]}/model_{number}.pt', weights_only=False)\n"
+        "    ids, logits = torch.load(f'{sys.argv[1]}/logits_{number}.pt')\n"
+        "    assert torch.equal(model(ids).logits, logits)\n"
+        "    assert 'Traversed' in repr(model)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "model.pt", tmp_path / "logits.pt"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

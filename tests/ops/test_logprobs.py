@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+from itertools import accumulate
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
+from torch.profiler import ProfilerActivity, profile
 
-from phantrol.ops.logprobs import sequence_means, sequence_sums, token_logprobs
+from phantrol.ops.logprobs import chunk_rows, sequence_means, sequence_sums, token_logprobs
 
 
 def head_and_inputs(num_tokens=7, hidden_size=4, vocab_size=11, dtype=torch.float64):
@@ -86,22 +86,29 @@ def test_few_tokens_are_not_computed_twice():
     assert rows == [7]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_a_large_vocabulary_takes_a_quarter_of_the_memory():
-    """4,096 tokens of 49,152: a cross entropy of whole logits holds three such tensors, 2,304 MiB (measured: 2,314)."""
-    code = """
-import re, torch
-from phantrol.ops.logprobs import chunk_rows, token_logprobs
-hidden, weight = torch.randn(4096, 8, requires_grad=True), torch.randn(49152, 8, requires_grad=True)
-peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
-before = peak()
-token_logprobs(hidden, lambda states: states @ weight.T, torch.arange(4096), chunk_rows(49152)).sum().backward()
-print(peak() - before)
-"""
-    ours_mib = subprocess.check_output(
-        [sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert 64 < float(ours_mib) < 2304 / 4
+def peak_bytes(tmp_path, call):
+    """The most that tensors take together while `call` runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        call()
+    watched.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    taken = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    return max(accumulate(num_bytes for _, num_bytes in taken))
+
+
+def test_a_large_vocabulary_takes_the_memory_of_two_chunks(tmp_path):
+    """A cross entropy holds three tensors of all logits, and so would autograd's own log_softmax, of a chunk."""
+    head, hidden, targets = head_and_inputs(768, 4, 4096, torch.float32)
+    hidden.requires_grad_()
+    ours = peak_bytes(tmp_path, lambda: token_logprobs(hidden, head, targets, 128, 0).sum().backward())
+    whole = peak_bytes(tmp_path, lambda: nn.functional.cross_entropy(head(hidden), targets).backward())
+    row = 4 * 4096
+    assert 2 * 128 * row <= ours < 2.2 * 128 * row and 3 * 768 * row <= whole
+
+
+@pytest.mark.parametrize(("vocab_size", "rows"), [(49_152, 341), (256_000, 65), (1000, 1024), (2**25, 1)])
+def test_a_chunk_takes_at_most_64_mib(vocab_size, rows):
+    assert chunk_rows(vocab_size) == rows
 
 
 def test_nothing_to_predict():

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from tokenizer_files import write_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel
 
+from phantrol.models.parts import part_normalisation
 from phantrol.models.released.base_parts import SIZES, BasePart, stretch_positions
 from phantrol.models.released.convert import load_official
+from phantrol.models.released.parts import CLIP_PX
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 
@@ -92,12 +94,27 @@ def test_internvit_becomes_the_stock_class(tmp_path):
         tensors |= {f"encoder.layers.{layer}.{name}": torch.randn(shape) for name, shape in shapes.items()}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({**small, "image_size": 28, "patch_size": 7, "qkv_bias": True}))
-    made = AutoModel.from_pretrained(BasePart(str(tmp_path), "internvit").folder())
+    imagenet = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 448, **imagenet}))
+    folder = BasePart(str(tmp_path), "internvit").folder()
+    assert part_normalisation(folder) == {name: pytest.approx(values) for name, values in imagenet.items()}
+    made = AutoModel.from_pretrained(folder)
     assert made.config.model_type == "internvl_vision"
     layer, fused = made.encoder.layer[1], tensors["encoder.layers.1.attn.qkv.weight"]
     rows = [layer.attention.q_proj.weight, layer.attention.k_proj.weight, layer.attention.v_proj.weight]
     assert torch.cat(rows).equal(fused) and layer.lambda_2.equal(tensors["encoder.layers.1.ls2"])
     assert made(torch.randn(1, 3, 28, 28)).last_hidden_state.shape == (1, 17, 32)
+
+
+def test_a_stretched_clip_keeps_its_normalisation_and_not_its_size(tmp_path):
+    config = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    CLIPVisionModel(config).save_pretrained(tmp_path / "clip")
+    bytes_of = {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [64] * 3}
+    (tmp_path / "clip/preprocessor_config.json").write_text(json.dumps({"crop_size": 224, **bytes_of}))
+    folder = BasePart(str(tmp_path / "clip"), "clip").folder()
+    assert json.loads((folder / "preprocessor_config.json").read_text()) == bytes_of
+    assert part_normalisation(folder)["image_mean"] == [0.5] * 3
+    assert AutoModel.from_pretrained(folder).config.image_size == CLIP_PX
 
 
 def test_clip_sees_larger_pictures_with_positions_stretched():

@@ -78,11 +78,11 @@ def load_all(folder: Path) -> dict[str, Tensor]:
 
 
 def test_the_files_are_those_that_transformers_looks_for(sources: Callable[..., Path], tmp_path: Path):
-    out = tmp_path / "new"
+    out = tmp_path / "my model"
     done = convert(sources("trol", "internlm2", "shards", torch.float16), out)
     names = {path.name for path in out.iterdir()}
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "README.md"}
-    assert not [name for name in os.listdir(tmp_path) if name != "new"]
+    assert not [name for name in os.listdir(tmp_path) if name != "my model"]
     assert {tensor.dtype for tensor in load_all(out).values()} == {torch.float16} == {done.dtype}
     with safe_open(out / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -96,7 +96,8 @@ def test_the_files_are_those_that_transformers_looks_for(sources: Callable[..., 
         "partial_lora",
         "image features overwrite it",
         "--per-layer-gates",
-        "phantrol ask",
+        "phantrol ask 'my model' picture.png",
+        "Engine.open('my model')",
     ):
         assert words in card
 
@@ -125,11 +126,12 @@ def test_gates_of_each_layer(sources: Callable[..., Path], tmp_path: Path):
     assert float((shared(**inputs).logits - own(**inputs).logits).abs().max()) > BROKEN
 
 
-def test_equal_gates_are_nothing_to_report(tmp_path: Path):
+def test_equal_gates_are_one(tmp_path: Path):
     config, weights = draw_source("trol", "phi3")
     weights |= {name: weights[f"trol_gating.pt/0.{name.split('.')[-1]}"] for name in weights if "trol_gating" in name}
     write_tokenizer(write_source(tmp_path / "s", config, weights), "trol", "phi3", 500)
-    assert all(note.startswith("dropped trol_gating.pt/0") for note in convert(tmp_path / "s", tmp_path / "new").notes)
+    notes = convert(tmp_path / "s", tmp_path / "new").notes
+    assert notes == ("the entries of trol_gating are equal: one gate serves all layers",)
 
 
 def test_a_tied_head_stays_tied(tmp_path: Path):

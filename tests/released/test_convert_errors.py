@@ -225,7 +225,8 @@ def test_trol_without_its_gates(copy_of: Callable[..., Path], run: Callable[...,
     source = copy_of("trol", "phi3")
     (source / "trol_gating.pt").unlink()
     status, _, complaint = run("convert", source, tmp_path / "new")
-    assert status == 2 and "no trol_gating.pt beside the weights" in complaint and "download it too" in complaint
+    assert status == 2 and "no trol_gating.pt beside the weights, nor model.trol_gating in them" in complaint
+    assert "download it too" in complaint
     (source / "trol_gating.pt").write_bytes(pickle.dumps({"0.weight": Payload()}, protocol=2))
     status, _, complaint = run("convert", source, tmp_path / "new")
     assert status == 2 and "trol_gating.pt is a pickle that wants to run posix.system: refused" in complaint
@@ -244,6 +245,13 @@ def test_describing_whole_numbers(copy_of: Callable[..., Path], run: Callable[..
     whole_numbers(source)
     status, _, complaint = run("describe", source)
     assert status == 2 and "holds whole numbers alone: expected weights as released" in complaint
+
+
+def test_describing_what_nobody_released(drawn_folder: Callable[..., Path], run: Callable[..., Any]):
+    """Its prompts are unknown, so that no `convert` is recommended."""
+    status, output, _ = run("describe", drawn_folder("trol", "qwen2"))
+    assert status == 0 and "phantrol convert refuses it: no released model is trol on qwen2" in output
+    assert "Next:" not in output
 
 
 def test_what_lies_beside_whole_weights_does_no_harm(copy_of: Callable[..., Path], tmp_path: Path):
@@ -267,6 +275,12 @@ def test_no_such_source(run: Callable[..., Any], tmp_path: Path):
         assert status == 2 and message in complaint and complaint.count("\n") == 1, complaint
 
 
+@pytest.mark.parametrize("name", ["phantom-0.5b", "BK-Lee/Phantom-0.5B"])
+def test_a_release_is_asked_once_it_is_converted(name: str, run: Callable[..., Any]):
+    status, _, complaint = run("ask", name, "what?")
+    assert status == 2 and f"{name} is in the official layout: phantrol convert BK-Lee/Phantom-0.5B OUT" in complaint
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_a_hub_id_is_downloaded(both: bool, sources: Callable[..., Path], tmp_path: Path, monkeypatch: Any):
     folder, asked = sources("phantom", "qwen2"), []
@@ -278,7 +292,7 @@ def test_a_hub_id_is_downloaded(both: bool, sources: Callable[..., Path], tmp_pa
     files = [path.name for path in folder.iterdir()] + ["pytorch_model.bin"]
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda name: files if both else files[-1:])
-    convert("BK-Lee/Phantom-0.5B", tmp_path / "new")
+    convert("BK-Lee/Phantom-0.5B" if both else "phantom-0.5b", tmp_path / "new")
     [(repository, patterns)] = asked
     assert repository == "BK-Lee/Phantom-0.5B" and {"*.json", "*.safetensors", "*.pt", "*.model"} <= set(patterns)
     assert ("*.bin" in patterns) != both

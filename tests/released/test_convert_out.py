@@ -37,6 +37,20 @@ def test_where_no_folder_can_be(sources: Callable[..., Path], run: Callable[...,
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
 
 
+def test_a_folder_that_appears_meanwhile(
+    sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+):
+    def appear(*args: Any) -> str:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "theirs.txt").write_text("theirs")
+        return "the card"
+
+    monkeypatch.setattr(convert_module, "model_card", appear)
+    status, _, complaint = run("convert", sources("phantom", "qwen2"), tmp_path / "new")
+    assert status == 2 and "new appeared while this was written: choose another name" in complaint
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(tmp_path / "new") == ["theirs.txt"]
+
+
 def test_a_full_disk(sources: Callable[..., Path], run: Callable[..., Any], tmp_path: Path, monkeypatch: Any):
     """safetensors has a fault of its own for it, with the number in words."""
     with pytest.raises(SafetensorError) as fault:

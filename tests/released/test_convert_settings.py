@@ -26,8 +26,14 @@ from phantrol.models.released.tokenizer import fast_tokenizer
 CONFIGS = [
     ("llm_config", "hidden_act", "x", "KeyError: 'x'"),
     ("vision_config", "norm_type", "x", "KeyError: 'x'"),
-    ("vision_config", "num_attention_heads", 0, "ZeroDivisionError"),
     ("llm_config", "pad_token_id", 600, "AssertionError: Padding_idx must be within num_embeddings"),
+]
+NUMBERS = [
+    ({"vision_config": {"num_attention_heads": 0}}, "num_attention_heads 0 in vision_config: expected 1 or more"),
+    ({"vision_config": {"num_attention_heads": -1}}, "num_attention_heads -1 in vision_config: expected 1 or more"),
+    ({"vision_config": {"layer_norm_eps": -1.0}}, "layer_norm_eps -1.0: expected a number above 0"),
+    ({"llm_config": {"rms_norm_eps": 0}}, "rms_norm_eps 0.0: expected a number above 0"),
+    ({"image_token_index": 500.0}, "image_token_index 500.0: expected a whole number"),
 ]
 TOKENIZERS = [
     ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
@@ -62,6 +68,20 @@ def test_a_config_that_no_model_can_be_built_of(
     status, _, complaint = run("convert", source, tmp_path / "new")
     assert status == 2 and complaint.count("\n") == 1, complaint
     assert f"config.json describes no model that can be built: {reason}" in complaint and "copy" in complaint
+    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+
+
+@pytest.mark.parametrize(("change", "words"), NUMBERS, ids=[words.split(":")[0] for _, words in NUMBERS])
+def test_a_number_that_means_nothing(
+    change: dict[str, Any], words: str, copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path
+):
+    source = copy_of("phantom", "qwen2")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and f"config.json says {words}" in complaint, complaint
     assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
 
 
@@ -104,6 +124,15 @@ def test_every_end_that_the_configuration_names_ends_an_answer(
     assert run("convert", source, tmp_path / "new")[0] == 0
     ends = json.loads((tmp_path / "new" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     assert {5, 7} < set(ends) and len(ends) == 3, "and the token that ends a turn"
+
+
+def test_an_end_that_is_no_token_is_told(copy_of: Callable[..., Path], tmp_path: Path):
+    source = copy_of("phantom", "qwen2")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config["eos_token_id"] = config["llm_config"]["eos_token_id"] = 99999
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    told = "config.json names end-of-sequence 99999, which is no token: the tokenizer's </s> is taken"
+    assert told in convert(source, tmp_path / "new").notes
 
 
 @pytest.mark.parametrize(
@@ -152,7 +181,8 @@ def test_tensors_of_several_kinds_are_told(sources: Callable[..., Path], tmp_pat
     name = next(name for name in weights if name.endswith("layers.0.mlp.up_proj.weight"))
     save_file({**weights, name: weights[name].bfloat16()}, source / "model.safetensors", {"format": "pt"})
     notes = convert(source, tmp_path / "new").notes
-    assert "its tensors are bfloat16 and float32, as they were, and loaded as float32; --weights chooses" in notes
+    told = "its tensors are bfloat16 and float32, as they were, and loaded as float32; "
+    assert told + "`--weights` of ask, chat, eval and serve chooses" in notes
 
 
 def test_norms_of_queries_and_keys_with_another_epsilon():

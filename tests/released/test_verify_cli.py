@@ -164,6 +164,10 @@ FAULTS = {
         lambda folder: change_config(folder, image_token_index="500"),
         ["image_token_index '500'", "expected a number"],
     ),
+    "no image token": (
+        lambda folder: change_config(folder, image_token_index=None),
+        ["config.json names no image_token_index", "pictures"],
+    ),
     "no heads": (lambda folder: change_decoder(folder, num_attention_heads=0), ["num_attention_heads 0", "1 or more"]),
     "angles by name": (lambda folder: change_decoder(folder, rope_scaling="dynamic"), ["rope_scaling 'dynamic'"]),
 }

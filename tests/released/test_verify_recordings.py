@@ -115,15 +115,31 @@ def test_without_an_answer_the_prompt_is_compared(tmp_path: Path):
     assert passed(list(comparisons.values())) and comparisons["hidden_states"].verdict == "ok"
 
 
-def test_comparing_nothing_is_no_success(tmp_path: Path):
-    def pad_both(io: dict[str, Tensor]) -> None:
-        io["attention_mask"][1, 0] = 0
+@pytest.mark.parametrize("also", [set(), {"position_ids", "phantom_position"}, {"decode_tokens"}], ids=len)
+def test_comparing_nothing_that_the_weights_compute_is_no_success(tmp_path: Path, also: set[str]):
+    """What is counted is right with any weights, and so is a choice of tokens with many."""
+    folder = changed(
+        tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: [io.pop(each) for each in set(io) - INPUTS - also]
+    )
+    comparisons = verify(folder)
+    assert {each.name for each in comparisons if each.verdict == "ok"} == also
+    assert not passed(comparisons) and "MISS" not in {each.verdict for each in comparisons}
+    assert summary(comparisons).endswith("; nothing that the weights compute was compared")
 
-    comparisons = found(changed(tmp_path, RECORDED / "trol_internlm2", "io", pad_both))
-    assert comparisons["decode_logits_official_forward"].verdict == "MISS"
-    assert "nothing to compare" in comparisons["decode_logits_official_forward"].note
-    only_inputs = changed(tmp_path, RECORDED / "phantom_qwen2", "io", lambda io: [io.pop(n) for n in set(io) - INPUTS])
-    assert not passed(verify(only_inputs))
+
+def test_what_the_original_gets_wrong_in_every_row_is_not_compared(tmp_path: Path):
+    """The row without padding is left out."""
+
+    def leave_out(io: dict[str, Tensor]) -> None:
+        for name in set(io):
+            if not name.startswith("unpadded_"):
+                io[name] = io[name][:, :1] if name == "hidden_states" else io[name][:1]
+
+    comparisons = found(changed(tmp_path, RECORDED / "trol_internlm2", "io", leave_out))
+    (name,) = [each.name for each in comparisons.values() if each.verdict == "not compared"]
+    assert name == "decode_logits_official_forward"
+    assert comparisons[name].note == "every row has padding, and those are wrong in the original"
+    assert passed(list(comparisons.values()))
 
 
 def test_the_weights_that_were_recorded_are_read_and_no_others(tmp_path: Path):

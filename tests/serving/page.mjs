@@ -196,6 +196,38 @@ const steps = {
     await done(page);
   },
 
+  async "Escape ends one thing at a time, and whoever reads keeps the focus"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    await setLength(page, "5");
+    await ask(page, "a star?");
+    await page.locator(".look").click();
+    await page.waitForSelector(".views");
+    await page.route("**/v1/models", () => {}); // as of a server that hangs
+    await page.fill("#question", "What?");
+    await page.press("#question", "Enter");
+    await page.locator("#stop").waitFor();
+    await page.keyboard.press("Escape");
+    await page.locator("#send").waitFor();
+    assert.equal(await page.inputValue("#question"), "What?");
+    await page.unroute("**/v1/models");
+    let answer;
+    await page.route("**/v1/chat/completions", async (route) => {
+      await new Promise((resolve) => { answer = resolve; });
+      await route.continue();
+    });
+    await page.press("#question", "Enter");
+    while (!answer) await page.waitForTimeout(10);
+    await page.click("summary");
+    await page.keyboard.press("Escape");
+    assert.equal(await page.locator("#length").isVisible(), false);
+    assert.ok(await page.locator("#stop").isVisible(), "the answer was stopped too");
+    await page.locator(".grid").first().focus();
+    answer();
+    await page.locator(".look").nth(1).waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement.className), "grid");
+    await done(page);
+  },
+
   async "telephone: nothing sticks out, light and dark differ"() {
     const shades = [];
     for (const colorScheme of ["light", "dark"]) {
@@ -210,13 +242,17 @@ const steps = {
       await page.screenshot({ path: `${folder}/phone-${colorScheme}.png` });
       for (const [width, name] of [[390, "tiny"], [320, "tiny"], [390, "a-name".repeat(20)], [280, "a-name".repeat(20)]]) {
         await page.setViewportSize({ width, height: 844 });
-        const [left, right, bottom] = await page.evaluate((name) => {
+        const [left, right, bottom, room, typed] = await page.evaluate((name) => {
           document.getElementById("model").textContent = name;
           document.getElementById("settings").open = true;
+          const question = document.getElementById("question"); // empty: its placeholder is one line
+          question.style.height = "auto";
           const boxes = [...document.querySelectorAll("body :not(.skip)")].map((each) => each.getBoundingClientRect());
           return [Math.min(...boxes.map((box) => box.left)), Math.max(...boxes.map((box) => box.right)),
-            document.getElementById("composer").getBoundingClientRect().bottom];
+            document.getElementById("composer").getBoundingClientRect().bottom, document.getElementById("model").clientWidth,
+            question.scrollHeight];
         }, name);
+        assert.ok(room > 200 && typed < 50, `${width}: ${room} px for the model's name, ${typed} px high`);
         assert.ok(left >= 0 && right <= width && bottom <= 844, `${name} at ${width}: ${left}, ${right}, ${bottom} px`);
       }
       await done(page);

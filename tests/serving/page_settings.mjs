@@ -36,6 +36,8 @@ const steps = {
     const page = await open({ viewport: { width: 900, height: 700 } });
     await page.setInputFiles("#file", picture);
     await page.waitForSelector("#waiting img");
+    await page.press("#question", "Enter");
+    await problem(page, "^Type what you want to know about the picture");
     await page.fill("#question", "What?");
     for (const [id, wrong, right] of [["temperature", "3", "1"], ["temperature", "-0.1", ""], ["length", "12.5", "5"], ["length", "0", "13"]]) {
       await set(page, id, wrong);
@@ -47,11 +49,25 @@ const steps = {
     assert.deepEqual([page.bodies.length, await page.locator(".turn").count()], [0, 0]);
     assert.equal(await page.inputValue("#question"), "What?");
     await page.press("#question", "Enter"); // 13 is more than the server grants
-    await problem(page, "The server refused this: an answer of 13 tokens: expected at most 12");
+    await problem(page, "The server refused this: an answer of 13 tokens: expected at most 12\\.$");
     await set(page, "length", "");
     await ask(page, await page.inputValue("#question"));
     assert.equal(await page.locator("#problem").isVisible(), false);
     assert.equal(page.bodies.at(-1).messages[0].content.length, 2);
+    await done(page);
+  },
+
+  async "a conversation of too many pictures: what to do is said"() {
+    const page = await open({ viewport: { width: 900, height: 700 } });
+    await page.setInputFiles("#file", Array(9).fill(picture));
+    await page.waitForSelector("#waiting li:nth-child(9)");
+    await page.fill("#question", "What?");
+    await page.press("#question", "Enter");
+    await problem(page, "refused this: 9 pictures: expected at most 8. A conversation counts as a whole: begin a new chat");
+    const json = { error: { message: "the body is larger than 5 bytes" } };
+    await page.route("**/v1/chat/completions", (route) => route.fulfill({ status: 413, json }));
+    await page.press("#question", "Enter");
+    await problem(page, "^This is more than the server takes: the body is larger than 5 bytes. A conversation counts");
     await done(page);
   },
 

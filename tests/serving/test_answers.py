@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import openai
 import pytest
 import torch
-from asking import CHATS, NAME, PATH, PATIENCE_S, ask, data_uri, patient, png, to_engine_chat
+from asking import CHATS, NAME, PATH, PATIENCE_S, ask, body, data_uri, patient, png, to_engine_chat
 from PIL import Image
 
 from phantrol.data.messages import Message
@@ -251,3 +251,19 @@ def test_the_python_of_the_documentation(running, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("http://127.0.0.1:8000", running.url), "serving.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_choices_have_a_limit_of_their_own(serve):
+    with serve(Limits(choices=2, rows=8)) as running:
+        answer = patient.post(running.url + PATH, json=body(n=3, max_tokens=1))
+    assert answer.status_code == 400 and "3 choices: expected at most 2" in answer.json()["error"]["message"]
+
+
+def test_what_is_counted_is_what_was_asked_and_said(serve):
+    with serve() as running:
+        usage = create(running.client(), CHATS[3], max_tokens=5, seed=1).usage
+        text = patient.get(f"{running.url}/metrics").text
+    counted = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
+    names = "prompt_tokens_total image_tokens_total answer_tokens_total time_to_first_token_seconds_count"
+    found = [float(counted[f"phantrol_{name}"]) for name in (*names.split(), "request_seconds_count")]
+    assert found == [usage.prompt_tokens, 32, usage.completion_tokens, 1, 1] and usage.completion_tokens > 1

@@ -100,6 +100,7 @@ def test_who_cannot_prove_a_name_is_asked_for_nothing(tls, monkeypatch, host, tr
     assert not handle.heard
 
 
+ODD = "expected at most 2048 characters of ASCII, without spaces"
 REFUSED = {
     "a redirect": (dict(handle=answers(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n")), "answered 302"),
     "an error": (dict(handle=answers(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")), "answered 500"),
@@ -123,8 +124,19 @@ REFUSED = {
     "a host that ends alike": (dict(handle=answers(OK), url="http://evil-pictures.example:{port}/"), "not allowed"),
     "another port": (dict(handle=answers(OK), url="http://pictures.example:1/"), "not allowed"),
     "no port where one was allowed": (dict(handle=answers(OK), url="http://pictures.example/"), "not allowed"),
+    "another port where none was allowed": (dict(handle=answers(OK), allowed=["pictures.example"]), "not allowed"),
+    "the port of another scheme": (
+        dict(handle=answers(OK), url="https://pictures.example:80/", allowed=["pictures.example"]),
+        "not allowed",
+    ),
     "a user": (dict(handle=answers(OK), url="http://a:b@pictures.example:{port}/"), "not allowed"),
     "a backslash": (dict(handle=answers(OK), url="http://pictures.example:{port}\\@other.example/"), "not allowed"),
+    "a backslash in the path": (dict(handle=answers(OK), url="http://pictures.example:{port}/a\\b"), "not allowed"),
+    "a space": (dict(handle=answers(OK), url="http://pictures.example:{port}/a b"), ODD),
+    "a line end": (dict(handle=answers(OK), url="http://pictures.example:{port}/\r\nX: y"), ODD),
+    "a control character": (dict(handle=answers(OK), url="http://pictures.example:{port}/\x7f"), ODD),
+    "a letter beyond ASCII": (dict(handle=answers(OK), url="http://pictures.example:{port}/ü"), ODD),
+    "an endless address": (dict(handle=answers(OK), url="http://pictures.example:{port}/" + "a" * 2048), ODD),
     "another scheme": (dict(handle=answers(OK), url="ftp://pictures.example:{port}/"), "expected a picture as data"),
     "TLS that is none": (
         dict(handle=answers(OK), url="https://pictures.example:{port}/", limits=HURRIED),
@@ -142,7 +154,7 @@ def test_what_is_refused(options, words):
         fetch(**options)
     assert caught.value.status == 400 and caught.value.code == "invalid_image_url"
     assert options["handle"].sent_bytes < 20_000_000  # an endless answer would be 90 MB and more
-    if words in ("not allowed", "no public address", "expected a picture as data", "fetches no pictures"):
+    if words in ("not allowed", "no public address", "expected a picture as data", "fetches no pictures", ODD):
         assert not options["handle"].heard  # nobody was even spoken to
 
 
@@ -217,7 +229,8 @@ def test_addresses_that_are_not_public(address):
 
 
 def test_loopback_is_what_the_system_says_of_localhost():
-    assert not any(map(is_public, asyncio.run(resolve("localhost", 80))))
+    found = asyncio.run(resolve("localhost", 80))
+    assert found and not any(map(is_public, found))
 
 
 def test_a_server_that_allows_a_host_answers_about_its_pictures(serve):

@@ -78,6 +78,8 @@ WRONG = [
     (of(TEXT, {"type": "text"}), "messages.0.content.1.text", "is missing"),
     (of(TEXT, {"type": "text", "text": 1}), "messages.0.content.1.text", "valid string"),
     (of(IMAGE), "messages.0.content.0.image_url.url", "valid string"),
+    (of({**IMAGE, "image_url": "http://a"}), "messages.0.content.0.image_url", 'expected {"url": "'),
+    (chat({"role": "tool", "tool_call_id": "a", "content": "b"}), "messages.0.role", "system, .* has no tools"),
     (of({**TEXT, "cache_control": {}}), "messages.0.content.0.cache_control", "does not know"),
     (of({"type": "audio"}), "messages.0.content.0", "type text or image_url"),
     (of({"type": "a" * 9000}), "messages.0.content.0", "type text or image_url"),

@@ -89,7 +89,7 @@ def test_a_neighbour_who_leaves_changes_no_answer(running, engine):
     with slow(engine):
         stays.start()
         running.until(lambda: running.service.scheduler.num_running == 1)
-        ask_and_leave(running, body(3), lambda: running.service.scheduler.num_running != 1)
+        ask_and_leave(running, body(3), lambda: len(running.service.scheduler.batch.rows) == 2)
         stays.join()
     assert answers[0]["choices"][0]["message"] == {"role": "assistant", "content": expected, "refusal": None}
 
@@ -123,13 +123,15 @@ def test_a_full_server_says_come_again(serve, engine):
             running.client().chat.completions.create(**body(1), n=2)
 
 
-def test_the_queue_itself_is_full_where_the_door_lets_everyone_in(serve, engine):
+@pytest.mark.parametrize("number", [1, 3], ids=["the prompt is read", "a token is chosen"])
+def test_the_queue_itself_is_full_where_the_door_lets_everyone_in(serve, engine, number):
     limits = Limits(rows=1, queue=1, answer_tokens=256)
-    with serve(limits) as running, ThreadPoolExecutor(2) as pool, held(engine, 3) as (passes, go):
+    with serve(limits) as running, ThreadPoolExecutor(2) as pool, held(engine, number) as (passes, go):
         running.service.guard.limits = dataclasses.replace(limits, queue=64)
         scheduler, request = running.service.scheduler, body(max_tokens=20)
         told = [pool.submit(patient.post, running.url + PATH, json=request)]
-        running.until(lambda: len(passes) == 3)  # the row is taken
+        running.until(lambda: len(passes) == number)
+        assert patient.get(f"{running.url}/health").json()["running"] == 1  # the row is taken
         told.append(pool.submit(patient.post, running.url + PATH, json=request))
         running.until(lambda: scheduler.num_waiting == 1)
         refused = [patient.post(running.url + PATH, json=request | {"stream": stream}) for stream in (False, True)]

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from phantrol.serving.fetching import allowed_host
+from phantrol.serving.guard import is_loopback
 from phantrol.serving.limits import Limits
 from phantrol.serving.server import check_address, check_api_key, check_image_hosts, serve, served_name
 
@@ -51,3 +52,16 @@ def test_names_keys_and_hosts():
         Limits(rows=0)
     with pytest.raises(ValueError, match="the limit body_s is nan: expected more than 0"):
         Limits(body_s=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "here"),
+    [
+        ("localhost LOCALHOST. 127.0.0.1 127.9.9.9 ::1 [::1]", True),
+        ("evil-localhost evil.localhost localhost.evil.example 127.0.0.1.evil.example 10.0.0.1 0.0.0.0", False),
+    ],
+)
+def test_which_names_can_only_mean_this_machine(hosts, here):
+    """Any other may be led here by whoever owns it, with a reader's browser behind it."""
+    assert [is_loopback(host) for host in hosts.split()] == [here] * 6
+    assert not is_loopback("")

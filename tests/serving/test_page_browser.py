@@ -79,16 +79,22 @@ def test_what_a_person_does(engine, serve, folder):
             report = drive("page.mjs", running, folder)
     finally:
         slow.remove()
-    assert report.count("ok: ") == 7, report
+    assert report.count("ok: ") == 8, report
 
 
 def test_what_a_person_sets_and_pastes(serve, folder):
     with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
         report = drive("page_settings.mjs", running, folder)
-    assert report.count("ok: ") == 5, report
+    assert report.count("ok: ") == 6, report
 
 
 def test_what_a_person_shows(serve, folder):
     with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
         report = drive("page_pictures.mjs", running, folder)
     assert report.count("ok: ") == 4, report
+
+
+def test_who_looks_inside(serve, folder):
+    with serve(Limits(answer_tokens=12, rows=4), api_key=OLD) as running:
+        report = drive("page_maps.mjs", running, folder)
+    assert report.count("ok: ") == 5, report

@@ -38,7 +38,7 @@ def test_it_is_written_with_the_model_and_says_how_it_was_trained(tiny_recipe, t
         "library_name: phantrol", "license: other", "Seed 3;", "arXiv:2406.12246", "arXiv:2409.14713", "2 layers of",
         "| align | PhantomOptimization | `projector.*`, `*traversal_gate*`, `*.phantom.*` | 1 | 4 | adamw, 0.01 |",
         f"{lines[-1]['loss']:.4g}", "- align: 67% `Colors()`", "- align: 33% `Colors(length=7, name='shade')`",
-        "could not be read: 0", 'phantrol.load("FOLDER")', "does not know under which licence",
+        "could not be read: 0", 'phantrol.Engine.open("FOLDER")', "does not know under which licence",
     ):  # fmt: skip
         assert words in text, words
     assert "## Scores" not in text

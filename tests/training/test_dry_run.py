@@ -54,7 +54,7 @@ def test_it_does_not_look_at_the_data(tiny_recipe):
 
 
 def test_a_recipe_of_the_papers_says_in_a_line_what_is_not_here(recwarn):
-    text = said(load_recipe("trol_7b", ["root=[nowhere]", "stages.*.padding_free=false"]))
+    text = said(load_recipe("trol_7b", ["root=[nowhere]", "stages.*.padding_free=false", "stages.*.accumulation=2"]))
     parts = "internlm/internlm2-chat-7b and openai/clip-vit-large-patch14-336"
     assert f"\nnot downloaded for this: {parts}; counts and steps below are those of a small stand-in\n" in text
     (line,) = [

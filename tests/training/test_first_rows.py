@@ -106,3 +106,15 @@ def test_what_is_not_a_run_that_never_began_is_left_alone(tiny_recipe, tmp_path,
     with pytest.raises(ValueError, match="got a folder in use"):
         run(tiny_recipe(), tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == left
+
+
+def test_features_kept_in_the_folder_of_a_run_that_never_began_do_not_take_it(tiny_recipe, tmp_path):
+    out, short = tmp_path / "run", tiny_recipe("stages.align.max_steps=1", "stages.tune.max_steps=1")
+    frozen = replace(short.stages[0], feature_cache=str(out / "seen" / "features"))
+    recipe = replace(short, stages=(frozen, short.stages[1]))
+    with pytest.raises(ValueError, match="nowhere"):
+        run(replace(recipe, model=replace(recipe.model, text=str(tmp_path / "nowhere"))), out)
+    (out / "seen" / "features").mkdir(parents=True)
+    with pytest.raises(ValueError, match="got a folder in use"):
+        run(short, out)  # which would not go on with them
+    assert run(recipe, out).is_dir()

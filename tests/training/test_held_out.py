@@ -227,6 +227,12 @@ def test_the_first_of_equals_is_best(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     assert best_step(history, tmp_path) == 2
     assert best_step([{"step": 1, "loss": 2.0}], tmp_path) is None
-    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text(json.dumps({"log_history": []}))
-    with pytest.raises(ValueError):
-        best_checkpoint(tmp_path / "elsewhere")
+
+
+def test_a_stage_whose_newest_checkpoint_has_no_held_out_loss(tmp_path):
+    (tmp_path / "0-align" / "checkpoint-3").mkdir(parents=True)
+    log = {"log_history": [{"step": 3, "loss": 2.0}]}
+    (tmp_path / "0-align" / "checkpoint-3" / "trainer_state.json").write_text(json.dumps(log))
+    for stage in ("0-align", "1-none"):
+        with pytest.raises(ValueError, match=f"{stage}: got no checkpoint with a held-out loss"):
+            best_checkpoint(tmp_path / stage)

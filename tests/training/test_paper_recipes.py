@@ -157,6 +157,7 @@ def test_the_estimate_counts_what_is_there():
     assert adapters == 256 * 24 * (per_layer + 4 * 2048 + 2 * (1024 + 4096))
     assert align.rows == 15939 * 128
     assert all(flops > 7e13 for _, flops in estimating.GPUS.values())
+    assert estimating.GPUS["H200 141GB"] == (141, 989.4e12)
     hours = [tune.hours("RTX 3090 24GB", count) for count in (1, 8)]
     assert hours[0] == pytest.approx(8 * hours[1])
     # forward and back of frozen linears: 2 and 2 operations a weight and token, and 2 more for what is trained
@@ -186,3 +187,11 @@ def test_a_convolutional_tower_is_measured_as_a_whole(tiny_recipe):
     assert measure(many, many.stages[1], recipe_config(many), row) == (tune.activations, tune.row_flops)
     assert align.weights == pytest.approx(4 * sum(p.numel() for p in many.model.build()[0].parameters()), rel=5e-3)
     assert align.weights > small.weights and align.row_flops > small.row_flops
+
+
+def test_what_is_no_modifier_is_said_before_anything_is_estimated(tiny_recipe):
+    model = tiny_recipe().model
+    with pytest.raises(ValueError, match="'trol' is no modifier's configuration: expected, for example, "):
+        recipe_config(replace(tiny_recipe(), model=replace(model, modifiers=("trol",))))
+    with pytest.raises(ValueError, match=r"modifiers: got TrolConfig\(.*, expected a tuple of configurations"):
+        replace(model, modifiers=model.modifiers[0])

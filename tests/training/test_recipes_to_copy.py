@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,8 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, SiglipVisi
 
 import phantrol
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.training.recipe import load_recipe
 from phantrol.training.run import run
+from phantrol.training.trainable import named_parameters, train_only
 
 COLOURS = ("red", "green", "blue", "white")
 SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
@@ -74,6 +77,18 @@ def test_what_a_method_adds_learns_before_the_adapters_come(here):
     assert tune.train == (*align.train, "*lora_*")
     with pytest.raises(ValueError, match="method: got 'half', expected one of plain, trol, phantom, both"):
         load_recipe("new_vlm", [*words, "method=half"])
+
+
+def test_a_partial_lora_that_a_model_came_with_stays_as_it_is(here):
+    """In TroL-1.8B it is ten times as large as the adapters and the projector."""
+    model, _ = phantrol.build(str(here / "decoder"), str(here / "tower"), [PartialLoraConfig(rank=2, alpha=2)])
+    assert any(name.endswith(".lora_A.weight") for name, _ in named_parameters(model))
+    recipe = load_recipe("finetune_lora", ["model=x", "data=x"])
+    adapted = recipe.model.lora.put_on(model)
+    train_only(adapted, recipe.stages[0].train)
+    trained = [name for name, parameter in named_parameters(adapted) if parameter.requires_grad]
+    assert {"A", "B"} <= {found[1] for name in trained if (found := re.search(r"\.lora_(.)\.default\.", name))}
+    assert all(".default." in name or name.startswith("projector.") for name in trained)
 
 
 @pytest.mark.parametrize("loss", ["phantom_optimization", "dpo"])

@@ -66,9 +66,21 @@ def test_fused_attention_on_a_cpu(gradients):
     assert counted(attend) == (3 if gradients else 1) * forward
 
 
+@pytest.mark.parametrize(
+    "kernel", ["flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"]
+)
+def test_every_device_counts_attention_alike_with_grouped_heads(kernel):
+    query, key = torch.empty(2, 16, 4, 8), torch.empty(2, 8, 6, 8)
+    forward = 2 * 2 * (2 * 16 * 4 * 6 * 8)
+    operation, backward = (getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{end}") for end in ("", "_backward"))
+    assert flops._formula(operation)(query, key, key, 0.0, True, scale=1.0, out_val=()) == forward
+    assert flops._formula(backward)(query, query, key, key, query, query, scale=1.0, out_val=()) == 2 * forward
+
+
 def test_a_gpu_is_known_by_its_name(monkeypatch):
     names = {
         "NVIDIA H200": 989.4, "NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H100 PCIe": 756.0, "NVIDIA A100-SXM4-80GB": 312.0,
+        "NVIDIA H200 NVL": 835.5, "NVIDIA H100 NVL": 835.5, "NVIDIA GB200": 2500.0, "NVIDIA B200": 2250.0,
         "NVIDIA L4": 121.0, "NVIDIA L40S": 362.05, "NVIDIA L40": 181.05, "NVIDIA A10": 125.0,
         "NVIDIA GeForce RTX 4090": 165.2, "NVIDIA RTX A6000": 154.8,
     }  # fmt: skip

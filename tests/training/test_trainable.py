@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,23 @@ def test_muon_is_for_hidden_matrices(model, tiny_recipe):
     optimiser = build_optimiser(model, tiny_recipe().stages[1])
     in_groups = [id(p) for group in optimiser.param_groups for p in group["params"]]
     assert len(in_groups) == len(set(in_groups)) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_an_optimiser_has_the_decay_and_the_betas_of_its_stage(model, tiny_recipe, optimiser):
+    train_only(model, ("*",))
+    stage = replace(tiny_recipe().stages[1], optimiser=optimiser, weight_decay=0.2, betas=(0.8, 0.95))
+    groups = build_optimiser(model, stage).param_groups
+    decay = {(parameter.ndim > 1, group["weight_decay"]) for group in groups for parameter in group["params"]}
+    assert decay == {(True, 0.2), (False, 0.0)}
+    assert {group["betas"] for group in groups if "betas" in group} == {(0.8, 0.95)}
+
+
+def test_the_first_pattern_that_matches_gives_the_rate(model, tiny_recipe):
+    train_only(model, ("projector.*",))
+    stage = replace(tiny_recipe().stages[0], lrs=(("projector.linear_1.*", 0.5), ("projector.*", 0.25)))
+    rates = {id(p): group["lr"] for group in build_optimiser(model, stage).param_groups for p in group["params"]}
+    assert [rates[id(each.weight)] for each in (model.projector.linear_1, model.projector.linear_2)] == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("lr, expected", [("0.03", 0.03), ("none", 0.1)])

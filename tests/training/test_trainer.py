@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from phantrol.losses.dpo import Dpo
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
 from phantrol.modifiers.partial_lora import PartialLoraConfig
+from phantrol.training import sharding_zero
 from phantrol.training.stage_collator import collator
-from phantrol.training.trainer import StageTrainer
+from phantrol.training.trainer import StageTrainer, process_state
 
 LOSSES = [Sft(), PhantomOptimization(), Dpo(beta=1.0)]
 
@@ -69,6 +72,30 @@ def test_four_times_one_is_one_times_four(tiny_recipe, tmp_path, loss):
     assert abs(wrong[1] - runs[0][0][1]) > 1e-4
 
 
+def test_losses_are_looked_at_once_a_step(tiny_recipe, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(StageTrainer, "check_finite", lambda self, what, value: seen.append((what, float(value))))
+    losses, _ = train(tiny_recipe("log_every_steps=1"), tmp_path, accumulation=2, batch_size=4, max_steps=2)
+    assert [what for what, _ in seen] == ["loss", "gradient norm"] * 2
+    assert [value for what, value in seen if what == "loss"] == pytest.approx(losses)
+
+
+def test_a_cuda_build_without_a_gpu_trains_on_the_cpu(monkeypatch):
+    found, engine = torch.device("cuda"), ModuleType("deepspeed")
+    engine.init_distributed, engine.ops = (lambda *_, **__: None), SimpleNamespace(__compatible_ops__={})
+    monkeypatch.setitem(sys.modules, "deepspeed", engine)
+    monkeypatch.setitem(sys.modules, "deepspeed.ops", engine.ops)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr("phantrol.training.sharding_zero.os", SimpleNamespace(environ={}))
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available=False: None if check_available else found
+    )
+    monkeypatch.setattr("phantrol.training.trainer.PartialState", lambda **given: given)
+    assert process_state()["cpu"]
+    sharding_zero._init_distributed()
+    assert sharding_zero.os.environ == {"DS_ACCELERATOR": "cpu"}
+
+
 def test_data_come_in_the_order_of_the_mixture(tiny_recipe, tmp_path):
     seen = []
 
@@ -88,6 +115,12 @@ def test_an_epoch_that_begins_draws_nothing(tiny_recipe, tmp_path):
     before = torch.get_rng_state()
     next(iter(trainer.get_train_dataloader()))
     assert torch.equal(torch.get_rng_state(), before)  # dropout draws from it
+
+
+def test_tokens_are_counted_before_a_batch_is_moved(tiny_recipe, tmp_path):
+    trainer = StageTrainer(*built(tiny_recipe()), tiny_recipe(), 0, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["counts"] == trainer.stage.loss.count(batch) and batch["counts"]["tokens"] > 0
 
 
 def test_workers_change_nothing(tiny_recipe, tmp_path):
@@ -243,3 +276,19 @@ def test_sigterm_is_only_watched_while_training(tiny_recipe, tmp_path):
 
     train(tiny_recipe("workers=0"), tmp_path, prepare=watch)
     assert seen and all(handler is not before for handler in seen) and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_gradients_are_scaled_down_to_the_norm_of_the_recipe(tiny_recipe, tmp_path):
+    """With plain SGD: a step of AdamW is the same at any scale of its gradients, one of SGD is lr times their norm."""
+
+    def watch(trainer):
+        trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+        before.extend((parameter, parameter.detach().clone()) for parameter in trained)
+        trainer.optimizer = torch.optim.SGD(trained, lr=trainer.stage.lr)
+
+    before = []
+    change = dict(max_steps=1, warmup_steps=0, accumulation=1, max_grad_norm=1e-3)
+    _, trainer = train(tiny_recipe("workers=0"), tmp_path, prepare=watch, **change)
+    assert trainer.state.log_history[0]["grad_norm"] > 0.01  # so that there is something to scale down
+    moved = torch.cat([(parameter - old).flatten() for parameter, old in before]).norm().item()
+    assert moved == pytest.approx(trainer.stage.lr * 1e-3, rel=1e-3)

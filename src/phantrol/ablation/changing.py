@@ -14,6 +14,7 @@ from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.models.packaged import PackagedDecoder
 from phantrol.models.parts import part_configuration
+from phantrol.models.released.base_parts import BasePart
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training.new_model import NewModel
@@ -55,18 +56,18 @@ def with_preference(recipe: Recipe, wanted: bool) -> Recipe:
     nowhere gets it in the first stage that trains with SFT, which is the paper's step 1.
     Raises ValueError if it has no stage of either kind.
     """
-    having = [stage.name for stage in recipe.stages if isinstance(stage.loss, PhantomOptimization)]
     if not wanted:
         return replace(recipe, stages=tuple(_without(stage) for stage in recipe.stages))
-    imitating = [stage.name for stage in recipe.stages if isinstance(stage.loss, Sft)]
-    chosen = having or imitating[:1]
-    if not chosen:
+    if any(isinstance(stage.loss, PhantomOptimization) for stage in recipe.stages):
+        return recipe
+    first = next((stage.name for stage in recipe.stages if isinstance(stage.loss, Sft)), None)
+    if first is None:
         losses = ", ".join(f"{stage.name} ({type(stage.loss).__name__})" for stage in recipe.stages)
         raise ValueError(
             f"the recipe has no stage for Phantom Optimization: got {losses}, expected one with PhantomOptimization or "
             "Sft; leave the variants with _po out, or add such a stage"
         )
-    stages = (replace(s, loss=PhantomOptimization()) if s.name in chosen and not having else s for s in recipe.stages)
+    stages = (replace(stage, loss=PhantomOptimization()) if stage.name == first else stage for stage in recipe.stages)
     return replace(recipe, stages=tuple(stages))
 
 
@@ -110,7 +111,8 @@ def new_model(recipe: Recipe) -> NewModel:
 def num_layers(model: NewModel) -> int:
     """Return how many layers the decoder has. Raises ValueError if its configuration does not say."""
     text = model.text.folder() if isinstance(model.text, PackagedDecoder) else model.text
-    return part_configuration("text", text).get_text_config().num_hidden_layers
+    config = text.configuration() if isinstance(text, BasePart) else part_configuration("text", text)
+    return config.get_text_config().num_hidden_layers
 
 
 def _configured(config: Any, options: Mapping[str, Any], model: NewModel) -> Any:

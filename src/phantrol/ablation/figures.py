@@ -19,6 +19,7 @@ PAGE = "#ffffff"
 GREY, BLUE, ORANGE, GREEN = "#5d6878", "#2a62c9", "#b4560b", "#17794a"
 ROW_PX, PANEL_PX, GAP_PX, MARGIN_PX = 24, 190, 26, 22
 TITLE_PX, HEAD_PX, FOOT_PX = 62, 26, 52
+APART = "points, paired by seed; filled dot: the 95 % interval leaves out 0; open: it does not, or there is none"
 
 Panels = Mapping[str, Mapping[str, Estimate]]  # {title of the panel: {row: what it shows}}
 
@@ -34,18 +35,13 @@ def draw_figures(results: Results, folder: Path) -> list[Path]:
         drawn["accuracy"] = draw_rows("Accuracy, all tasks", note, scores, colours, blind=blind)
         apart = {split: _differences(results, split, ALL) for split in results.splits}
         if any(apart.values()):
-            note = "points, paired by seed; filled dot: the 95 % interval leaves out 0; open: no difference seen"
-            drawn["differences"] = draw_rows("Difference to the variant compared with", note, apart, colours, zero=True)
+            drawn["differences"] = draw_rows(
+                "Difference to the variant compared with", APART, apart, colours, zero=True
+            )
         first = results.splits[0]
         families = {family: _differences(results, first, family) for family in results.families(first)[1:]}
         if any(families.values()):
-            drawn["families"] = draw_rows(
-                f"Difference by family, {first}",
-                "points, paired by seed; filled dot: the 95 % interval leaves out 0",
-                families,
-                colours,
-                zero=True,
-            )
+            drawn["families"] = draw_rows(f"Difference by family, {first}", APART, families, colours, zero=True)
         drawn["cost"] = draw_costs(results, first, colours)
     beside = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)
@@ -208,9 +204,8 @@ def _mark(canvas: Canvas, found: Estimate, place, y: float, colour: str, zero: b
         canvas.line(place(found.low), y, place(found.high), y, colour, 2)
         for end in (found.low, found.high):
             canvas.line(place(end), y - 4, place(end), y + 4, colour, 2)
-    says_nothing = zero and found.verdict not in ("higher", "lower")
     canvas.dot(x, y, 4.5, colour)
-    if says_nothing:
+    if zero and found.verdict not in ("higher", "lower"):
         canvas.dot(x, y, 2.6, PAGE)
 
 

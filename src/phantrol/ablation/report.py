@@ -190,7 +190,7 @@ def _on_the_setting(results: Results, setting: Setting) -> Iterator[str]:
         twins = ", ".join(f"{name} = {other}" for name, other in setting.shared.items())
         yield f"\nTrained alike, and therefore trained once: {twins}."
     left = [variant.name for variant in results.variants if not _is_finished(variant, results, setting)]
-    if left or not results.splits:
+    if left:
         yield f"\n**Not finished**: {', '.join(left)}. What follows rests on the seeds that it names."
     where, found = machine_now(), ", ".join(f"{name} {version}" for name, version in versions().items())
     yield f"\nReported on {where['cpu']}, {where['device']}; {found}."
@@ -198,7 +198,7 @@ def _on_the_setting(results: Results, setting: Setting) -> Iterator[str]:
 
 def _is_finished(variant: Variant, results: Results, setting: Setting) -> bool:
     found = [results.score(variant.name, split) for split in results.splits]
-    return all(score is not None and score.seeds >= setting.seeds for score in found)
+    return bool(found) and all(score is not None and score.seeds >= setting.seeds for score in found)
 
 
 def _on_chance(results: Results) -> Iterator[str]:

@@ -66,9 +66,6 @@ class Experiment:
     splits: tuple[str, ...]
     benchmark: str | None
 
-    def seed_numbers(self) -> range:
-        return range(self.seeds)
-
 
 def ablate(
     name: str,
@@ -107,14 +104,14 @@ def ablate(
     experiment = Experiment(name, recipe, arms, seeds, limit, tuple(dict.fromkeys(splits)), benchmark)
     if not dry_run:
         make_room(out / INDEX)
-        for seed, arm in product(experiment.seed_numbers(), arms):
+        for seed, arm in product(range(experiment.seeds), arms):
             _left(experiment, arm, seed, out)  # a model that is missed shows itself here
     costs = _costs(experiment, book)
     print_costs(experiment.arms, costs, console)
     if dry_run:
         return
     _write_index(out, experiment, begun)
-    for seed in experiment.seed_numbers():
+    for seed in range(experiment.seeds):
         for arm in experiment.arms:
             if _do(experiment, arm, seed, out, console):
                 _report(experiment, costs, out, None)
@@ -236,7 +233,7 @@ def _bare(arm: Arm) -> Recipe:
 
 
 def _report(experiment: Experiment, costs: dict[str, Cost], out: Path, console: Console | None) -> None:
-    numbers = [experiment.recipe.seed + seed for seed in experiment.seed_numbers()]
+    numbers = [experiment.recipe.seed + seed for seed in range(experiment.seeds)]
     variants = [arm.variant for arm in experiment.arms]
     results = read_results(out, variants, costs, numbers, experiment.splits)
     shared = {arm.variant.name: arm.trained_as for arm in experiment.arms if arm.trained_as != arm.variant.name}
@@ -257,7 +254,9 @@ def _read_index(out: Path, recipe: Recipe, limit: int, benchmark: str | None) ->
     if not (out / INDEX).is_file():
         own = {COSTS, f".{COSTS}.writing", f".{INDEX}.writing"}  # a kill leaves what was being written
         if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - own):
-            raise ValueError(f"{out}: got a folder in use, expected a new one or one that `phantrol ablate` began")
+            raise ValueError(
+                f"{out}: got a folder in use, expected a new one or one that `phantrol ablate` began; choose another"
+            )
         return {}
     begun = json.loads((out / INDEX).read_text("utf-8"))
     found = differences(recipe_to_json(recipe), json.dumps(begun["recipe"]))

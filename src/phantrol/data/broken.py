@@ -1,8 +1,8 @@
-"""What can be wrong with a row, or a file: the reasons, and the errors that carry them."""
+"""What can be wrong with a row, or a file: the reasons, the errors that carry them, and a field that must be text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 REASONS = {
@@ -48,3 +48,30 @@ class BrokenGroup(ValueError):
     def __init__(self, faults: Sequence[BrokenRow], good: Sequence[Any]):
         super().__init__("; ".join(map(str, faults)))
         self.faults, self.good = tuple(faults), tuple(good)
+
+
+def text_of(value: Any, what: str) -> str:
+    """Return a field as text, a number too. Raises BrokenRow for anything else, naming the field as `what`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_null(value):
+        return str(value)
+    raise BrokenRow("wrong-type", f"got {'nothing' if is_null(value) else kind_of(value)} as {what}, expected text")
+
+
+def is_null(value: Any) -> bool:
+    """Whether it is None, or NaN, which pandas writes for what is missing."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is called where another was expected."""
+    names = {
+        (type(None),): "nothing",
+        (Mapping,): "an object",
+        (str,): "text",
+        (bool,): "true or false",
+        (int, float): "a number",
+        (list, tuple): "a list",
+    }
+    return next((name for kind, name in names.items() if isinstance(value, kind)), type(value).__name__)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from phantrol.data.broken import BrokenRow
+from phantrol.data.broken import BrokenRow, is_null, kind_of, text_of
 from phantrol.data.messages import REJECTED_KINDS
+from phantrol.data.options import lettered_options, with_letters
 
 # what a row may hold: the names under which it is found, upper and lower case alike, the first that is there wins
 NAMES: dict[str, tuple[str, ...]] = {
@@ -91,14 +92,14 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
     Raises BrokenRow for a row of no known layout, or with a field of another kind than expected.
     """
     if not isinstance(row, Mapping):
-        raise BrokenRow("wrong-type", f"got a row that is {_kind(row)}, expected an object with named fields")
+        raise BrokenRow("wrong-type", f"got a row that is {kind_of(row)}, expected an object with named fields")
     found = _find(row, names or {})
     turns = _context(found)
     if turns and isinstance(found.get("question"), str) and "turns" not in found:
-        found = _lettered(found)
+        found = with_letters(found)
     answer, rejected = found.get("answer"), _rejected(found)
     if answer is not None and not (turns and turns[-1].role == "assistant"):
-        said = _turns(answer, "answer") if _is_turns(answer) else [Turn("assistant", _text(answer, "answer"))]
+        said = _turns(answer, "answer") if _is_turns(answer) else [Turn("assistant", text_of(answer, "answer"))]
         begins_anew = said[0].role != "assistant"  # trl: the whole conversation, its question too
         turns = said if begins_anew else turns + said
     if not turns or ("turns" not in found and answer is None):
@@ -107,7 +108,7 @@ def read_draft(row: Any, names: Mapping[str, str] | None = None) -> Draft:
         got = f"got the fields {keys}, expected conversations, messages or an answer"
         raise BrokenRow("unknown-layout", f"{got}; {remedy}")
     if found.get("system") and turns[0].role != "system":
-        turns.insert(0, Turn("system", _text(found["system"], "system")))
+        turns.insert(0, Turn("system", text_of(found["system"], "system")))
     _check_turns(turns)
     rejected += turns[-1].rejected
     return Draft(_name(found.get("id")), tuple(turns), _references(found.get("images")), rejected)
@@ -120,7 +121,7 @@ def _find(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     if len({STANDS_FOR[name] for name in names}) < len(names):
         raise ValueError(f"fields: got {', '.join(names)}, of which two stand for the same: name each thing once")
     names = {STANDS_FOR[name]: own for name, own in names.items()}
-    lower = {str(key).lower(): value for key, value in row.items() if not _is_null(value)}
+    lower = {str(key).lower(): value for key, value in row.items() if not is_null(value)}
     found = {}
     for what, known in NAMES.items():
         for name in (names[what].lower(),) if what in names else known:
@@ -138,67 +139,10 @@ def _context(found: Mapping[str, Any]) -> list[Turn]:
         return []
     if _is_turns(found["question"]):
         return _turns(found["question"], "question")
-    question = _text(found["question"], "question")
-    more = [_text(found["input"], "input")] if found.get("input") else []
-    more += [_choices(found["options"])] if found.get("options") else []
+    question = text_of(found["question"], "question")
+    more = [text_of(found["input"], "input")] if found.get("input") else []
+    more += [lettered_options(found["options"])] if found.get("options") else []
     return [Turn("user", "\n".join(part for part in (question, *more) if part))]
-
-
-def _choices(options: Any) -> str:
-    """Return the options with their letters, or nothing where they are bare letters: the picture holds them then."""
-    if isinstance(options, str):
-        return options
-    if isinstance(options, Mapping):
-        return "\n".join(f"{letter}. {_text(option, 'option')}" for letter, option in options.items())
-    if not isinstance(options, Sequence):
-        raise BrokenRow("wrong-type", f"got options that are {_kind(options)}, expected a list")
-    letters = [_letter_of(number) for number in range(len(options))]
-    texts = [_text(option, "option") for option in options]
-    return "" if texts == letters else "\n".join(f"{a}. {b}" for a, b in zip(letters, texts, strict=True))
-
-
-def _lettered(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with answers that are numbers of options, from 0, as the letters of `_choices`."""
-    options = found.get("options")
-    if not options or isinstance(options, str) or not isinstance(options, Sequence):
-        return dict(found)
-    answers = [what for what in ("answer", "rejected", *REJECTED_KINDS) if what in found]
-    return {**found, **{what: _letter(found[what], options, what) for what in answers}}
-
-
-def _letter(answer: Any, options: Sequence[Any], what: str) -> Any:
-    """Return the letter of a bare number, or the option that it is in value where it numbers none, and anything else as
-    it is, also a number that is itself an option.
-
-    Raises BrokenRow for a number, and a capital letter, of no option.
-    """
-    if isinstance(answer, Sequence) and not isinstance(answer, str):
-        return [_letter(each, options, what) for each in answer]
-    is_digits = isinstance(answer, str) and answer.strip().isdecimal()
-    is_beyond = isinstance(answer, str) and answer.strip() in tuple(map(_letter_of, range(len(options), 26)))
-    if not (is_digits or is_beyond) and (isinstance(answer, bool) or not isinstance(answer, int | float)):
-        return answer
-    texts = [_text(option, "option").strip() for option in options]
-    if answer in options or (not isinstance(answer, int) and _text(answer, what).strip() in texts):
-        return answer
-    number = int(answer) if is_digits and len(answer) < 9 else answer
-    if number not in range(len(options)):
-        if same := [text for text in texts if text == str(answer) or _value(text) == number]:
-            return same[0]
-        expected = f"expected one of them, its letter, or its number from 0 to {len(options) - 1}"
-        raise BrokenRow("wrong-type", f"got {str(answer)[:60]} as {what} to {len(options)} options, {expected}")
-    return _letter_of(int(number))
-
-
-def _letter_of(number: int) -> str:
-    return chr(ord("A") + number)
-
-
-def _value(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _rejected(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -220,8 +164,8 @@ def _answers(value: Any, what: str) -> list[str]:
             raise BrokenRow("turns", f"the {what} conversation ends with the {last.role}, expected the assistant")
         return [last.text]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_text(each, what) for each in value]
-    return [_text(value, what)]
+        return [text_of(each, what) for each in value]
+    return [text_of(value, what)]
 
 
 def _is_turns(value: Any) -> bool:
@@ -239,27 +183,27 @@ def _turns(value: Any, what: str) -> list[Turn]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        got = "an empty list" if isinstance(value, Sequence) and not value else _kind(value)
+        got = "an empty list" if isinstance(value, Sequence) and not value else kind_of(value)
         raise BrokenRow("wrong-type", f"got a {what} that is {got}, expected a list of turns")
     return [turn for number, each in enumerate(value) for turn in _turn(each, f"turn {number + 1} of the {what}")]
 
 
 def _turn(value: Any, where: str) -> list[Turn]:
     if not isinstance(value, Mapping):
-        raise BrokenRow("wrong-type", f"{where} is {_kind(value)}, expected an object with a role and a text")
+        raise BrokenRow("wrong-type", f"{where} is {kind_of(value)}, expected an object with a role and a text")
     for asked, said in PAIRS:
         if isinstance(value.get(asked), str) and isinstance(value.get(said), str):
             return [Turn("user", value[asked]), Turn("assistant", value[said], _rejected(_find(value, {})))]
-    role = next((value[name] for name in TURN_ROLE if not _is_null(value.get(name))), None)
+    role = next((value[name] for name in TURN_ROLE if not is_null(value.get(name))), None)
     if not isinstance(role, str) or role.lower() not in ROLES:
         raise BrokenRow("wrong-type", f"{where} has the role {role!r}, expected one of {', '.join(ROLES)}")
-    content = next((value[name] for name in TURN_TEXT if not _is_null(value.get(name))), None)
+    content = next((value[name] for name in TURN_TEXT if not is_null(value.get(name))), None)
     is_parts = isinstance(content, Sequence) and not isinstance(content, str)
     if is_parts and not all(isinstance(part, Mapping) for part in content):
         raise BrokenRow("wrong-type", f"{where} has parts that are no objects, expected {{'type': 'text' or 'image'}}")
     holds_more = len(value) > 2 and ROLES[role.lower()] == "assistant"  # a wrong answer beside the right one
     rejected = _rejected(_find(value, {})) if holds_more else ()
-    return [Turn(ROLES[role.lower()], content if is_parts else _text(content, where), rejected)]
+    return [Turn(ROLES[role.lower()], content if is_parts else text_of(content, where), rejected)]
 
 
 def _check_turns(turns: list[Turn]) -> None:
@@ -282,33 +226,8 @@ def _references(value: Any) -> tuple[Any, ...]:
 
 def _is_nothing(image: Any) -> bool:
     """Whether it is a null, or an object of nulls, as columns of Arrow have where a row has no image."""
-    return _is_null(image) or (isinstance(image, Mapping) and all(part is None for part in image.values()))
-
-
-def _is_null(value: Any) -> bool:
-    """Whether it is None, or NaN, which pandas writes for what is missing."""
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def _text(value: Any, what: str) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and not _is_null(value):
-        return str(value)
-    raise BrokenRow("wrong-type", f"got {'nothing' if _is_null(value) else _kind(value)} as {what}, expected text")
+    return is_null(image) or (isinstance(image, Mapping) and all(part is None for part in image.values()))
 
 
 def _name(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _kind(value: Any) -> str:
-    names = {
-        (type(None),): "nothing",
-        (Mapping,): "an object",
-        (str,): "text",
-        (bool,): "true or false",
-        (int, float): "a number",
-        (list, tuple): "a list",
-    }
-    return next((name for kind, name in names.items() if isinstance(value, kind)), type(value).__name__)

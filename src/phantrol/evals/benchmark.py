@@ -50,7 +50,6 @@ class Benchmark:
     headline_scale  what that number, from 0 to 1, is multiplied by to be printed as papers do: 100 for percent
     all_tasks       those that the headline is over: it is marked where a folder lacks some; () where that cannot be
     highest_score   the most that a score of `overall` can be: more than 1 where it is a ratio to a reference
-    data_is_asked   `data` says what is asked, and not only where the files of something published lie
     A dataclass with fields `data` or `protocol` gets --data and --protocol of the command line.
     """
 
@@ -62,7 +61,6 @@ class Benchmark:
     headline_scale: ClassVar[float] = 100
     all_tasks: ClassVar[tuple[str, ...]] = ()
     highest_score: ClassVar[float] = 1.0
-    data_is_asked: ClassVar[bool] = False
 
     def rows(self, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Return the rows of a split.
@@ -88,6 +86,11 @@ class Benchmark:
         """Return what a row stands and falls with: rotations of a question, questions about one picture. Intervals and
         tests draw groups, not rows. By default each row is alone."""
         return row.id
+
+    def data_sha256(self) -> str | None:
+        """Return the hash of what `data` names, where it says what is asked; None where it only says in which folder
+        the files of something published lie."""
+        return None
 
     def tokens_for(self, task: str) -> int:
         """Return the most tokens that an answer of this task needs."""

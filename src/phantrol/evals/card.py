@@ -6,24 +6,19 @@ import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from math import hypot
 from pathlib import Path
 from typing import Any
 
 from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.fingerprints import settings_sha256, texts_sha256, weights_sha256
-from phantrol.evals.intervals import bootstrap, half_sample_interval, interval
-from phantrol.evals.metrics import wilson_interval
-from phantrol.evals.report import Report, Sample
-from phantrol.find import short_name
+from phantrol.evals.report import Report
+from phantrol.evals.score_intervals import MEAN, find_intervals
 from phantrol.inference.engine import Engine
 from phantrol.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
 DECODING = ("num_beams", "repetition_penalty", "length_penalty", "no_repeat_ngram_size")
-MEAN = "mean of tasks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Card:
     max_new_tokens  {task: tokens};  batch_size  a number, or several if the run went on with another
     limit         most rows of each task, None for all of them;  usual_split  whether the split is the benchmark's own
     intervals     {score name: 95 % interval}: bootstrap over groups of rows; of scores that are no mean, half samples;
-                  Wilson's where all rows score 0 or all 1, since draws of these do not scatter
+                  where rows do not differ, after Wilson: see score_intervals.py
     headline      {"name", "value", "low", "high", "scale"}: what papers print; with "left_out" if it is not over all
                   tasks of the benchmark, those without a row
     batch_check   {"batch_size", "rows", "different"} of --check-batch;  judge  of judged sets
@@ -103,60 +98,6 @@ def make_card(
         batch_check=batch_check,
         judge=judge,
     )
-
-
-def find_intervals(benchmark: Benchmark, rows: Sequence[Row], report: Report) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval of each score of the model, of the mean of the tasks, and of the overall scores."""
-    draws = bootstrap([(sample.group, sample.scores["model"]) for sample in report.samples])
-    found = {name: interval(drawn) for name, drawn in draws.items()}
-    for name, members in _of_one_score(report, 0, 1).items():
-        found[name] = wilson_interval(report.scores[name]["model"], len(members))
-    if draws:
-        found[MEAN] = _interval_of_mean(report, interval(sum(draws.values()) / len(draws)))
-    groups = [sample.group for sample in report.samples]
-    for name, scores in report.overall.items():
-        if scores["model"] in (0, benchmark.highest_score):
-            found[name] = wilson_interval(scores["model"], min(len(set(groups)), scores["n"]))
-            continue
-        of_some = partial(_overall_of_some, benchmark, rows, report.samples, name)
-        found[name] = half_sample_interval(groups, of_some, highest=benchmark.highest_score)
-    return found
-
-
-def _of_one_score(report: Report, *values: float) -> dict[str, set[str]]:
-    """Return {score name: its groups} of the scores that are one of these values: draws do not scatter there."""
-    return {
-        name: {sample.group for sample in report.samples if name in sample.scores["model"]}
-        for name, scores in report.scores.items()
-        if scores["model"] in values
-    }
-
-
-def _interval_of_mean(report: Report, drawn: tuple[float, float]) -> tuple[float, float]:
-    """Return the interval of the mean of the scores, from that of its draws.
-
-    To each end is added, as an independent error, what the scores that do not scatter may be off: Wilson's for all of
-    them, over as many groups as if each had those of the smallest, and over no more than there are if they share them.
-    """
-    number = len(report.scores)
-    middle = sum(scores["model"] for scores in report.scores.values()) / number
-    off = []
-    for value in (1, 0):
-        groups = list(_of_one_score(report, value).values())
-        count = min(len(groups) * min(map(len, groups), default=0), len(set().union(*groups)))
-        off.append(len(groups) / number * wilson_interval(0, count)[1])  # as far from 0 as from 1
-    return max(0.0, middle - hypot(middle - drawn[0], off[0])), min(1.0, middle + hypot(drawn[1] - middle, off[1]))
-
-
-def _overall_of_some(
-    benchmark: Benchmark, rows: Sequence[Row], samples: Sequence[Sample], name: str, positions: Sequence[int]
-) -> float:
-    some = [rows[position] for position in positions]
-    if benchmark.judged:
-        scores = benchmark.overall_of(some, [samples[position].scores["model"] for position in positions])
-    else:
-        scores = benchmark.overall(some, [samples[position].texts["model"] for position in positions])
-    return scores[name][0] if name in scores else 0.0
 
 
 def find_headline(
@@ -247,7 +188,7 @@ def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
         if each in now:
             continue
         name, split, seed, _ = each
-        others = " with other options" if each[:3] in [other[:3] for other in now] else ""
+        others = next((_other_options(each[3], other[3]) for other in now if other[:3] == each[:3]), "")
         remedy = "write elsewhere with --json, or remove the file"
         if name not in [other[0] for other in now]:
             remedy = f"name {name} too (what was answered is not asked again), or write elsewhere with --json"
@@ -257,7 +198,12 @@ def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _identity(result: Mapping[str, Any], card: Mapping[str, Any]) -> tuple[Any, ...]:
-    return short_name(result["benchmark"]), result["split"], result["seed"], card.get("options")
+    return result["benchmark"], result["split"], result["seed"], dict(card.get("options") or {})
+
+
+def _other_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    apart = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return f" with other options ({', '.join(apart)})"
 
 
 def options_of(benchmark: Benchmark) -> dict[str, Any]:
@@ -272,8 +218,9 @@ def options_of(benchmark: Benchmark) -> dict[str, Any]:
         for name, value in fields.items()
         if name not in ("data", "protocol") and not isinstance(value, Path)
     }
-    if benchmark.data_is_asked and fields["data"]:
-        found["data"] = "/".join(Path(fields["data"]).parts[-2:])
+    sha256 = benchmark.data_sha256()
+    if sha256 is not None:
+        found |= {"data": "/".join(Path(fields["data"]).parts[-2:]), "data_sha256": sha256}
     return found
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from phantrol.evals.card import MEAN, read_reports
+from phantrol.evals.card import read_reports
 from phantrol.evals.intervals import bootstrap, holm, interval, sign_flip_p
+from phantrol.evals.score_intervals import MEAN
 from phantrol.whole_files import write_text
 
 SAME = ("protocol", "options", "batch_size")  # of the card

@@ -57,7 +57,7 @@ def evaluate_rows(
     if not rows:
         raise ValueError(f"benchmark {name} has no rows in split {split!r} with limit {limit}")
     missing = _unreadable(rows) if keep_going else {}
-    asked = _questions(benchmark, {i: row for i, row in enumerate(rows) if i not in missing}, seed)
+    asked = _questions(benchmark, name, {i: row for i, row in enumerate(rows) if i not in missing}, seed)
     questions = [question for pair in asked.values() for question in pair.values()]
     options = benchmark.generation_options() | dict(options or {})
     with benchmark.session(engine):
@@ -69,7 +69,7 @@ def evaluate_rows(
                 refused.setdefault(index, answer)
     if refused and not keep_going:
         index, error = next(iter(refused.items()))
-        raise ValueError(f"{name}, row {rows[index].id}: {error}; --keep-going leaves such rows out")
+        raise _refusal(name, rows[index], error)
     missing |= {index: str(error) for index, error in refused.items()}
     kept = [index for index in asked if index not in missing]
     if not kept:
@@ -84,16 +84,26 @@ def evaluate_rows(
     return Evaluation(benchmark, tuple(ours), report)
 
 
-def _questions(benchmark: Benchmark, rows: Mapping[int, Row], seed: int) -> dict[int, dict[str, Question]]:
-    """Return {row: {column: question}}; a judged benchmark is asked with its own images alone."""
+def _questions(benchmark: Benchmark, name: str, rows: Mapping[int, Row], seed: int) -> dict[int, dict[str, Question]]:
+    """Return {row: {column: question}}; a judged benchmark is asked with its own images alone.
+
+    Raises ValueError for a picture whose file cannot be read, naming its row.
+    """
     chats = {"model": [row.chat for row in rows.values()]}
     if not benchmark.judged:
         chats["shuffled"] = shuffle_pictures(list(rows.values()), seed)
     found: dict[int, dict[str, Question]] = {index: {} for index in rows}
     for column, column_chats in chats.items():
         for (index, row), chat in zip(rows.items(), column_chats, strict=True):
-            found[index][column] = question_of(benchmark, row, chat, column)
+            try:
+                found[index][column] = question_of(benchmark, row, chat, column)
+            except ValueError as error:
+                raise _refusal(name, row, error) from None
     return found
+
+
+def _refusal(name: str, row: Row, error: ValueError) -> ValueError:
+    return ValueError(f"{name}, row {row.id}: {error}; --keep-going leaves such rows out")
 
 
 def question_of(benchmark: Benchmark, row: Row, chat: Any, column: str = "model") -> Question:

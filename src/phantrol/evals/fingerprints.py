@@ -58,17 +58,14 @@ def weights_sha256(model: Any) -> str:
     The files are read one after the other, by name: `cat model*.safetensors | sha256sum` gives the same. They are read
     each time, since size and time of a file do not say what is in it.
     """
-    digest = hashlib.sha256()
     folder = _folder(model)
     files = sorted(folder.glob("*.safetensors")) if folder else []
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    if not files:
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    if files:
+        return files_sha256(files)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -82,6 +79,16 @@ def settings_sha256(model: Any) -> str | None:
         return None
     found = [(name, picture_sha256(folder / name)) for name in SETTINGS if (folder / name).is_file()]
     return texts_sha256(f"{name} {sha256}" for name, sha256 in found)
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Return the hash of files one behind the other, as `cat FILES | sha256sum` gives it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def texts_sha256(texts: Iterable[str]) -> str:

@@ -45,30 +45,33 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def half_sample_interval(
+def half_sample_intervals(
     groups: Sequence[Hashable],
-    score: Callable[[Sequence[int]], float],
+    scores: Callable[[Sequence[int]], Mapping[str, float]],
     halves: int = HALVES,
     highest: float = 1.0,
-) -> tuple[float, float]:
-    """Return the 95 % interval of a score that is no mean over rows, as F1, from random halves of the groups.
+) -> dict[str, tuple[float, float]]:
+    """Return the 95 % intervals of scores that are no means over rows, as F1, from random halves of the groups.
 
-    groups  of each row;  score  of the rows at some positions;  highest  that a score can be; the lowest is 0
+    groups  of each row;  scores  of the rows at some positions, by name;  highest  that one can be; the lowest is 0
     Half of G groups, drawn without replacement, scatter around the score of all as that scatters around the truth (the
     delete-half jackknife), and no group comes twice, as it would in a bootstrap.            [Shao and Wu, 1989]
+    Halves that lack a score, as that of a task none of whose rows is there, say nothing of it.
     """
     members: dict[Hashable, list[int]] = {}
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)
     everyone = list(members.values())
-    whole = score(range(len(groups)))
+    whole = scores(range(len(groups)))
     generator = np.random.default_rng(0)
-    apart = []
+    found: dict[str, list[float]] = {name: [] for name in whole}
     for _ in range(halves):
         drawn = generator.choice(len(everyone), len(everyone) // 2, replace=False) if len(everyone) > 1 else [0]
-        apart.append(score(sorted(position for index in drawn for position in everyone[index])) - whole)
-    low, high = interval(np.array(apart))
-    return max(0.0, whole + low), min(highest, whole + high)
+        half = scores(sorted(position for index in drawn for position in everyone[index]))
+        for name in found.keys() & half.keys():
+            found[name].append(half[name])
+    ends = {name: interval(np.array(drawn or [whole[name]])) for name, drawn in found.items()}
+    return {name: (max(0.0, low), min(highest, high)) for name, (low, high) in ends.items()}
 
 
 def sign_flip_p(differences: Iterable[tuple[Hashable, float]]) -> float:

@@ -85,17 +85,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores; with a card also that, what is missing, and every row's scores, to compare models by."""
-        found = self._scores_json()
-        if self.card is not None:
-            found |= {
-                "card": json.loads(json.dumps(dataclasses.asdict(self.card))),
-                "missing": [dataclasses.asdict(row) for row in self.missing],
-                "rows": [_row_json(sample) for sample in self.samples],
-            }
-        return found
-
-    def _scores_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "benchmark": self.benchmark,
             "split": self.split,
             "model": self.model,
@@ -103,6 +93,13 @@ class Report:
             "scores": self.scores,
             "overall": self.overall,
         }
+        if self.card is not None:
+            found |= {
+                "card": json.loads(json.dumps(dataclasses.asdict(self.card))),
+                "missing": [dataclasses.asdict(row) for row in self.missing],
+                "rows": [_row_json(sample) for sample in self.samples],
+            }
+        return found
 
     def write(self, path: str | Path) -> None:
         """Write `to_json` as a file, whole or not at all; its folder is made."""

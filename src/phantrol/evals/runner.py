@@ -90,18 +90,26 @@ def run_benchmarks(
     With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
     Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, for
     answers beside `json_path` that another model gave, and for a `json_path` that cannot be written or holds anything
-    else than results of the same benchmarks, splits, seeds and options.
+    else than results of the same benchmarks, splits, seeds and options. Raises it too, with all results written, if a
+    judge could judge no answer of a benchmark.
     """
     if not names:
         raise ValueError("no benchmark is named: expected one or more, as in `primer` or `pope,chartqa`")
     benchmarks = [open_benchmark(name, data, protocol, options) for name in names]
     if data is not None and not any("data" in _fields_of(benchmark) for benchmark in benchmarks):
         raise ValueError(f"benchmark {', '.join(names)} needs no data: leave out --data")
+    of_one_protocol = [name for name, each in zip(names, benchmarks, strict=True) if "protocol" not in _fields_of(each)]
+    if protocol is not None and len(of_one_protocol) == len(names):
+        raise ValueError(f"benchmark {', '.join(names)} has but one protocol: leave out --protocol")
     path = None if json_path is None else Path(json_path)
     if path is not None:
         make_room(path)
     # names of files may have what else would be markup
-    engine, console, reports = Engine.open(model, wanted.weights), Console(markup=False, emoji=False), []
+    console, reports = Console(markup=False, emoji=False), []
+    if protocol is not None and of_one_protocol:
+        told = f"Of but one protocol, and asked without --protocol {protocol}: {', '.join(of_one_protocol)}."
+        console.print(told, soft_wrap=True)
+    engine = Engine.open(model, wanted.weights)
     benchmarks = [benchmark.for_engine(engine) for benchmark in benchmarks]
     if path is not None and not replacing:
         check_replaceable(path, [_asked(benchmark, wanted) for benchmark in benchmarks])
@@ -114,20 +122,20 @@ def run_benchmarks(
         _say_what_is_missing(report, console)
     if path is not None:
         console.print(f"The scores are in {path}.", soft_wrap=True)
+    _check_judgements(reports)
     return reports
 
 
 def open_benchmark(name: str, data: Path | None, protocol: str | None, options: Sequence[str] = ()) -> Benchmark:
-    """Return a benchmark with its options, and with `data` if it reads files.
+    """Return a benchmark with its options, with `data` if it reads files, and with the protocol if it has several.
 
-    Raises ValueError for one that does not take the protocol or an option.
+    Raises ValueError for one that does not take an option.
     """
     made = find("benchmarks", name)
     fields = _fields_of(made)
-    if protocol is not None and "protocol" not in fields:
-        raise ValueError(f"benchmark {name} has but one protocol: leave out --protocol")
     benchmark = made(data=data) if data is not None and "data" in fields else made()
-    return override(benchmark, [*([] if protocol is None else [f"protocol={protocol}"]), *options])
+    chosen = [f"protocol={protocol}"] if protocol is not None and "protocol" in fields else []
+    return override(benchmark, [*chosen, *options])
 
 
 def _fields_of(benchmark: Any) -> set[str]:
@@ -197,6 +205,16 @@ def _graded(
         return found, None
     kept = None if path is None else beside(path, name, "judgements.jsonl")
     return judge_answers(found, judge, kept)
+
+
+def _check_judgements(reports: Sequence[Report]) -> None:
+    """Raise ValueError if a judge was named and there is a benchmark of which it judged nothing."""
+    failed = [report for report in reports if report.card.judge and not report.samples]
+    if failed:
+        which = ", ".join(report.benchmark for report in failed)
+        judge, reason = failed[0].card.judge["model"], failed[0].missing[-1].reason
+        remedy = "mend that, and the same command with --json asks the judge alone"
+        raise ValueError(f"{which}: no answer could be judged by {judge}: {reason}; {remedy}")
 
 
 def _check_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -61,25 +62,25 @@ def collect(paths: Sequence[Path], published: bool = True) -> Results:
     Raises ValueError for a file without results, and for two results of one model on one benchmark.
     """
     papers = read_papers()
-    columns: dict[str, str] = {}
+    reports = [report for path in paths for report in read_reports(path)]
+    columns = _columns(reports, papers["columns"])
     ours: dict[tuple[str, str, str], dict[str, Cell]] = {}
     footnotes: list[str] = []
-    for report in (report for path in paths for report in read_reports(path)):
+    for report in reports:
         card, column = report["card"], _column(report)
-        columns[column] = papers["columns"].get(column, _title(report))
         bits = card["speaker"]["weights"]
         name = _short(report["model"]) + (f", {bits}" if bits else "")
         key = (name, card["protocol"] or "–", json.dumps(card["speaker"] | {"decoding": None}, sort_keys=True))
         row = ours.setdefault(key, {})
         if column in row:
-            raise ValueError(f"{name} has two results on {column}: give one of them")
+            raise ValueError(f"{name} has two results on {' '.join(_asked(report)[:2])}: give one of them")
         if card["headline"] is None:
             why = "is judged, and has no score without a judge"
             if card["judge"]:
                 why = f"has no score: none of {len(report['missing'])} rows could be judged by {card['judge']['model']}"
             footnotes.append(f"{columns[column]} of {name} {why}.")
             continue
-        notes = _notes(report)
+        notes = _notes(report, columns[column])
         footnotes += [note for note in notes if note not in footnotes]
         headline = card["headline"]
         numbers = tuple(footnotes.index(note) + 1 for note in notes)
@@ -136,9 +137,9 @@ def _published(papers: dict[str, Any], columns: dict[str, str], ours: Any) -> li
     return rows
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def _notes(report: dict[str, Any], title: str) -> list[str]:
     """Return what a reader of one number must know, beside its protocol."""
-    card, title, said = report["card"], _title(report), []
+    card, said = report["card"], []
     if card["limit"] is not None:
         said.append(f"{title}: at most {card['limit']} rows of each task were asked, of all that there are.")
     left_out = card["headline"].get("left_out")
@@ -183,15 +184,27 @@ def ends_of(cell: Cell) -> str:
     return f"{cell.low:.{digits}f}–{cell.high:.{digits}f}"
 
 
+def _columns(reports: Sequence[dict[str, Any]], papers: dict[str, str]) -> dict[str, str]:
+    """Return {column: its title}: the hash of one's own questions stands in the title where else two would be alike."""
+    asked = {_column(report): _asked(report) for report in reports}
+    titles = {column: papers.get(column, " ".join(words[:2])) for column, words in asked.items()}
+    number = Counter(titles.values())
+    return {
+        column: title if number[title] == 1 else " ".join((title, *(sha256[:8] for sha256 in asked[column][2:])))
+        for column, title in titles.items()
+    }
+
+
 def _column(report: dict[str, Any]) -> str:
-    """Return the benchmark, with its split where that is not the usual one: a column of its own."""
+    return " ".join(_asked(report))
+
+
+def _asked(report: dict[str, Any]) -> list[str]:
+    """Return the benchmark, with its split where that is not the usual one; and of questions of one's own where they
+    are from, and their hash. Each is a column of its own."""
     name = short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
-    data = (report["card"].get("options") or {}).get("data")  # of questions of one's own
-    return f"{name} {data}" if data else name
-
-
-def _title(report: dict[str, Any]) -> str:
-    return read_papers()["columns"].get(_column(report), _column(report))
+    options = report["card"].get("options") or {}
+    return [name, *(options[key] for key in ("data", "data_sha256") if key in options)]
 
 
 def _short(model: str) -> str:

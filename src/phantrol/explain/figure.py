@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,7 +19,7 @@ from phantrol.explain.colours import heat_image
 from phantrol.explain.lettering import INK, MUTED, unknown, width, wrap, write, write_upright
 from phantrol.explain.maps import Maps
 from phantrol.explain.prompt import PictureTokens
-from phantrol.explain.traversal_figure import draw_overlay, runs, shown
+from phantrol.explain.traversal_figure import THINNEST_PX, draw_overlay, runs, shown
 from phantrol.tables import short_number
 from phantrol.whole_files import written_whole
 
@@ -50,6 +51,7 @@ def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     with written_whole(path) as beside:
         draw_figure(maps, answer).save(beside, "PNG", dpi=(DPI, DPI), optimize=True)
     lost = "".join(dict.fromkeys(unknown(maps.prompt.question) + unknown(answer)))  # each is a line of its own font
+    lost = "".join(c for c in lost if category(c) not in ("Cc", "Cf", "Cs"))  # what no font draws is none to install
     if lost:
         _log.warning("%s has ? for %s: no font here knows them; install one, such as Noto Sans CJK", path, lost[:40])
 
@@ -102,7 +104,7 @@ def _pictures(found: PictureTokens, maps: Maps) -> Image.Image:
     """The picture, and each map laid over it, all to the same size."""
     side = (WIDTH - 2 * MARGIN - 2 * GAP) // 3
     scale = side / max(found.picture.size)
-    size = tuple(max(1, round(length * scale)) for length in found.picture.size)
+    size = tuple(max(THINNEST_PX, round(length * scale)) for length in found.picture.size)
     panels = [(found.picture.resize(size, Image.Resampling.LANCZOS), "the picture")]
     values = []
     if maps.traversal is not None:
@@ -115,13 +117,13 @@ def _pictures(found: PictureTokens, maps: Maps) -> Image.Image:
         words = f"{title.lower()}: 0 to {short_number(high)}" + (", mean of the layers" if len(rows) > 1 else "")
         panels.append((draw_overlay(found.picture, grid, 0.0, high, side), words))
     captions = [wrap(words, SMALL, side, 2) for _, words in panels]
-    canvas = _block(size[1] + 2 * LABEL + (max(map(len, captions)) - 1) * 1.3 * SMALL + GAP)
+    canvas = _block(2 + size[1] + 2 * LABEL + (max(map(len, captions)) - 1) * 1.3 * SMALL + GAP)
     for index, ((picture, _), lines) in enumerate(zip(panels, captions, strict=True)):
         left = MARGIN + index * (side + GAP)
-        canvas.paste(picture, (left, 0))
-        ImageDraw.Draw(canvas).rectangle((left, 0, left + picture.width - 1, picture.height - 1), outline=LINE)
+        canvas.paste(picture, (left, 1))
+        ImageDraw.Draw(canvas).rectangle((left - 1, 0, left + picture.width, picture.height + 1), outline=LINE)
         for number, line in enumerate(lines):
-            write(canvas, (left, size[1] + (1.4 + 1.3 * number) * SMALL), line, SMALL, MUTED)
+            write(canvas, (left, 2 + size[1] + (1.4 + 1.3 * number) * SMALL), line, SMALL, MUTED)
     return canvas
 
 

@@ -18,6 +18,7 @@ from phantrol.explain.traversal import Traversal, stretch_layers
 from phantrol.tables import short_number
 
 OVERLAY_PX = 224
+THINNEST_PX = 8  # of a side: the map of a picture that is one line can still be seen
 SHADE = 0.45  # how much the darkest of the picture darkens the colours over it
 WIDTH, LEFT, RIGHT = 760, 66, 122
 READABLE_PX = 9.0  # a column so wide has room for its token, written upright
@@ -74,7 +75,7 @@ def draw_overlay(picture: Image.Image, grid: Tensor, low: float, high: float, si
     Where the picture is brightest, the colours are exactly those of the legend.
     """
     scale = size_px / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    size = tuple(max(THINNEST_PX, round(side * scale)) for side in picture.size)
     light = picture.convert("L").resize(size, Image.Resampling.BICUBIC)
     darkest, brightest = light.getextrema()
     darker = 255 * SHADE / max(1, brightest - darkest)

@@ -39,6 +39,7 @@ class Scheduler:
         self.engine, self.max_rows, self.max_waiting = engine, max_rows, max_waiting
         self.batch = RunningBatch(engine)
         self._waiting: deque[Ticket] = deque()
+        self._being_read: list[Ticket] = []  # who waits no more, and has no row yet
         self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._is_closing = False
@@ -46,8 +47,10 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """How many answers are under way."""
-        return len(self.batch.rows)
+        """How many answers are under way, those included whose prompts are being read."""
+        being_read, rows = self._being_read, self.batch.rows  # in this order: who joins is in both for a moment
+        joined = {row.ticket for row in rows}
+        return len(rows) + sum(ticket.sampling.num_choices for ticket in being_read if ticket not in joined)
 
     @property
     def num_waiting(self) -> int:
@@ -73,7 +76,7 @@ class Scheduler:
             if self._is_closing:
                 raise QueueFull("the scheduler is closed")
             self._waiting = deque(waiting for waiting in self._waiting if not waiting.cancelled)
-            if len(self._waiting) >= self.max_waiting + max(0, self.max_rows - len(self.batch.rows)):
+            if len(self._waiting) >= self.max_waiting + max(0, self.max_rows - self.num_running):
                 raise QueueFull(f"{len(self._waiting)} requests wait")
             self._waiting.append(ticket)
             self._wake.notify()
@@ -111,16 +114,18 @@ class Scheduler:
         if self._calls:  # one alone: a steady flow of them holds up no stream
             function, future = self._calls.popleft()
             _call(function, self.engine, future)
-        newcomers: list[Ticket] = []
         try:
             self.batch.drop_cancelled()
-            newcomers = self._take_waiting()
-            for read in self._read(newcomers):
+            self._take_waiting()
+            for read in self._read(self._being_read):
                 self.batch.admit(read)
+            self._being_read = []
             self.batch.step()
         except Exception as error:
             log.exception("a decoding step failed")
-            for ticket in dict.fromkeys([*self.batch.clear(), *newcomers]):
+            ended = dict.fromkeys([*self.batch.clear(), *self._being_read])
+            self._being_read = []
+            for ticket in ended:
                 ticket.tell(Failure(error))
 
     def _work(self) -> None:
@@ -131,9 +136,10 @@ class Scheduler:
                     return
             self.turn()
 
-    def _take_waiting(self) -> list[Ticket]:
-        """Who waits longest, as many as there are rows for, and as much as one forward pass should read."""
-        taken: list[Ticket] = []
+    def _take_waiting(self) -> None:
+        """Take who waits longest to be read, as many as there are rows for, and as much as one forward pass should
+        read."""
+        self._being_read = taken = []
         free = self.max_rows - len(self.batch.rows)
         longest = 0
         with self._wake:
@@ -148,8 +154,8 @@ class Scheduler:
                 if self.batch.fault and (taken or self.batch.rows):
                     break
                 free -= ticket.sampling.num_choices
-                taken.append(self._waiting.popleft())
-        return taken
+                taken.append(ticket)
+                self._waiting.popleft()
 
     def _read(self, tickets: list[Ticket]) -> list[Read]:
         """Read prompts in one pass. If that fails, one of them may be at fault: then each alone, and the others do not

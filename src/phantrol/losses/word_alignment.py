@@ -49,7 +49,7 @@ class WordAlignment(Loss):
 
     def __call__(self, model: nn.Module, batch: Batch, totals: dict[str, int]) -> LossOutput:
         if "pixel_values" not in batch:
-            return LossOutput(torch.zeros((), requires_grad=True))
+            return LossOutput(torch.zeros((), device=batch["input_ids"].device, requires_grad=True))
         inner = getattr(model, "module", model)  # a distributed wrapper hides the embeddings
         features = model(pixel_values=batch["pixel_values"], tile_order=batch.get("tile_order")).image_features
         owner = _owners(batch["input_ids"] == inner.config.image_token_id, features.shape[1])

@@ -7,6 +7,7 @@ B batch, N tokens of the row, n tokens of a block, H query heads, K key/value he
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,15 +68,20 @@ def use_block_attention(decoder: nn.Module) -> None:
         )
     if "flex" in backend:
         raise ValueError(f"got {backend} for a row of several sequences, expected sdpa, eager or flash attention")
+    _register(backend)
+    config._attn_implementation = BLOCKS + backend  # a grafted decoder puts its own around it before it runs
+
+
+def _register(backend: str) -> None:
     name = BLOCKS + backend
     if name not in ALL_ATTENTION_FUNCTIONS:
-
-        def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-            return block_attention(*args, backend=backend, **kwargs)
-
-        AttentionInterface.register(name, wrapped)
+        AttentionInterface.register(name, partial(block_attention, backend=backend))
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[backend])
-    config._attn_implementation = name  # a grafted decoder puts its own around it before it runs
+
+
+for _backend in ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"):
+    if _backend in ALL_MASK_ATTENTION_FUNCTIONS:  # of those that transformers knows: a pickled model may name it here
+        _register(_backend)
 
 
 def no_mask(like: Tensor) -> Tensor:

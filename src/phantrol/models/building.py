@@ -15,7 +15,7 @@ from transformers import AutoModel, PretrainedConfig
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.difference import whole_model
 from phantrol.models.image_processing import PhantrolImageProcessor
-from phantrol.models.modeling import PhantrolForConditionalGeneration, measure_grid
+from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.parts import (
     Part,
     decoder_opener,
@@ -27,6 +27,8 @@ from phantrol.models.parts import (
 )
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.quantised import FLOATS, loading_options
+from phantrol.models.released.catalogue import release_named
+from phantrol.models.vision_sizes import measure_grid
 from phantrol.modifiers.base import config_to_dict, modifier_of
 from phantrol.tables import first_line
 
@@ -155,6 +157,8 @@ def load(
     if weights is not None and weights not in FLOATS:
         kwargs = loading_options(weights, **kwargs)
     path = Path(folder)
+    if release := release_named(str(folder)):
+        raise ValueError(f"{folder} is in the official layout: phantrol convert {release.hub_id} OUT, and open that")
     if path.exists() or len(path.parts) > 2 or str(folder).startswith((".", "/", "~")):
         check_folder(path)
     whole = whole_model(path) if path.is_dir() else folder

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import Cache
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from phantrol.models.configuration import num_image_tokens
 from phantrol.models.longrope import switch_lengths
@@ -57,6 +58,8 @@ class PictureGeneration:
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As transformers' own, but a text that grows beyond a switch of `longrope` is read again from its first token:
@@ -65,13 +68,19 @@ class PictureGeneration:
         Raises ValueError if the tokens before are not given (chunks of a prompt, or the new ids of a later turn), or
         their pictures (a later turn brings its own alone).
         """
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
+        if new > 1 and past_key_values is not None and not is_first_iteration:
+            is_first_iteration = not past_key_values.get_seq_length()  # an assistant's, to which it is not told
+        if is_first_iteration and inputs_embeds is not None:
+            image_mask = self._image_mask(image_mask, input_ids, inputs_embeds.shape[1])
         switches = switch_lengths(self.config)
-        if past and switches:
-            new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
+        # with a switch alone: of a static cache each step would wait for the device
+        past = int(past_key_values.get_seq_length()) if switches and past_key_values is not None else 0
+        if past:
             length = past + new if position_ids is None else int(position_ids.max()) + 1  # of the longest row
             if any(length - new <= switch < length for switch in switches):
                 if inputs_embeds is not None:  # the prompt; ids behind it are the answer's
+                    image_mask = self._image_mask(image_mask, input_ids, inputs_embeds.shape[1], past + new)
                     said = input_ids[:, input_ids.shape[1] - (past + new - inputs_embeds.shape[1]) :]
                     inputs_embeds = torch.cat([inputs_embeds, self._embed(said)], dim=1)
                 elif input_ids.shape[1] < past + new:
@@ -85,15 +94,28 @@ class PictureGeneration:
                         f"pictures of {missing} tiles are not given: expected those of all turns, and no cache"
                     )
                 past_key_values = next_sequence_length = None
-                kwargs["is_first_iteration"] = True  # else pictures are left out
+                is_first_iteration = True  # else pictures are left out
+        if image_mask is not None and is_first_iteration:  # ids behind the prompt are the answer's, and no images
+            kwargs["image_mask"] = image_mask if next_sequence_length is None else image_mask[:, -next_sequence_length:]
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
+            is_first_iteration=is_first_iteration,
             **kwargs,
         )
+
+    def _image_mask(
+        self, image_mask: Tensor | None, input_ids: Tensor, prompt: int, length: int | None = None
+    ) -> Tensor | None:
+        """Return where embeddings of a prompt are image features, [B, prompt], and of all tokens so far [B, length]; as
+        said, or as the ids beside them tell, if they are the ids of all."""
+        length = length or prompt
+        if image_mask is None and input_ids.shape[1] == length:
+            image_mask = input_ids[:, :prompt] == self.config.image_token_id
+        return None if image_mask is None else torch.nn.functional.pad(image_mask, (0, length - prompt))
 
     def _missing_tiles(
         self, input_ids: Tensor, pixel_values: Tensor | None = None, tile_order: Tensor | None = None, **kwargs: Any
@@ -116,17 +138,21 @@ class PictureGeneration:
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         processors = super()._get_logits_processor(*args, **kwargs)
         beyond = self.config.image_token_id + 1 - self.config.text_config.vocab_size
-        return processors if beyond <= 0 else _Widened(processors, beyond)
+        if beyond <= 0:
+            return processors
+        own = [one for one in processors if isinstance(one, UnbatchedClassifierFreeGuidanceLogitsProcessor)]
+        widened = _Widened([one for one in processors if one not in own], beyond)
+        return LogitsProcessorList([*own, widened]) if own else widened  # it compares with logits of the model itself
 
 
 class _Widened(LogitsProcessorList):
     """Processors that read a prompt whose image token lies outside of the vocabulary, such as a repetition penalty:
     they see `beyond` more scores [B, V + beyond], impossible ones, so that every id of the prompt has its own."""
 
-    def __init__(self, processors: LogitsProcessorList, beyond: int):
+    def __init__(self, processors: list[LogitsProcessor], beyond: int):
         super().__init__(processors)
         self.beyond = beyond
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         wide = torch.nn.functional.pad(scores, (0, self.beyond), value=-torch.inf)
-        return super().__call__(input_ids, wide, **kwargs)[..., : scores.shape[-1]]
+        return super().__call__(input_ids, wide)[..., : scores.shape[-1]]

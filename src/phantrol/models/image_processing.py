@@ -58,10 +58,14 @@ def load_picture(source: str | Path | bytes | Image.Image, max_pixels: int = MAX
         if isinstance(source, str) and re.match(r"\w{2,}:(//|.*;base64,)", source):
             raise ValueError(f"{name} is an address: expected a file on this machine; fetch it first")
         try:
-            if not Path(source).is_file():
-                why = " is a folder: name a file in it" if Path(source).is_dir() else ": no such file"
-                raise ValueError(f"{name}{why}")
-            source = Path(source).read_bytes()
+            path = Path(source)
+            if path.is_dir():
+                raise ValueError(f"{name} is a folder: name a file in it")
+            if not path.exists():
+                raise ValueError(f"{name}: no such file")
+            if not path.is_file():  # it can be read once at most, and may never end
+                raise ValueError(f"{name} is a pipe or a device: expected a file; save the picture first")
+            source = path.read_bytes()
         except OSError as error:  # no permission, a name that is too long
             raise ValueError(f"{name} cannot be read: {error.strerror or error}; choose another file") from None
     if not source:

@@ -6,19 +6,20 @@ P patches of a tile and Dv their size, s unshuffle factor, L = P / s² image tok
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, is_tracing
 
 from phantrol.models.block_attention import no_mask, use_block_attention
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.generation import PictureGeneration
+from phantrol.models.output_head import output_head
+from phantrol.models.vision_sizes import vision_size
+from phantrol.modifiers.base import of_modifiers
 from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers, modifier_configs
 from phantrol.ops.blocks import Blocks
 from phantrol.ops.images import join_patches, pixel_unshuffle, scatter_features
@@ -29,7 +30,7 @@ from phantrol.ops.logprobs import chunk_rows, token_logprobs
 class PhantrolOutput(ModelOutput):
     """What the model returns.
 
-    loss            []         mean cross entropy of the labelled tokens, when labels are given
+    loss            []         cross entropy of the labelled tokens, when labels are given
     logits          [B, N, V]  when no labels are given: with them, only what they need is computed
     token_logprobs  [M]        log p of each labelled token, row by row; what every loss of phantrol is made of
     image_features  [I, L, D]  when pictures come without text: the decoder is not run
@@ -101,6 +102,18 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         graft(self.language_model, modifier_configs(config.text_config))
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As transformers' own. Raises ValueError if tensors of a graft are missing: nothing would draw them."""
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        missing = of_modifiers(model, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+        if missing:
+            raise ValueError(
+                f"{model.name_or_path} does not fit its config.json: missing_keys, or of another size: {missing[:3]}; "
+                "save the model again, or copy it again, or load it as it was saved and graft it then"
+            )
+        return (model, report) if output_loading_info else model
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 
@@ -138,6 +151,8 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         logits_to_keep: int | Tensor = 0,
         tile_order: Tensor | None = None,
         blocks: Blocks | None = None,
+        image_mask: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> PhantrolOutput:
         """
@@ -146,9 +161,12 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         tile_order    [J]           rows that share pictures: the J tiles of all rows, each as its place in pixel_values
         labels        [B, N]        -100 where no loss is taken; token n predicts label n + 1
         blocks        several sequences in one row, none of which sees another: where each ends (see ops/blocks.py)
+        image_mask    [B, N]        True where inputs_embeds are image features; input_ids beside them tell it too
+        num_items_in_batch          labelled tokens of all micro-batches of a step, by which the loss is divided
 
         Raises ValueError if nothing is given to read, if image tokens and pictures do not match, or embeddings come
-        alone where the decoder wants ids too (`token_lookups`), or with pictures, whose places ids alone tell.
+        alone where ids are wanted too (`token_lookups`, `_check_pictureless`), or with pictures, whose places ids alone
+        tell; if no label is a token; and in training with router logits, whose loss is not taken.
         """
         if pixel_values is not None and input_ids is None and inputs_embeds is not None:
             raise ValueError(
@@ -162,15 +180,19 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
             if features is None:
                 raise ValueError("got neither input_ids, inputs_embeds nor pixel_values: expected one of them")
             return PhantrolOutput(image_features=features)
+        if features is None:
+            self._check_pictureless(input_ids, inputs_embeds, image_mask, past_key_values)
+        is_image = None
+        if input_ids is not None and (features is not None or inputs_embeds is not None):
+            is_image = input_ids == self.config.image_token_id
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids)
         if "per_layer_inputs" not in kwargs:
             kwargs |= self.token_lookups(input_ids)
         if features is not None:
-            is_image = input_ids == self.config.image_token_id
             inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
-            if grafted_modifiers(self):
-                kwargs.setdefault("image_mask", is_image)
+        if grafted_modifiers(self):
+            kwargs["image_mask"] = is_image if image_mask is None else image_mask
         if labels is not None:
             kwargs.setdefault("prompt_mask", labels == -100)
         if blocks is not None:
@@ -189,11 +211,8 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
             logits = outputs.logits
         else:
             outputs = self.get_decoder()(**kwargs)
-            head, hidden = output_head(self.language_model), outputs.last_hidden_state
-            labelled = labels[:, 1:] != -100
-            rows = chunk_rows(self.config.text_config.vocab_size)
-            logprobs = token_logprobs(hidden[:, :-1][labelled], head, labels[:, 1:][labelled], rows)
-            loss = -logprobs.mean()
+            logprobs = self._label_logprobs(outputs, labels)
+            loss = _cross_entropy(logprobs, num_items_in_batch)
         return PhantrolOutput(
             loss=loss,
             logits=logits,
@@ -209,6 +228,40 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
             # any row will do, since image features overwrite it
             input_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
         return self.get_input_embeddings()(input_ids)
+
+    def _check_pictureless(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, image_mask: Tensor | None, cache: Any
+    ) -> None:
+        """Raise ValueError if a text without pictures begins with image tokens in it, or as embeddings alone where a
+        modifier wants to know which are image features.
+
+        A text that goes on is not looked at: no step may wait for the device, and drafts may hold any token.
+        """
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        goes_on = given.shape[1] == 1 or is_tracing(given) or (cache is not None and cache.get_seq_length() > 0)
+        if image_mask is not None or goes_on:
+            return
+        if input_ids is None and any(modifier.image_only for modifier in grafted_modifiers(self)):
+            raise ValueError(
+                "got inputs_embeds alone, but a modifier works on image features only: give image_mask too, True where "
+                "they are, or input_ids"
+            )
+        if inputs_embeds is None and (input_ids == self.config.image_token_id).any():
+            raise ValueError(
+                f"got image tokens ({self.config.image_token_id}) in input_ids and no pixel_values: expected those of "
+                "their pictures, as the processor returns them"
+            )
+
+    def _label_logprobs(self, outputs: Any, labels: Tensor) -> Tensor:
+        """→ log p of each labelled token, [M], from what the decoder returns. Logits of others are never computed."""
+        if self.training and getattr(outputs, "router_logits", None):
+            raise ValueError(
+                "got output_router_logits=True in training, but the loss has no part that balances experts: expected "
+                "False, in text_config too"
+            )
+        labelled, rows = labels[:, 1:] != -100, chunk_rows(self.config.text_config.vocab_size)
+        hidden = outputs.last_hidden_state[:, :-1][labelled]
+        return token_logprobs(hidden, output_head(self.language_model), labels[:, 1:][labelled], rows)
 
     def token_lookups(self, input_ids: Tensor | None) -> dict[str, Tensor]:
         """Return {"per_layer_inputs": [B, N, layers, size]} of ids [B, N] where the decoder, such as Gemma 3n or 4,
@@ -228,76 +281,13 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         return {"per_layer_inputs": self.get_decoder().get_per_layer_inputs(input_ids)}
 
 
-@dataclasses.dataclass
-class _HiddenAlone(BaseModelOutputWithPast):
-    """The output of any family's decoder: what only some have, such as `router_logits`, is None."""
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-
-class _GivenHidden(nn.Module):
-    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
-        return _HiddenAlone(last_hidden_state=inputs_embeds)
-
-    @property
-    def decoder(self) -> nn.Module:  # where OPT and BART look for it
-        return self
-
-
-def output_head(language_model: nn.Module) -> Any:
-    """Return hidden states → logits, exactly as this family does it, soft caps and scalings included.
-
-    A view of the causal language model that shares its parameters, with a decoder that hands its input through: so no
-    family's head is written again here.
-    """
-    view = copy.copy(language_model)
-    view._modules = {**language_model._modules, language_model.base_model_prefix: _GivenHidden()}
-
-    def head(hidden: Tensor) -> Tensor:
-        rows = hidden if hidden.ndim == 3 else hidden[None]
-        logits = type(view).forward(view, inputs_embeds=rows, use_cache=False).logits
-        return logits if hidden.ndim == 3 else logits[0]
-
-    return head
-
-
-def vision_size(vision_config: Any) -> int:
-    """Return the channels of a vision tower's last hidden state.
-
-    Raises ValueError if the configuration does not say.
-    """
-    for name in ("hidden_size", "hidden_sizes", "embed_dim"):
-        size = getattr(vision_config, name, None)
-        if size:
-            return size if isinstance(size, int) else size[-1]
-    raise ValueError(f"{type(vision_config).__name__} has no hidden_size: expected the configuration of a vision tower")
-
-
-@torch.no_grad()
-def measure_grid(vision_config: Any, image_px: int) -> int:
-    """Return how many patches lie along one side of a tile, by running the vision tower on shapes alone.
-
-    Raises ValueError if the tower takes no pictures of this size, or its patches form no square: where they come as a
-    grid, by its sides; where they come in a row, behind class and register tokens, by the sides of one patch.
-    """
-    with torch.device("meta"):
-        tower = AutoModel.from_config(vision_config).eval()
-        try:
-            states = tower(torch.empty(1, 3, image_px, image_px)).last_hidden_state
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{type(tower).__name__} takes no pictures of {image_px} px: {error}") from None
-    sides = states.shape[-2:] if states.ndim == 4 else getattr(vision_config, "patch_size", None)
-    if isinstance(sides, list | tuple) and len(set(sides[-2:])) > 1:
-        what = "a grid of" if states.ndim == 4 else "pixels of a patch,"
-        raise ValueError(
-            f"{type(tower).__name__} at {image_px} px: got {what} {sides[-2]} x {sides[-1]}, expected a square, as "
-            "tiles are cut; use another vision tower"
-        )
-    if states.ndim == 4:
-        return states.shape[-1]
-    return int(states.shape[1] ** 0.5)  # class and register tokens are fewer than one more row of patches
+def _cross_entropy(logprobs: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """[M] → their mean, or the share of a mean over `num_items` tokens, as transformers' Trainer wants it."""
+    if num_items is not None:
+        return -logprobs.sum() / torch.as_tensor(num_items, device=logprobs.device)
+    if not len(logprobs):
+        raise ValueError("got labels that are -100 behind the first token of each row, expected a token to predict")
+    return -logprobs.mean()
 
 
 AutoModelForImageTextToText.register(PhantrolConfig, PhantrolForConditionalGeneration, exist_ok=True)

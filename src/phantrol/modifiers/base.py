@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -169,4 +169,10 @@ def placed_like(parameter: Tensor) -> dict[str, Any]:
 def mark_initialized(module: nn.Module) -> None:
     """Tell transformers that these parameters hold their start values, so that no later `post_init` redraws them."""
     for part in module.modules():
-        part._is_hf_initialized = True
+        part._is_hf_initialized = part.is_of_modifier = True
+
+
+def of_modifiers(model: nn.Module, keys: Iterable[str]) -> list[str]:
+    """Return those of the names of a model's tensors that modifiers brought, which transformers does not draw."""
+    owners = dict(model.named_modules())
+    return [key for key in sorted(keys) if getattr(owners.get(key.rpartition(".")[0]), "is_of_modifier", False)]

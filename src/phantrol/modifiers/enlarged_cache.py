@@ -96,9 +96,10 @@ class EnlargedCache:
     def _look_back(self, attention: nn.Module, kind: str, states: Tensor, places: Tensor) -> Tensor:
         """states [B, heads, N, d], places [B, N] or [1, N] of these tokens in their rows → y [B, heads, N, d]."""
         anchors = self._phantom.anchor_stride * torch.arange(self._phantom.anchors, device=states.device)
-        rows, index = torch.arange(states.shape[0], device=states.device)[:, None], anchors - places[:, :1]  # [B, k]
-        here = (index >= 0) & (index < states.shape[2])
-        memory = attention.remember(states[rows, :, index.clamp(0, states.shape[2] - 1)])
+        rows = torch.arange(states.shape[0], device=states.device)[:, None]
+        is_anchor = places[:, None] == anchors[:, None]  # [B, k, N]
+        index, here = is_anchor.to(torch.int32).argmax(-1), is_anchor.any(-1)  # [B, k] each
+        memory = attention.remember(states[rows, :, index])
         memory = self._keep(kind, states, memory, here)
         visible = places[..., None] >= anchors  # [B, N, k]
         visible[..., 0] = True  # padding before a row has to look somewhere

@@ -170,9 +170,11 @@ class GraftedGeneration:
 def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
     """Put modifiers on every decoder layer of `model`, in place, and return it.
 
-    model      a Hugging Face causal language model (`AutoModelForCausalLM`), or a decoder alone
+    model      a Hugging Face causal language model (`AutoModelForCausalLM`), one of ours, or a decoder alone; its
+               configuration says from then on what is grafted: give another model a copy of it
     modifiers  configurations, for example [TrolConfig(), PhantomConfig()], in any order
-    Raises ValueError for what is no such model, one that is grafted already, and a configuration that does not fit it.
+    Raises ValueError for what is no such model, one that is grafted already or that a device map has spread, and a
+    configuration that does not fit it.
     """
     if not hasattr(model, "get_decoder"):
         raise ValueError(
@@ -195,6 +197,13 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
         raise ValueError(
             f"{type(model).__name__} has a cache of its own, expected one that takes transformers' DynamicCache, where "
             "each pass has its slots; graft another decoder, such as Llama or Qwen"
+        )
+    own = [type(part).__name__ for part in (decoder, *layers) if "forward" in vars(part)]
+    if own:  # accelerate's hooks call what was there before them
+        raise ValueError(
+            f"got {own[0]} with a forward pass of its own, which would go past the graft, as a device map over devices "
+            "or a disk gives to each layer: expected a model without; graft it before, save_pretrained it, and open it "
+            "with load_grafted(folder, device_map=...)"
         )
     text_config = decoder.config
     grafts = sorted((modifier_of(config, len(layers)) for config in modifiers), key=lambda modifier: modifier.depth)
@@ -220,8 +229,10 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
     decoder.modifiers = grafts
     text_config.modifiers = [config_to_dict(config) for config in modifiers]
     mix_in(decoder, GraftedDecoder)
-    if decoder is not model and isinstance(model, PreTrainedModel) and model.can_generate():
-        mix_in(model, GraftedGeneration)
+    for part in model.modules():  # of a model of ours the language model too
+        generates = part is not decoder and isinstance(part, PreTrainedModel) and part.can_generate()
+        if generates and not isinstance(part, GraftedGeneration) and _with_layers(part.get_decoder()) is decoder:
+            mix_in(part, GraftedGeneration)
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from phantrol.modifiers.base import ALL, LayerModifier, mark_initialized, mix_in, placed_like
+from phantrol.modifiers.base import ALL, LayerModifier, OwnLinear, mark_initialized, mix_in, placed_like
 from phantrol.modifiers.sequence import SequenceStep
 
 SHARING = ("q_proj", "k_proj", "v_proj")
@@ -81,6 +81,11 @@ class PartialLora(LayerModifier):
     image_only = True
 
     def check(self, layer: nn.Module) -> None:
+        if any(hasattr(module, "base_layer") for module in layer.modules()):
+            raise ValueError(
+                f"{type(layer).__name__} has adapters of PEFT, whose own maps a partial LoRA would adapt too: expected "
+                "a decoder without; graft first, then adapt"
+            )
         if not any(isinstance(module, nn.Linear) for module in layer.modules()):
             raise ValueError(
                 f"{type(layer).__name__} has no nn.Linear that a partial LoRA could adapt: expected a decoder whose "
@@ -97,10 +102,10 @@ class PartialLora(LayerModifier):
                 # held without registering it again: q_proj owns it, and a checkpoint names it once
                 linear.__dict__["lora_A"] = shared[owner]
             else:
-                linear.lora_A = nn.Linear(linear.in_features, config.rank, **factory)
+                linear.lora_A = OwnLinear(linear.in_features, config.rank, **factory)
                 if kind in SHARING:
                     shared[owner] = linear.lora_A
-            linear.lora_B = nn.Linear(config.rank, linear.out_features, **factory)
+            linear.lora_B = OwnLinear(config.rank, linear.out_features, **factory)
             nn.init.zeros_(linear.lora_B.weight)  # nothing is added at the start
             linear.lora_scale = config.alpha / config.rank
             mark_initialized(linear.lora_A)

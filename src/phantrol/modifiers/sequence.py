@@ -79,8 +79,8 @@ class SequenceStep:
     prompt           True or False for all tokens, or [B, N] or [1, N] with True on tokens of the prompt
     image_rows       which tokens are of an image; None if none is, or no modifier asks
     blocks           where the sequences of the one row end, if it holds several; each begins with its own anchor
-    places           [B, N]  how many real tokens each token has before it in its row; None if no modifier asks, or all
-                     anchors have been seen
+    places           [B, N] or [1, N]  how many real tokens each token has before it in its row, -1 on padding; None if
+                     no modifier asks, or all anchors have been seen
     """
 
     state: SequenceState | None = None
@@ -94,6 +94,12 @@ class SequenceStep:
 
     def at_pass(self, pass_index: int) -> SequenceStep:
         return dataclasses.replace(self, pass_index=pass_index)
+
+    def to(self, device: Any, **how: Any) -> SequenceStep:
+        """Return it with its tensors on that device: accelerate asks, where layers lie on several."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved = {name: part.to(device, **how) for name, part in parts.items() if isinstance(part, Tensor | ImageRows)}
+        return dataclasses.replace(self, **moved)
 
 
 class ImageRows:
@@ -121,6 +127,11 @@ class ImageRows:
                 )
             self._taken = x, layer, layer(rows[self.index])
         return self._taken[2]
+
+    def to(self, device: Any, **how: Any) -> ImageRows:
+        moved = copy.copy(self)
+        moved.index, moved._taken = self.index.to(device, **how), None
+        return moved
 
 
 def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> ImageRows | None:
@@ -168,35 +179,27 @@ def end_prompt(cache: Cache, state: SequenceState) -> None:
     state.prompt_ended = True
 
 
-def find_anchor(
-    attention_mask: Tensor | dict | None, num_tokens: int, past_tokens: int, rows: int, device: torch.device
-) -> Tensor:
-    """Return where the first real token of each row is, counted from the start of the row: [B].
+def real_tokens(attention_mask: Tensor | dict, num_tokens: int, past_tokens: int) -> Tensor:
+    """Return which tokens of each row are no padding: [B, past + N] bool.
 
-    attention_mask  [B, past + N] with 1 on real tokens, or [B, 1, N, T] as attention takes it, or None; past + N where
-                    a row has no real token yet
+    attention_mask  [B, past + N] with 1 on real tokens, or [B, 1, N, T] as attention takes it, which says of all that
+                    came before only whether something did: then the token before the new ones stands for it
     """
-    if attention_mask is None:
-        return torch.zeros(rows, dtype=torch.long, device=device)
-    if isinstance(attention_mask, dict):
-        return find_anchor(_widest(attention_mask), num_tokens, past_tokens, rows, device)
-    if attention_mask.ndim == 4:
-        sees = _who_sees_whom(attention_mask)
-        start = min(past_tokens, sees.shape[-1] - num_tokens)
-        # every real token attends to itself, also under a sliding window; who sees earlier chunks had its anchor there
-        own = sees[:, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
-        earlier = sees[:, :, :start].flatten(1).any(dim=-1, keepdim=True)
-        real, offset = torch.cat([earlier, own], dim=1), past_tokens - 1
-    else:
-        real, offset = attention_mask[:, : past_tokens + num_tokens] != 0, 0
-    first = real.to(torch.int32).argmax(dim=-1) + offset
-    return torch.where(real.any(dim=-1), first, past_tokens + num_tokens).expand(rows)
+    mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
+    if mask.ndim != 4:
+        return mask[:, : past_tokens + num_tokens] != 0
+    sees = _who_sees_whom(mask)
+    start = min(past_tokens, sees.shape[-1] - num_tokens)
+    # every real token attends to itself, also under a sliding window; who sees earlier chunks had its anchor there
+    own = sees[:, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
+    earlier = sees[:, :, :start].flatten(1).any(dim=-1, keepdim=True)
+    return F.pad(torch.cat([earlier, own], dim=1), (past_tokens - 1, 0))  # -1, where nothing was earlier, cuts it off
 
 
 def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int, anchor: Tensor, span: int) -> None:
     """Raise ValueError if the anchors of a row cannot be told, or are not those of all that it holds.
 
-    anchor  [B] as from `find_anchor`;  span  tokens from the first anchor to the last
+    anchor  [B] where the first real token of each row is;  span  tokens from the first anchor to the last
     """
     mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
     if mask is None or mask.ndim != 4:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from phantrol.modifiers.sequence import SequenceState, SequenceStep, check_shared_anchors, end_prompt, find_anchor
+from phantrol.modifiers.sequence import SequenceState, SequenceStep, check_shared_anchors, end_prompt, real_tokens
 
 
 def token_positions(attention_mask: Tensor, cache: Cache | None, num_tokens: int) -> Tensor:
@@ -46,20 +46,28 @@ def next_step(
     past_tokens = 0 if cache is None else int(cache.get_seq_length())
     index = here = places = None
     if state is None or not state.anchors_complete:
-        anchor = find_anchor(attention_mask, num_tokens, past_tokens, rows, tokens.device)
-        index, here = anchor - past_tokens, (anchor >= past_tokens) & (anchor < past_tokens + num_tokens)
+        ends = past_tokens + num_tokens
+        real = None if attention_mask is None else real_tokens(attention_mask, num_tokens, past_tokens)
+        anchor = torch.zeros(rows, dtype=torch.long, device=tokens.device) if real is None else _first(real, ends, rows)
+        index, here = anchor - past_tokens, (anchor >= past_tokens) & (anchor < ends)
         index = index.clamp(0, num_tokens - 1)
-        if state is not None:
-            ends = past_tokens + num_tokens
-            state.anchors_complete = span <= ends if attention_mask is None else bool((anchor + span <= ends).all())
         if span > 0:
             check_shared_anchors(attention_mask, past_tokens, anchor, span)
-        if span > 1:
-            places = torch.arange(past_tokens, past_tokens + num_tokens, device=tokens.device) - anchor[:, None]
+        if span > 1 and real is None:
+            places = torch.arange(past_tokens, ends, device=tokens.device)[None]
+        elif span > 1:  # padding may stand behind a row too, or within it, where its answer goes on
+            places = torch.where(real, real.cumsum(-1) - 1, -1)[:, -num_tokens:]
+        if state is not None:
+            state.anchors_complete = span <= ends if real is None else bool((real.sum(-1) >= span).all())
     is_prompt = True if prompt is None else _is_prompt(past_tokens, num_tokens, tokens.device, *prompt)
     if state is not None and prompt is not None:
         _follow_prompt(cache, state, is_prompt, num_tokens)
     return SequenceStep(state=state, anchor_index=index, anchor_in_chunk=here, prompt=is_prompt, places=places)
+
+
+def _first(real: Tensor, ends: int, rows: int) -> Tensor:
+    """[B, T] or [1, T] → where the first real token of each row is, [B]; `ends` where a row has none yet."""
+    return torch.where(real.any(dim=-1), real.to(torch.int32).argmax(dim=-1), ends).expand(rows)
 
 
 def _is_prompt(

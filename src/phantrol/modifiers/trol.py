@@ -100,6 +100,13 @@ class Traversed:
         if getattr(vars(cls).get("forward"), "__wrapped__", None) is Traversed.forward:
             del cls.forward
 
+    gate_owner: nn.Module | None = None  # the layer that has the gate, where layers share one
+
+    @property
+    def traversal_gate(self) -> nn.Module:
+        """The gate of this layer, or its owner's, as it is now: PEFT may have put an adapter or a copy in its place."""
+        return (self if self.gate_owner is None else self.gate_owner)._modules["traversal_gate"]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return nn.Module.__call__(self, *args, **kwargs)  # older versions make one checkpoint of all here
 
@@ -131,7 +138,7 @@ class Traversed:
             step = step.at_pass(pass_index)
             cache = None if past_key_values is None else PassCache(past_key_values, step)
             output = self._one_pass(passes[-1], *args, past_key_values=cache, sequence=step, **kwargs)
-            ratio = self.traversal_gate(passes[-1])
+            ratio = self.traversal_gate(passes[-1]).to(passes[-1].device)  # a shared gate may lie on another one
             ratios.append(ratio if prompt is True else ratio * prompt[..., None])
             passes.append(output[0] if in_tuple else output)
         mixed = passes.pop()
@@ -157,7 +164,7 @@ class Trol(LayerModifier):
                 f"TrolConfig.skip names {unknown}: expected some of the layers that traverse, {self.layers}"
             )
         self.prompt_only = config.tokens == "prompt"
-        self._shared_gate: TraversalGate | None = None
+        self._gate_owner: nn.Module | None = None
 
     def check(self, layer: nn.Module) -> None:
         takes = list(inspect.signature(type(layer).forward).parameters)[1:]
@@ -176,15 +183,15 @@ class Trol(LayerModifier):
 
     def attach(self, layer: nn.Module, layer_idx: int, text_config: Any) -> None:
         layer.traversal_passes, layer.traversal_tokens = self.passes(layer_idx), self.config.tokens
-        if self._shared_gate is not None:
-            # held without registering it again: the first layer owns the gate, and a checkpoint names it once
-            layer.__dict__["traversal_gate"] = self._shared_gate
+        if self._gate_owner is not None:
+            # held without registering it: the first layer owns the gate, and a checkpoint names it once
+            layer.__dict__["gate_owner"] = self._gate_owner
             return
         factory = placed_like(next(layer.parameters()))
         layer.traversal_gate = TraversalGate(text_config.hidden_size, self.config.gate_bias, **factory)
         mark_initialized(layer.traversal_gate)
         if self.config.share_gate:
-            self._shared_gate = layer.traversal_gate
+            self._gate_owner = layer
 
     def passes(self, layer_idx: int) -> int:
         return self.config.passes if layer_idx in self.layers and layer_idx not in self.config.skip else 1

@@ -51,7 +51,8 @@ def scatter_features(embeddings: Tensor, is_image: Tensor, features: Tensor) -> 
             f"{got} image tokens in the text, but the pictures give {features.shape[0]} tiles x {features.shape[1]} "
             f"= {expected} features: prepare text and pictures with one call of the processor"
         )
-    return embeddings.masked_scatter(is_image[..., None], features.to(embeddings.dtype))
+    where = is_image[..., None].to(embeddings.device)  # of several, where a device map has spread the model
+    return embeddings.masked_scatter(where, features.to(embeddings.device, embeddings.dtype))
 
 
 def join_patches(last_hidden_state: Tensor, num_patches: int) -> Tensor:

@@ -40,7 +40,7 @@ def recipe(
         "tune",
         data=learnt,
         loss=find("losses", loss)(),
-        train=("projector.*", "*lora_*"),
+        train=("projector.*", "*.lora_?.default.*"),  # PEFT's own: a released TroL's partial LoRA stays as it is
         lr=2e-4,
         warmup_steps=min(20, steps // 10),
         max_steps=steps,

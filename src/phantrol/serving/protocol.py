@@ -21,7 +21,10 @@ MAX_METADATA = 16  # entries, as OpenAI has it
 NOT_DONE = {"tools", "tool_choice", "tool_calls", "function_call", "response_format", "modalities", "audio", "refusal"}
 NOT_DONE |= {"frequency_penalty", "presence_penalty", "logit_bias", "store", "functions", "prediction", "verbosity"}
 NOT_DONE |= {"reasoning_effort", "web_search_options", "moderation", "prompt_cache_options", "prompt_cache_retention"}
-
+EXPECTED = {  # by a field's name and pydantic's word for what is wrong with it
+    ("image_url", "model_type"): 'expected {"url": "data:image/png;base64,..."}',
+    ("role", "literal_error"): "expected system, developer, user or assistant; this server has no tools",
+}
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -169,12 +172,15 @@ def parse(kind: type[Request], body: bytes) -> Request:
         first = first if errors[1]["type"] == "list_type" else errors[1]
     if first["type"] == "json_invalid":
         raise Refusal(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
-    where = ".".join(map(str, _place(first["loc"])))[:MAX_NAME] or None
+    place = _place(first["loc"])
+    where = ".".join(map(str, place))[:MAX_NAME] or None
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         what, code = "this field is missing", "missing_required_parameter"
-    elif NOT_DONE.intersection(_place(first["loc"])):  # pydantic would tell which empty value may stand there
+    elif NOT_DONE.intersection(place):  # pydantic would tell which empty value may stand there
         what, code = "this server does not do this: leave it out", "unsupported_parameter"
+    elif (*place[-1:], first["type"]) in EXPECTED:
+        what, code = EXPECTED[*place[-1:], first["type"]], "invalid_value"
     elif first["type"] == "extra_forbidden":
         what, code = "this server does not know this field", "unknown_parameter"
     elif first["type"].startswith("union_tag_"):  # pydantic would repeat whatever stands there

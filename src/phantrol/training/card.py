@@ -130,7 +130,7 @@ phantrol eval FOLDER primer
 ```python
 import phantrol
 
-engine = phantrol.Engine(*phantrol.load("FOLDER"))
+engine = phantrol.Engine.open("FOLDER")
 ```
 """
 

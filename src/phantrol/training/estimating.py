@@ -23,12 +23,13 @@ from phantrol.data.mixture import Mixture
 from phantrol.models.building import wanted_config
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Watch
-from phantrol.models.modeling import PhantrolForConditionalGeneration, output_head
+from phantrol.models.modeling import PhantrolForConditionalGeneration
+from phantrol.models.output_head import output_head
 from phantrol.models.quantised import backbone_linears
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.released.layout import read_layout
-from phantrol.modifiers.base import config_to_dict
+from phantrol.modifiers.base import config_to_dict, modifier_of
 from phantrol.ops.logprobs import chunk_rows, token_logprobs
 from phantrol.tables import first_line
 from phantrol.training.flops import FlopCounter, named_peak
@@ -42,6 +43,7 @@ from phantrol.training.trainable import named_parameters, train_only
 GPUS = {
     "A100 80GB": (80, named_peak("A100")),
     "H100 80GB": (80, named_peak("H100 SXM")),
+    "H200 141GB": (141, named_peak("H200")),
     "RTX A6000 48GB": (48, named_peak("RTX A6000")),
     "RTX 4090 24GB": (24, named_peak("RTX 4090")),
     "RTX 3090 24GB": (24, named_peak("RTX 3090")),
@@ -113,7 +115,7 @@ def most_tiles(recipe: Recipe) -> int:
 def recipe_config(recipe: Recipe) -> PhantrolConfig:
     """Return the configuration of the model that a recipe builds; nothing is downloaded.
 
-    Raises ValueError if the sizes of a part are not known here, or parts do not fit together.
+    Raises ValueError if the sizes of a part are not known here, or parts or modifiers do not fit together.
     """
     model = recipe.model
     if isinstance(model, SavedModel):
@@ -126,6 +128,8 @@ def recipe_config(recipe: Recipe) -> PhantrolConfig:
     if not isinstance(model, NewModel):
         raise ValueError(f"no estimate for a {type(model).__name__}: expected a NewModel or a SavedModel")
     text, vision = (_part_config(part) for part in (model.text, model.vision))
+    for each in model.modifiers:
+        modifier_of(each, text.num_hidden_layers)  # what is none says so here
     text.modifiers = [config_to_dict(each) for each in model.modifiers]
     return wanted_config(text, vision, **model.options)
 

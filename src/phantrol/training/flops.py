@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 # dense bfloat16 with sums in float32, 10^12 operations a second, by the makers' data sheets
-NAMED_GPUS = {
+NAMED_GPUS = {  # the first that is found in the name
+    r"GB200": 2500.0,
     r"B200": 2250.0,
+    r"H200 NVL|H100 NVL": 835.5,
     r"H200|H100 (80GB HBM3|SXM)|GH200": 989.4,
-    r"H100 NVL": 835.5,
     r"H100 PCIe": 756.0,
     r"A100": 312.0,
     r"L40S": 362.05,
@@ -99,7 +100,7 @@ def _measured(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _formula(operation: Any) -> Callable[..., int] | None:
-    return _ATTENTION_ON_CPU.get(operation) or flop_registry.get(operation)
+    return _FUSED_ATTENTION.get(operation) or flop_registry.get(operation)
 
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
@@ -113,8 +114,15 @@ def _attention_backward(
     return 2 * _attention(query, key, value)
 
 
-# torch's own table knows the fused attention of GPUs alone
-_ATTENTION_ON_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+_aten = torch.ops.aten
+# torch's own table has no CPUs, refuses grouped heads before 2.12, and counts what a backward kernel computes again
+_FUSED_ATTENTION = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten._scaled_dot_product_flash_attention: _attention,
+    _aten._scaled_dot_product_efficient_attention: _attention,
+    _aten._scaled_dot_product_cudnn_attention: _attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    _aten._scaled_dot_product_flash_attention_backward: _attention_backward,
+    _aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
+    _aten._scaled_dot_product_cudnn_attention_backward: _attention_backward,
 }

@@ -109,7 +109,7 @@ def _by_layer(model: nn.Module, attribute: str) -> dict[nn.Module, str]:
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules():
         numbers = [part for part in name.split(".") if part.isdigit()]
-        part = vars(module).get(attribute, module._modules.get(attribute))
+        part = getattr(module, attribute, None)
         if part is not None and numbers:
             found.setdefault(part, []).append(numbers[-1].zfill(2))
     return {part: layers[0] if len(layers) == 1 else "all" for part, layers in found.items()}

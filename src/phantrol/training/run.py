@@ -66,7 +66,7 @@ def run(recipe: Recipe, out_dir: str | Path, resume: bool | str | Path = False, 
     """Train a recipe and return the folder of the final model.
 
     out_dir  the folder of the run: empty, new, or of a run that never came to a line of its log, with nothing else in
-             it; any, if it is resumed
+             it but features; any, if it is resumed
     resume   True: go on from the last whole checkpoint, or begin if there is none; a path: from that checkpoint. Those
              after it are removed, and written anew
 
@@ -142,7 +142,7 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
         return
     if not out_dir.is_dir():
         raise ValueError(f"{out_dir}: got a file, expected an empty or new folder; choose another name")
-    if not _has_begun(out_dir):
+    if not _has_begun(out_dir, recipe):
         return
     if not resume:
         raise ValueError(
@@ -152,10 +152,14 @@ def _check_folder(out_dir: Path, recipe: Recipe, resume: bool | str | Path) -> N
         _check_same_recipe(recipe, recipe_text(out_dir / RECIPE), out_dir)
 
 
-def _has_begun(out_dir: Path) -> bool:
+def _has_begun(out_dir: Path, recipe: Recipe) -> bool:
     """Return whether a folder holds more than a run that ended before its first line of the log and its first
-    checkpoint, as with a mistake in its recipe: then nothing is lost, and the recipe may be mended."""
-    names = {path.name for path in out_dir.iterdir()}
+    checkpoint, as with a mistake in its recipe: then nothing is lost, and the recipe may be mended. Features that the
+    recipe's own tower left there are no sign of either: any run goes on with them."""
+    caches = (Path(stage.feature_cache).resolve() for stage in recipe.stages if stage.feature_cache)
+    own = out_dir.resolve()
+    inside = {part for cache in caches if cache.is_relative_to(own) for part in cache.relative_to(own).parts[:1]}
+    names = {path.name for path in out_dir.iterdir()} - inside
     if names <= {LOCK}:
         return False
     if LOCK not in names or not names <= _EARLY:  # not a run's

@@ -126,7 +126,7 @@ class Zero(Sharding):
 
 def _init_distributed() -> None:
     """Let DeepSpeed use the ranks that are there."""
-    if torch.accelerator.current_accelerator() is None:
+    if torch.accelerator.current_accelerator(check_available=True) is None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         from deepspeed.ops import __compatible_ops__
 

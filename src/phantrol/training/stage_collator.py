@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -9,6 +11,18 @@ from torch import nn
 from phantrol.data.collate import Collator
 from phantrol.models.configuration import most_tokens
 from phantrol.training.recipe import Stage
+
+
+@dataclass(frozen=True)
+class CountingCollator:
+    """Adds `counts` to a batch, what it adds to the totals of a loss: on a device, counting would wait for that."""
+
+    collate: Callable[[Sequence[int]], dict[str, Any]]
+    count: Callable[[dict[str, Any]], dict[str, int]]
+
+    def __call__(self, positions: Sequence[int]) -> dict[str, Any]:
+        batch = self.collate(positions)
+        return batch | {"counts": self.count(batch)}
 
 
 def collator(model: nn.Module, processor: Any, stage: Stage) -> Collator:

@@ -36,7 +36,7 @@ from phantrol.training.sharded_trainer import ShardedTrainer
 from phantrol.training.sharding import is_idle
 from phantrol.training.skipped import FILE, SkippedRows
 from phantrol.training.speed import Speed
-from phantrol.training.stage_collator import collator
+from phantrol.training.stage_collator import CountingCollator, collator
 from phantrol.training.stage_features import give_feature_cache
 from phantrol.training.stopping import StopSignal, leave_process_group
 from phantrol.training.trainable import frozen_towers, train_only, trained_behind_pictures
@@ -96,7 +96,7 @@ class StageTrainer(ShardedTrainer):
         self.reference = Reference(model) if stage.loss.needs_reference else None
         self.meters, self.speed = Meters(), Speed(computing_dtype(stage.precision, self.args.device))
         self.gates = GateStatistics(model, recipe.log_every_steps, stage.max_steps)
-        self.share, self.example_ids, self.has_pictures = 1.0, [], True
+        self.share, self.example_ids, self.step_loss, self.has_pictures = 1.0, [], 0.0, True
         self.writing_to: Path | None = None
 
     def train(self, resume_from_checkpoint: Path | None = None) -> bool:
@@ -124,11 +124,12 @@ class StageTrainer(ShardedTrainer):
         return held_in(self.model, torch.bfloat16) if is_worth_it else contextlib.nullcontext()
 
     def get_train_dataloader(self) -> DataLoader:
+        collate = SkippingCollator(self.train_dataset, self.data_collator)
         loader = DataLoader(
             range(len(self.train_dataset)),  # positions: the collator reads them, and past what cannot be read
             batch_size=self._train_batch_size,
             shuffle=False,  # the order is the mixture's
-            collate_fn=SkippingCollator(self.train_dataset, self.data_collator),
+            collate_fn=CountingCollator(collate, self.stage.loss.count),
             num_workers=workers_for(self.recipe.workers, torch.cuda.is_available()),
             worker_init_fn=leave_process_group,
             pin_memory=torch.cuda.is_available(),
@@ -145,12 +146,13 @@ class StageTrainer(ShardedTrainer):
         totals: Counter[str] = Counter()
         for batch in batches:
             self.skipped.add(batch.pop("skipped"), self.state.global_step + 1)
-            totals.update(self.stage.loss.count(batch) | {_SHOWN: int("pixel_values" in batch)})
+            totals.update(batch.pop("counts") | {_SHOWN: int("pixel_values" in batch)})
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(torch.tensor([totals[name] for name in sorted(totals)], device=device))
             totals = Counter(dict(zip(sorted(totals), counts.tolist(), strict=True)))
         self.has_pictures = bool(totals.pop(_SHOWN))
-        self.share, self.example_ids = 1 / (len(batches) * self.accelerator.num_processes), []
+        self.share = 1 / (len(batches) * self.accelerator.num_processes)
+        self.example_ids, self.step_loss = [], 0.0
         self.speed.steps += 1
         return batches, dict(totals)
 
@@ -179,7 +181,9 @@ class StageTrainer(ShardedTrainer):
         with self.gates.listening(self.meters, inputs, self.state.global_step + 1):
             output = self.stage.loss(model, inputs, num_items_in_batch)
         self.example_ids += inputs["example_ids"]
-        self.check_finite("loss", output.loss.detach())
+        self.step_loss = self.step_loss + output.loss.detach()  # looked at once a step: whoever looks waits
+        if self.accelerator.num_processes > 1:  # or else its gradient would be blamed on the examples of all ranks
+            self.check_finite("loss", self.step_loss)
         self.meters.add("loss", output.loss, count=self.share)
         for name, values in output.metrics.items():
             self.meters.add(name, values)
@@ -220,6 +224,7 @@ class StageTrainer(ShardedTrainer):
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        self.check_finite("loss", self.step_loss)
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.check_finite("gradient norm", norm)
         return norm
@@ -267,7 +272,8 @@ class StageTrainer(ShardedTrainer):
 
 def process_state() -> PartialState:
     """Return which rank this process is; without an accelerator several ranks are found only if told so."""
-    return PartialState(cpu=torch.accelerator.current_accelerator() is None, timeout=RANKS_WAIT)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return PartialState(cpu=accelerator is None, timeout=RANKS_WAIT)
 
 
 def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:

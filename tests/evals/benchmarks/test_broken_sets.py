@@ -135,6 +135,22 @@ def test_right_answers_that_are_no_options(root):
     assert "0.txt is no text" in complaint("mme", root)
 
 
+def test_right_answers_past_the_last_option(tmp_path):
+    page = {"id": "p", "task_type": "action_prediction", "image": b"", "bbox": [0.1] * 4, "options": ["Home", "Cart"]}
+    save_rows(tmp_path / "test-0.parquet", [{**page, "answer": 1}, {**page, "answer": 2}])
+    text = complaint("visualwebbench", tmp_path)
+    assert text == "test-0.parquet[1]: got the answer 2, expected the number of one of 2 options, from 0"
+    facts = {
+        "pid": "1",
+        "question_type": "multi_choice",
+        "metadata": {"task": "figure"},
+        "decoded_image": {"bytes": b""},
+    }
+    save_rows(tmp_path / "testmini-0.parquet", [{**facts, "query": "?", "choices": ["12", "17"], "answer": "14"}])
+    text = complaint("mathvista_judged", tmp_path)
+    assert text == "testmini-0.parquet[0]: the right answer '14' is none of ('12', '17')"
+
+
 def test_pictures(tmp_path):
     picture = png(1)
     assert picture_of(picture) == picture_of({"bytes": picture, "path": "1.png"}) == picture

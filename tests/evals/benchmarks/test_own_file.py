@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from phantrol.evals.benchmark import question_text
 from phantrol.evals.benchmarks.file import OwnFile, form_of
 from phantrol.evals.card import options_of
 from phantrol.evals.evaluation import evaluate_rows
-from phantrol.evals.runner import evaluate, open_benchmark
+from phantrol.evals.runner import Wanted, evaluate, open_benchmark, run_benchmarks
 from phantrol.find import find
 
 LLAVA = [{"from": "human", "value": "<image>\nWhich color?"}, {"from": "gpt", "value": "Red."}]
@@ -128,8 +129,24 @@ def test_results_of_two_files_are_told_apart(tmp_path):
     assert options_of(one)["data"] == "a/test.jsonl" != options_of(other)["data"]
     rows = both.rows("test")
     assert len({row.id for row in rows}) == len({both.group_of(row) for row in rows}) == 6
-    report = {"benchmark": "file", "split": "test", "card": {"usual_split": True, "options": options_of(one)}}
-    assert tables._column(report) == "file a/test.jsonl"
+
+
+def test_results_of_two_files_of_one_name_are_told_apart(models, tmp_path):
+    """They may lie in folders of one name too: what tells them apart is what they hold."""
+    for name in ("x", "y"):
+        (tmp_path / name / "a").mkdir(parents=True)
+        opened(f"{name}/a/test.jsonl", [{"question": f"{name} {n}?", "answer": "yes"} for n in range(3)])
+    one, other = (OwnFile(data=Path(f"{name}/a/test.jsonl")) for name in "xy")
+    assert options_of(one)["data"] == options_of(other)["data"] == "a/test.jsonl"
+    assert options_of(one)["data_sha256"] == hashlib.sha256(one.data.read_bytes()).hexdigest()
+    for name in "xy":
+        run_benchmarks(models[0], ["file"], Wanted(), Path(f"{name}/a/test.jsonl"), json_path=f"{name}.json")
+    with pytest.raises(ValueError, match=r"file \(split test, seed 0\) with other options \(data_sha256\), which this"):
+        run_benchmarks(models[0], ["file"], Wanted(), Path("y/a/test.jsonl"), json_path="x.json")
+    columns = tables.collect([Path("x.json")], False).columns
+    assert list(columns.values()) == ["file a/test.jsonl"]
+    titles = list(tables.collect([Path("x.json"), Path("y.json")], False).columns.values())
+    assert titles == [f"file a/test.jsonl {options_of(each)['data_sha256'][:8]}" for each in (one, other)]
 
 
 def test_what_cannot_be_asked():
@@ -151,9 +168,12 @@ def test_what_cannot_be_asked():
         evaluate(Saying(""), opened("a.json", []), "test", limit=None)
     with pytest.raises(ValueError, match=r"a\.json\[0\]: .*answer.*; `phantrol data check` finds all such rows"):
         opened("a.json", [{"question": "What?", "answer": " "}]).rows("test")
+    lettered = {"question": "Which?", "options": {"A": "red", "B": "blue"}, "answer": "D"}
+    with pytest.raises(ValueError, match=r"a\.json\[1\]: .*got D as answer to 2 options"):
+        opened("a.json", [{**lettered, "answer": "B"}, lettered]).rows("test")
     gone = [row, {**row, "image": "gone.png"}, {**row, "image": "blue.png"}]
     benchmark = opened("a.json", gone, images="pics")
-    with pytest.raises(ValueError, match=r"picture pics/gone.png: No such file"):
+    with pytest.raises(ValueError, match=r"^file, row a\.json\[1\]: picture pics/gone.png: No such file.*--keep-going"):
         evaluate(Saying("red"), benchmark, "test", limit=None)
     report = evaluate_rows(Saying("red"), benchmark, "test", None, keep_going=True).report
     assert [row.id for row in report.missing] == ["a.json[1]"] and len(report.samples) == 2

@@ -14,10 +14,10 @@ from published_files import cell, save_rows
 
 import phantrol
 from phantrol.evals.benchmark import question_text
-from phantrol.evals.card import find_intervals
 from phantrol.evals.evaluation import evaluate_rows
 from phantrol.evals.published import ChoiceBenchmark
 from phantrol.evals.runner import Wanted, evaluate, run_benchmarks
+from phantrol.evals.score_intervals import find_intervals
 from phantrol.find import find, names
 from phantrol.inference.ranking import Ranking
 from phantrol.models.tokenizer import train_tokenizer
@@ -155,6 +155,16 @@ def test_an_answer_that_is_no_letter_is_refused_before_anything_is_asked(answer,
 
     with pytest.raises(ValueError, match=rf"row 3: {re.escape(complaint)}"):
         Signs().rows("test")
+
+
+def test_a_protocol_goes_to_the_benchmarks_that_have_several(model, sets, tmp_path, capsys):
+    code = "from dataclasses import dataclass\nfrom phantrol.evals.benchmarks.primer import PrimerBenchmark\n"
+    code += "@dataclass(frozen=True)\nclass Mine(PrimerBenchmark):\n    tasks: tuple[str, ...] = ('shape',)\n"
+    (tmp_path / "mine.py").write_text(f"{code}BENCHMARK = Mine\n")
+    names = [str(tmp_path / "mine.py"), "chartqa"]
+    mine, charts = run_benchmarks(model, names, Wanted(limit=4), sets, "paper", tmp_path / "scores.json")
+    assert (mine.card.protocol, charts.card.protocol) == (None, "paper")
+    assert f"asked without --protocol paper: {names[0]}." in capsys.readouterr().out
 
 
 def test_an_unknown_benchmark(model):

@@ -13,11 +13,12 @@ from phantrol.data.broken import BrokenRow
 from phantrol.data.layouts import names_of_own
 from phantrol.data.messages import Example, Picture
 from phantrol.data.pictures import stored_bytes
+from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
 from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.benchmarks.primer import METRICS
 from phantrol.evals.drawing import draw
-from phantrol.evals.fingerprints import picture_sha256
+from phantrol.evals.fingerprints import files_sha256, picture_sha256
 from phantrol.evals.metrics import normalise, numbers_in, only_number, rouge_l
 from phantrol.evals.published import PublishedRow, mean
 
@@ -39,7 +40,6 @@ class OwnFile(Benchmark):
 
     default_split: ClassVar[str] = "test"
     headline: ClassVar[str | None] = "overall"
-    data_is_asked: ClassVar[bool] = True
 
     data: Path | None = None
     images: Path | None = None
@@ -72,6 +72,13 @@ class OwnFile(Benchmark):
 
     def group_of(self, row: PublishedRow) -> str:
         return row.group or row.id
+
+    def data_sha256(self) -> str | None:
+        """Return the hash of all files with rows, one behind the other; of one file it is what `sha256sum` says."""
+        if self.data is None:
+            return None
+        found = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in find_files(self.data)]
+        return files_sha256(path for paths in found for path in paths if path.is_file())
 
     def tokens_for(self, task: str) -> int:
         return max(FREE_TOKENS, self.max_new_tokens) if task == "free" else self.max_new_tokens

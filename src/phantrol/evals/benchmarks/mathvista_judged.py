@@ -43,7 +43,7 @@ class MathVistaJudged(JudgedBenchmark):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("testmini",)
-    folders: ClassVar[tuple[str, ...]] = ("MathVista", "mathvista")
+    folders: ClassVar[tuple[str, ...]] = ("MathVista",)
     source: ClassVar[str] = "huggingface.co/datasets/AI4Math/MathVista"
     released_name: ClassVar[str] = "mathvista"
     judge_prompts: ClassVar[dict[str, str]] = {"extract": EXTRACT}
@@ -54,6 +54,8 @@ class MathVistaJudged(JudgedBenchmark):
             choices, task = tuple(entry["choices"] or ()), entry["metadata"]["task"]
             shown = [picture_of(entry["decoded_image"])]
             answer = str(entry["answer"])
+            if choices and answer not in choices:
+                raise ValueError(f"{entry.where}: the right answer {answer!r} is none of {choices}")
             yield self.row(entry["pid"], task, shown, entry["query"], answer, choices=choices, facts=facts)
 
     def judge(self, row: PublishedRow, text: str, ask: Ask) -> dict[str, float]:
@@ -81,10 +83,8 @@ def is_right(row: PublishedRow, said: str) -> bool:
         number = numbers[0]
         if row.facts["answer_type"] == "integer":
             return int(number) == int(float(row.answer))
-        return (
-            f"{number:.{int(row.facts['precision'] or 0)}f}"
-            == f"{float(row.answer):.{int(row.facts['precision'] or 0)}f}"
-        )
+        digits = int(row.facts["precision"] or 0)
+        return f"{number:.{digits}f}" == f"{float(row.answer):.{digits}f}"
     if row.facts["answer_type"] == "list":
         return _as_list(said) == _as_list(row.answer)
     return said.strip() == row.answer.strip()

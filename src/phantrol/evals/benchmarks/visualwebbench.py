@@ -59,9 +59,12 @@ class VisualWebBench(PublishedBenchmark):
             task, answer = row["task_type"], row["answer"]
             choices: tuple[str, ...] = ()
             if task in CHOSEN:
-                answer = LETTERS[int(answer)]
                 texts = row.get("options") if task == "action_prediction" else None
                 choices = tuple(map(str, texts)) if texts else ("",) * NUM_LABELS
+                if int(answer) not in range(len(choices)):
+                    expected = f"expected the number of one of {len(choices)} options, from 0"
+                    raise ValueError(f"{row.where}: got the answer {answer!r}, {expected}")
+                answer = LETTERS[int(answer)]
             golds = [answer] if isinstance(answer, str) else list(map(str, answer))
             more = {"choices": choices, "facts": {"golds": golds}}
             yield self.row(row["id"], task, [picture_of(row["image"])], _prompt(row, choices), golds[0], **more)

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.image_processing_auto import get_image_processor_config
 
 from phantrol.cached import written_once
-from phantrol.models.packaged import write_model
+from phantrol.models.packaged import write_model, write_normalisation
 from phantrol.models.released.catalogue import INTERNLM2_1_8B, INTERNLM2_7B, INTERNVIT_300M, PHI3_MINI, QWEN2_0_5B
 from phantrol.models.released.convert import SHARD_BYTES, write_shards
 from phantrol.models.released.mapping import EMBEDDINGS, INTERNLM2, INTERNVIT, SPLITS, Rule, match
@@ -118,6 +119,7 @@ class BasePart:
         config = internvit_config(source.config, shapes)
         config.architectures, config.dtype = ["InternVLVisionModel"], source.dtype
         self._write(source, INTERNVIT, "vision_model.", "vision_tower.", config, folder)
+        write_normalisation(get_image_processor_config(source.folder), folder)
 
     @torch.no_grad()
     def _write_clip(self, folder: Path) -> None:
@@ -129,6 +131,7 @@ class BasePart:
             raise ValueError(f"the hub gives no {self.hub_id}: {first_line(error)}") from None
         stretch_positions(model, CLIP_PX)
         write_model(model, folder)
+        write_normalisation(get_image_processor_config(self.hub_id), folder)
 
     def _write(
         self, source: Source, rules: tuple[Rule, ...], theirs: str, ours: str, config: PretrainedConfig, folder: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from phantrol.models.released.catalogue import RELEASES
@@ -43,13 +44,13 @@ def model_card(source: str, name: str, layout: Layout, notes: Sequence[str]) -> 
         *(f"- {note}" for note in notes),
         "",
         "```bash",
-        f'phantrol ask {name} picture.png "What do you see?"',
+        f'phantrol ask {shlex.quote(name)} picture.png "What do you see?"',
         "```",
         "",
         "```python",
         "import phantrol",
         "",
-        f'engine = phantrol.Engine(*phantrol.load("{name}"))',
+        f"engine = phantrol.Engine.open({name!r})",
         "```",
         "",
     ]

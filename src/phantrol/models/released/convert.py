@@ -19,9 +19,9 @@ from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.released.card import model_card
 from phantrol.models.released.layout import UNKNOWN_TOKEN, Layout, read_layout
-from phantrol.models.released.mapping import Plan, plan
-from phantrol.models.released.processor import released_generation, released_processor
-from phantrol.models.released.source import WEIGHTS, Source, find_source
+from phantrol.models.released.mapping import ONE_GATE, Plan, plan
+from phantrol.models.released.processor import no_tokens, released_generation, released_processor
+from phantrol.models.released.source import WEIGHTS, Source, find_source, public_name
 
 SHARD_BYTES = 4 * 10**9
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -45,7 +45,7 @@ def convert(
 ) -> Conversion:
     """Write the phantrol model of a released one: weights, configuration, processor, generation settings, model card.
 
-    source  a folder in the official layout, or a hub id;  out  a folder that does not exist yet
+    source  a folder in the official layout, a hub id, or the name of a release;  out  a folder that does not exist yet
     per_layer_gates  keep each entry of trol_gating.pt, where the released loader leaves the last one in all layers
     Tensors keep their dtype, and one shard of the result at most is held in memory. `out` appears when it is whole.
     Raises ValueError naming the file or tensor if the source is no released model, or not whole, and for an `out` that
@@ -58,8 +58,9 @@ def convert(
     layout = read_layout(files.config, files.shapes, per_layer_gates)
     todo = plan(layout, files.shapes)
     _check_dtypes(files, todo)
-    config, notes = layout.config, _notes(files, layout, todo)
+    config = layout.config
     processor = released_processor(files.folder, layout.family, layout.backbone, config)
+    notes = _notes(files, layout, todo, processor)
     _settle_image_token(config, processor)
     config.architectures, config.dtype = [PhantrolForConditionalGeneration.__name__], files.dtype
     with folder_beside(out) as unfinished:
@@ -67,7 +68,7 @@ def convert(
         config.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         released_generation(layout.family, layout.backbone, processor, config).save_pretrained(unfinished)
-        (unfinished / "README.md").write_text(model_card(_public_name(source), out.name, layout, notes), "utf-8")
+        (unfinished / "README.md").write_text(model_card(public_name(source), out.name, layout, notes), "utf-8")
         os.rename(unfinished, out)
     return Conversion(out, layout, files.dtype, num_tensors, num_bytes, notes)
 
@@ -145,11 +146,6 @@ def _check_dtypes(source: Source, todo: Plan) -> None:
             )
 
 
-def _public_name(source: str | Path) -> str:
-    """A hub id, or the folder's own name: where it lies on this machine is nobody's business."""
-    return Path(source).absolute().name if Path(source).is_dir() else str(source)
-
-
 def _converted(source: Source, todo: Plan) -> Iterator[tuple[str, Tensor]]:
     for move in todo.moves:
         yield from move.apply(source.read(move.source)).items()
@@ -165,20 +161,27 @@ def _settle_image_token(config: PhantrolConfig, processor: PhantrolProcessor) ->
         )
 
 
-def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
-    """One line on gates that differ, on a head that might be tied, and per reason for which tensors were dropped."""
-    notes, by_reason = [], {}
+def _notes(source: Source, layout: Layout, todo: Plan, processor: PhantrolProcessor) -> tuple[str, ...]:
+    """One line on gates, a head that might be tied, ends that are no tokens, and per reason for what was dropped."""
+    notes, by_reason, gates = [], {}, _count_gates(source)
     for name, reason in todo.dropped.items():
         by_reason.setdefault(reason, []).append(name)
+    if gates == 1 and by_reason.pop(ONE_GATE, None):
+        notes.append("the entries of trol_gating are equal: one gate serves all layers")
     for reason, names in by_reason.items():
         notes.append(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
     kinds = sorted({str(source.dtypes[move.source]).removeprefix("torch.") for move in todo.moves})
     if len(kinds) > 1:
         loaded = str(source.dtype).removeprefix("torch.")
-        notes.append(f"its tensors are {' and '.join(kinds)}, as they were, and loaded as {loaded}; --weights chooses")
+        notes.append(
+            f"its tensors are {' and '.join(kinds)}, as they were, and loaded as {loaded}; `--weights` of ask, chat, "
+            "eval and serve chooses"
+        )
     if (source.config.get("llm_config") or source.config).get("tie_word_embeddings") and not layout.tied:
         notes.append(f"config.json ties the head to the embeddings, but the released {layout.backbone} keeps its own")
-    gates = _count_gates(source)
+    if ends := no_tokens(layout.family, layout.config, processor.tokenizer):
+        named = f"config.json names end-of-sequence {', '.join(map(str, ends))}"
+        notes.append(f"{named}, which is no token: the tokenizer's {processor.tokenizer.eos_token} is taken")
     if gates > 1:
         kept = "each layer keeps its own" if layout.per_layer_gates else "the last one serves every layer"
         notes.insert(0, f"the gates of the {layout.text.num_hidden_layers} layers are {gates} different ones: {kept}")
@@ -187,11 +190,10 @@ def _notes(source: Source, layout: Layout, todo: Plan) -> tuple[str, ...]:
 
 def _count_gates(source: Source) -> int:
     """How many different gates there are among those that the released loader takes."""
-    names = [name.removesuffix("weight") for name in source.shapes if "trol_gating" in name and name.endswith("weight")]
-    names = [name for name in names if f"{name}bias" in source.shapes]  # one that is not loaded may be in pieces
+    names = [name for name in source.shapes if "trol_gating" in name]
     loaded = [name for name in names if ".pt/" in name] or names
-    entries = {
-        tuple(torch.cat([source.read(f"{name}{part}").flatten() for part in ("weight", "bias")]).tolist())
-        for name in loaded
-    }
-    return len(entries)
+    entries: dict[str, list[tuple[str, list[float]]]] = {}
+    for name in loaded:  # one that is not loaded may be in pieces
+        gate, _, part = name.rpartition(".")
+        entries.setdefault(gate, []).append((part, source.read(name).flatten().tolist()))
+    return len({repr(sorted(parts)) for parts in entries.values()})

@@ -169,6 +169,8 @@ def _whole_config(
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
     extra = (size_of(shapes, f"{_embeddings(shapes)}", 0) or 0) == text.vocab_size + 1
     image_token_id = number_of(config, "image_token_index", text.vocab_size if extra else UNKNOWN_TOKEN)
+    if not isinstance(image_token_id, int):
+        raise ValueError(f"config.json says image_token_index {image_token_id!r}: expected a whole number")
     return PhantrolConfig(
         text,
         tower,

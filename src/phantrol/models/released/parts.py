@@ -49,7 +49,7 @@ def text_config(
         "num_key_value_heads": _key_value_heads(llm, shapes, f"{layers}0.{attention}.", hidden // heads, heads),
         "hidden_act": llm.get("hidden_act", "silu"),
         "max_position_embeddings": llm["max_position_embeddings"],
-        "rms_norm_eps": llm.get("rms_norm_eps", EPS[backbone]),
+        "rms_norm_eps": _epsilon(llm, "rms_norm_eps", EPS[backbone]),
         "rope_parameters": rope_parameters(llm, backbone),
         "tie_word_embeddings": tied,
     }
@@ -70,10 +70,21 @@ def _heads(llm: Mapping[str, Any], shapes: Shapes, hidden: int) -> int:
     maps = [name for name in shapes if name.endswith("xattn_value_phantom.linear_q.weight")]
     if "num_attention_heads" not in llm and maps:
         return hidden // (size_of(shapes, maps[0], 0) or 1)
-    heads = llm["num_attention_heads"]
+    return _number_of_heads(llm)
+
+
+def _number_of_heads(options: Mapping[str, Any], where: str = "") -> int:
+    heads = options["num_attention_heads"]
     if not isinstance(heads, int) or heads < 1:
-        raise ValueError(f"config.json says num_attention_heads {heads!r}: expected 1 or more")
+        raise ValueError(f"config.json says num_attention_heads {heads!r}{where}: expected 1 or more")
     return heads
+
+
+def _epsilon(options: Mapping[str, Any], name: str, default: float) -> float:
+    epsilon = float(number_of(options, name, default))
+    if epsilon <= 0:
+        raise ValueError(f"config.json says {name} {epsilon!r}: expected a number above 0")
+    return epsilon
 
 
 def _key_value_heads(llm: Mapping[str, Any], shapes: Shapes, attention: str, size: int, heads: int) -> int:
@@ -131,13 +142,14 @@ def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
 def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisionConfig:
     """Return that of InternViT; options: what config.json has under vision_config.
 
-    Raises ValueError for norms of queries and keys with an epsilon that transformers does not compute them with.
+    Raises ValueError for less than one head, an epsilon that is not above 0, and norms of queries and keys with an
+    epsilon that transformers does not compute them with.
     """
     hidden, patch, image_px = _vision_sizes(shapes, "vision_model.embeddings.", "position_embedding")
     layers = "vision_model.encoder.layers."
     if patch is None:
         hidden, patch, image_px = (options[name] for name in ("hidden_size", "patch_size", "image_size"))
-    qk_norm, eps = f"{layers}0.attn.q_norm.weight" in shapes, options.get("layer_norm_eps", 1e-6)
+    qk_norm, eps = f"{layers}0.attn.q_norm.weight" in shapes, _epsilon(options, "layer_norm_eps", 1e-6)
     if qk_norm and eps != 1e-6:
         raise ValueError(
             f"vision_config has layer_norm_eps {eps} and norms of queries and keys, which transformers computes with "
@@ -147,7 +159,7 @@ def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisi
         hidden_size=hidden,
         intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or options["intermediate_size"],
         num_hidden_layers=num_layers(shapes, layers) or options["num_hidden_layers"],
-        num_attention_heads=options["num_attention_heads"],
+        num_attention_heads=_number_of_heads(options, " in vision_config"),
         attention_bias=f"{layers}0.attn.qkv.bias" in shapes or (not shapes and bool(options.get("qkv_bias", True))),
         use_qk_norm=qk_norm,
         norm_type=options.get("norm_type", "layer_norm"),

@@ -65,11 +65,19 @@ def released_generation(
     )
 
 
+def no_tokens(family: str, config: PhantrolConfig, tokenizer: Any) -> list[int]:
+    """Return the end-of-sequence tokens that a Phantom's configuration names and its tokenizer does not have."""
+    return [end for end in _named_ends(config) if family == "phantom" and not 0 <= end < len(tokenizer)]
+
+
 def _ends(config: PhantrolConfig, tokenizer: Any) -> list[int]:
     """The end-of-sequence tokens of a configuration, which names one, several or none, as far as they are tokens."""
+    return [end for end in _named_ends(config) if 0 <= end < len(tokenizer)]
+
+
+def _named_ends(config: PhantrolConfig) -> list[int]:
     ends = config.eos_token_id
-    ends = ends if isinstance(ends, (list, tuple)) else [] if ends is None else [ends]
-    return [end for end in ends if 0 <= end < len(tokenizer)]
+    return list(ends) if isinstance(ends, (list, tuple)) else [] if ends is None else [ends]
 
 
 def _open_tokenizer(folder: Path, backbone: str, speech: Dialect) -> Any:

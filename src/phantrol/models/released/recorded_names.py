@@ -25,6 +25,7 @@ class Pair:
     expected  in place of the recorded tensor itself
     where     True where numbers are compared: the leading dimensions of the tensor after `lead` others, None for all
     exact     numbers that are counted, not computed: any difference is a miss
+    telling   False where other weights give the same too, as in a choice of tokens
     """
 
     ours: Tensor
@@ -32,6 +33,7 @@ class Pair:
     where: Tensor | None = None
     lead: int = 0
     exact: bool = False
+    telling: bool = True
     note: str = ""
 
 
@@ -56,6 +58,8 @@ def _logits(replay: Replay, row: str | None, what: str, variant: str | None) -> 
     where = None if row is not None or what == "decode" else replay.real
     if variant == "official_forward":
         where, note = replay.real.all(-1), "rows with padding are wrong in the original, and left out"
+        if not where.any():
+            raise NotCompared("every row has padding, and those are wrong in the original")
     ours = answer.prefill_logits if what == "prefill" else answer.decode_logits
     if ours is None:
         raise NotCompared(NO_ANSWER)
@@ -129,7 +133,8 @@ def _choices(replay: Replay) -> Pair:
     answer = replay.answer(Variant())
     logits = torch.cat([answer.prefill_logits[:, -1:], answer.decode_logits[:, :-1]], dim=1)  # [B, S, V]
     below = logits.amax(-1) - logits.gather(-1, replay.tokens[..., None])[..., 0]
-    return Pair(below, expected=torch.zeros_like(below), note="how far below the most likely token")
+    note = "how far below the most likely token"
+    return Pair(below, expected=torch.zeros_like(below), telling=False, note=note)
 
 
 RULES: dict[str, Callable[..., Pair]] = {

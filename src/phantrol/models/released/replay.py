@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from phantrol.models.configuration import num_image_tokens
 from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.released.exact import compute_exactly
+from phantrol.models.released.layout import UNKNOWN_TOKEN
 from phantrol.modifiers.partial_lora import PartialLora
 from phantrol.modifiers.phantom import Phantom
 from phantrol.modifiers.trol import Trol
@@ -221,6 +222,8 @@ class Replay:
 
     def _check_tokens(self) -> None:
         vocab_size, image = self.model.config.text_config.vocab_size, self.model.config.image_token_id
+        if image == UNKNOWN_TOKEN and {"pixel_values", "image_features"} & self.io.keys():
+            raise ValueError("config.json names no image_token_index, but io.safetensors has pictures: add it")
         for name, ids in (("input_ids", self.input_ids), ("decode_tokens", self.tokens)):
             words = torch.zeros(1) if ids is None else ids[ids != image] if name == "input_ids" else ids
             if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < vocab_size:

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from phantrol.models.released.catalogue import release_named
 from phantrol.models.released.layout import GATE_FILE
 from phantrol.models.released.parts import Shape
 from phantrol.tables import first_line
@@ -32,12 +33,12 @@ REMAP_BYTES = 2**30
 def find_source(source: str | Path) -> Path:
     """Return the folder, or download the hub repository of that name, `owner/name`, and return where it lies.
 
-    Raises ValueError if there is neither.
+    A release may be named without its owner. Raises ValueError if there is neither.
     """
-    path = Path(source)
+    path, source = Path(source), public_name(source)
     if path.is_dir():
         return path
-    if path.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+    if path.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
         raise ValueError(
             f"no folder {source}: expected one in the official layout, or a hub id such as BK-Lee/TroL-1.8B"
         )
@@ -45,11 +46,19 @@ def find_source(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=_wanted(str(source))))
+        return Path(snapshot_download(source, allow_patterns=_wanted(source)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"no folder {source}, and the hub gives no repository of that name: {first_line(error)}"
         ) from None
+
+
+def public_name(source: str | Path) -> str:
+    """Return a hub id, or the folder's own name: where it lies on this machine is nobody's business."""
+    if Path(source).is_dir():
+        return Path(source).absolute().name
+    release = release_named(str(source))
+    return release.hub_id if release else str(source)
 
 
 def _wanted(repository: str) -> list[str]:

@@ -1,6 +1,7 @@
 // What the server is asked, and what its refusals mean to a person. Knows nothing of the page.
 
 const KEY = "phantrol-key";
+const WHOLE = "A conversation counts as a whole: begin a new chat, or show and write less.";
 
 export class ServerError extends Error {
   constructor(words, status = 0) {
@@ -20,9 +21,9 @@ export class Client {
     storeKey(this.key);
   }
 
-  // The name of the model that this server answers with.
-  async findModel() {
-    const found = await (await this.#request("/v1/models")).json();
+  // The name of the model that this server answers with. AbortError where `signal` fires.
+  async findModel(signal) {
+    const found = await (await this.#request("/v1/models", null, signal)).json();
     this.model = found.data[0].id;
     return this.model;
   }
@@ -86,14 +87,15 @@ function storeKey(key) {
 }
 
 async function inWords(response) {
-  const said = (await response.json().catch(() => null))?.error?.message;
+  const { message: said, param, code } = (await response.json().catch(() => null))?.error ?? {};
   const wait = response.headers.get("Retry-After");
   switch (response.status) {
     case 401:
     case 403:
       return "The server refused this key. Type another one.";
     case 413:
-      return `This is more than the server takes. ${said ? sentence(said) : "Choose smaller or fewer pictures."}`;
+      if (said) return `This is more than the server takes: ${sentence(said)} ${WHOLE}`;
+      return "This is more than the server takes: choose smaller or fewer pictures.";
     case 429:
       return `The server has too much to do. Ask again ${wait ? `in ${wait} s` : "in a moment"}.`;
     case 503:
@@ -101,7 +103,10 @@ async function inWords(response) {
     case 504:
       return "The answer took longer than the server allows. Ask for a shorter one, or again in a moment.";
     default:
-      if (said && response.status < 500) return `The server refused this: ${sentence(said)}`;
+      if (said && response.status < 500) {
+        const isTooLong = param === "messages" && ["limit_exceeded", "context_length_exceeded"].includes(code);
+        return `The server refused this: ${sentence(said)}${isTooLong ? ` ${WHOLE}` : ""}`;
+      }
       return `Something went wrong in the server (status ${response.status}). Ask again; its log says more.`;
   }
 }

@@ -2,6 +2,7 @@
 
 const SHADE = 0.45; // how much the darkest of the picture darkens the colours over it
 const LARGEST_PX = 480;
+const SMALLEST_PX = 8; // of a side: the map of a picture that is one line can still be seen
 
 export function colourOf(colours, share) {
   const place = Math.min(1, Math.max(0, share)) * (colours.length - 1);
@@ -36,8 +37,8 @@ export function rampCanvas(colours) {
 // colours are exactly those of the scale.
 export function drawOverlay(canvas, image, colours, grid, high) {
   const scale = LARGEST_PX / Math.max(image.naturalWidth, image.naturalHeight);
-  canvas.width = Math.max(1, Math.round(image.naturalWidth * scale));
-  canvas.height = Math.max(1, Math.round(image.naturalHeight * scale));
+  canvas.width = Math.max(SMALLEST_PX, Math.round(image.naturalWidth * scale));
+  canvas.height = Math.max(SMALLEST_PX, Math.round(image.naturalHeight * scale));
   const whole = [0, 0, canvas.width, canvas.height];
   const context = canvas.getContext("2d");
   context.fillStyle = "white"; // behind what is transparent, as the model sees it

@@ -19,9 +19,11 @@ let reading = null; // while chosen pictures are read: a promise of whether all 
 async function ask() {
   while (reading) if (!(await reading)) return; // the question waits for its pictures
   const text = question.value.trim();
-  if (running || !text) return;
-  if (wrongSetting()) {
-    showProblem(new Error(wrongSetting()));
+  if (running || !(text || waiting.length)) return;
+  const wrong = text ? wrongSetting() : "Type what you want to know about the picture.";
+  if (wrong) {
+    showProblem(new Error(wrong));
+    if (!text) question.focus();
     return;
   }
   const wanted = options();
@@ -44,7 +46,7 @@ async function ask() {
   let cut = false;
   let stopped = false;
   try {
-    await findModel(); // since the page was opened, the server may have been started with another one
+    await findModel(running.signal); // since the page was opened, the server may have been started with another one
     for await (const piece of client.ask(prompt, wanted, running.signal)) {
       usage = piece.usage ?? usage;
       cut ||= piece.reason === "length";
@@ -88,8 +90,8 @@ function remark(usage, cut, stopped) {
   return [cut ? `cut off at ${length}` : "", counted].filter(Boolean).join(" · ");
 }
 
-async function findModel() {
-  find("model").textContent = await client.findModel();
+async function findModel(signal) {
+  find("model").textContent = await client.findModel(signal);
   document.title = `${client.model} · phantrol`;
 }
 
@@ -181,7 +183,8 @@ function setBusy(busy) {
     find("problem").hidden = true;
     find("status").textContent = "The model is answering.";
   }
-  if (find("key-form").hidden) question.focus();
+  const isFree = document.activeElement?.matches("body, #send, #stop, #question"); // nobody reads a map with it
+  if (isFree && find("key-form").hidden) question.focus();
   fitQuestion();
 }
 
@@ -234,9 +237,9 @@ question.addEventListener("keydown", (event) => {
 question.addEventListener("input", fitQuestion);
 find("stop").addEventListener("click", () => running?.abort());
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  running?.abort();
+  if (event.key !== "Escape" || event.isComposing) return;
   if (settings.open) closeSettings();
+  else running?.abort();
 });
 document.addEventListener("pointerdown", (event) => {
   if (!settings.contains(event.target)) settings.open = false;

@@ -10,7 +10,8 @@ export function viewsOf(given, images) {
     box.append(
       view(maps, images, {
         title: "Where it looked twice",
-        lead: "A layer that traverses runs again on its own output. Light is a token that keeps much of its second look.",
+        lead: "A layer that traverses runs again on its own output, and a token keeps a share w of that second look. "
+          + "The lightest is the largest of its map: the map's scale says how much that is.",
         measure: "w",
         rows: maps.traversal.ratios,
         names: maps.traversal.layers.map((layer) => `layer ${layer}`),
@@ -29,7 +30,8 @@ export function viewsOf(given, images) {
     });
     const heads = maps.phantom.by_head;
     const label = (column) => `head ${column}`;
-    section.append(caption("By head, mean of the tokens"), grid(maps.colours, heads, names, label, "share"));
+    const words = `By head, mean of the tokens, 0 to ${short(largest(heads))}`;
+    section.append(caption(words), grid(maps.colours, heads, names, label, "share"));
     box.append(section);
   }
   for (const note of maps.notes) box.append(make("p", "note", note));
@@ -54,6 +56,7 @@ function view(maps, images, { title, lead, measure, rows, names }) {
   const pictures = maps.pictures.map(() => make("canvas", "overlay"));
   const scale = make("div", "scale");
   const choose = choice(names);
+  const words = caption();
   const redraw = () => {
     const row = choose.value === "mean" ? meanOfRows(rows) : rows[Number(choose.value)];
     const grids = maps.pictures.map((found) => found.positions.map((line) => line.map((index) => row[index])));
@@ -63,16 +66,23 @@ function view(maps, images, { title, lead, measure, rows, names }) {
       pictures[index].setAttribute("aria-label", `${title}, over picture ${index + 1}: from 0 to ${short(high)}`);
     });
     if (grids.length) scale.replaceChildren(...legend(maps.colours, high, measure));
-    strip.replaceChildren(...chips(maps, row, measure));
+    const highWord = largest([row.filter((_, index) => !maps.is_image[index])]); // may lie far from the pictures'
+    words.textContent = `The words, in order, 0 to ${short(highWord)}`;
+    strip.replaceChildren(...chips(maps, row, highWord, measure));
   };
   for (const canvas of pictures) canvas.setAttribute("role", "img");
   overlays.append(...pictures);
   section.append(make("h3", "", title), make("p", "lead", lead));
   if (rows.length > 1) section.append(labelled("Shown", choose));
   if (pictures.length) section.append(overlays, scale);
-  section.append(caption("The words, in order"), strip, caption(`Every layer and token, 0 to ${short(largest(rows))}`));
-  const describe = (column) => (maps.is_image[column] ? "an image token" : `“${maps.tokens[column].trim() || "space"}”`);
-  section.append(grid(maps.colours, rows, names, describe, measure, brackets(maps.is_image)));
+  section.append(words, strip, caption(`Every layer and token, 0 to ${short(largest(rows))}`));
+  const runs = runsOf(maps.is_image);
+  const describe = (column) => {
+    const { start, end, flag } = runs.find((run) => column < run.end);
+    if (flag) return `image token ${column - start + 1} of ${end - start}`;
+    return `“${maps.tokens[column].trim() || "space"}”`;
+  };
+  section.append(grid(maps.colours, rows, names, describe, measure, brackets(runs)));
   choose.addEventListener("change", redraw);
   redraw();
   return section;
@@ -84,10 +94,8 @@ function choice(names) {
   return select;
 }
 
-// Text tokens upon their colour; a run of image tokens is one chip without any.
-function chips(maps, row, measure) {
-  const text = row.filter((_, index) => !maps.is_image[index]);
-  const high = Math.max(...text);
+// Text tokens upon their colour, from 0 to `high`; a run of image tokens is one chip without any.
+function chips(maps, row, high, measure) {
   return runsOf(maps.is_image).flatMap((run) => {
     if (run.flag) return [make("span", "chip picture", `${run.end - run.start} image tokens`)];
     return maps.tokens.slice(run.start, run.end).map((token, offset) => {
@@ -95,7 +103,7 @@ function chips(maps, row, measure) {
       const chip = make("span", "chip", token.trim() || "␣");
       const share = high > 0 ? value / high : 0;
       chip.style.backgroundColor = `rgb(${colourOf(maps.colours, share).join(" ")})`;
-      chip.style.color = share > 0.5 ? "#10161d" : "#fff";
+      chip.style.color = share > 0.44 ? "#000" : "#fff"; // there both have a contrast of 4.5
       chip.title = `${measure} ${short(value)}`;
       return chip;
     });
@@ -110,10 +118,18 @@ function grid(colours, rows, names, describe, measure, below = make("div")) {
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-label", "Map of layers by columns. Arrow keys read it cell by cell.");
   canvas.style.height = `${Math.min(320, Math.max(22, rows.length * 14))}px`;
-  const said = make("p", "readout", "Point at the map, or move over it with the arrow keys.");
+  const cells = make("div", "cells");
+  const cell = make("span", "cell");
+  cell.hidden = true;
+  cells.append(canvas, cell);
+  const said = make("p", "readout", "Touch or point at the map, or move over it with the arrow keys.");
   said.setAttribute("aria-live", "polite");
   let [row, column] = [0, -1];
   const say = () => {
+    const [right, down] = [100 / rows[0].length, 100 / rows.length]; // of a cell, in percent
+    const place = { left: column * right, top: row * down, width: right, height: down };
+    for (const [side, percent] of Object.entries(place)) cell.style[side] = `${percent}%`;
+    cell.hidden = false;
     said.textContent = `${names[row]}, ${describe(column)}: ${measure} ${short(rows[row][column])}`;
   };
   const move = (down, right) => {
@@ -122,30 +138,33 @@ function grid(colours, rows, names, describe, measure, below = make("div")) {
     say();
   };
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const step = { ...steps, Home: [0, -Infinity], End: [0, Infinity] }[event.key];
     if (!step) return;
     event.preventDefault();
     move(...step);
   });
-  canvas.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const place = canvas.getBoundingClientRect();
     row = Math.floor(((event.clientY - place.top) / place.height) * rows.length);
     column = Math.floor(((event.clientX - place.left) / place.width) * rows[0].length);
     move(0, 0);
-  });
+  };
+  canvas.addEventListener("pointermove", point);
+  canvas.addEventListener("pointerdown", point); // a tap moves nothing
   const frame = make("div", "named");
   const sides = make("div", "names");
   sides.append(...(rows.length > 1 ? [names[0], names.at(-1)] : names).map((name) => make("span", "", name)));
-  frame.append(sides, canvas, below, said);
+  frame.append(sides, cells, below, said);
   return frame;
 }
 
-function brackets(flags) {
+function brackets(runs) {
   const line = make("div", "brackets");
-  for (const run of runsOf(flags)) {
+  for (const run of runs) {
     const part = make("span", run.flag ? "image" : "");
     part.style.flexGrow = run.end - run.start;
-    if (run.end - run.start > flags.length / 8) part.textContent = run.flag ? "image" : "text";
+    if (run.end - run.start > runs.at(-1).end / 8) part.textContent = run.flag ? "image" : "text";
     line.append(part);
   }
   return line;
