@@ -171,12 +171,13 @@ def rows_before(path: Path, found: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         before = json.loads(path.read_text("utf-8"))
-        same = all(before[key] == value for key, value in found.items() if key != "machine")
-        same &= before["machine"] | {"load": 0} == found["machine"] | {"load": 0}
+        apart = [key for key, value in found.items() if key != "machine" and before[key] != value]
+        apart += ["machine"] if before["machine"] | {"load": 0} != found["machine"] | {"load": 0} else []
     except (ValueError, TypeError, KeyError):
-        same = False
-    if not same:
-        raise ValueError(f"{path} is not of this machine, versions and options: remove it, or name another --json")
+        raise ValueError(f"{path} is no table of this script: remove it, or name another --json") from None
+    if apart:
+        each = "; ".join(f"{key}: got {before[key]}, expected {found[key]}" for key in apart)
+        raise ValueError(f"{path} is of another run ({each}): remove it, or name another --json")
     return before
 
 
@@ -348,4 +349,7 @@ def free() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(any("failed" in row for row in main()))
+    failed = [row["name"] for row in main() if "failed" in row]
+    if failed:
+        print(f"failed: {', '.join(failed)}; to measure a row again, remove it from the table", flush=True)
+    sys.exit(bool(failed))

@@ -11,7 +11,7 @@ set -u
 
 RECIPE="${1:-primer_tiny}"
 [ $# -gt 0 ] && shift
-RUN="${RUN:-runs/$(basename "$RECIPE" .py)-ablation}"
+OUT="${OUT:-runs/$(basename "$RECIPE" .py)-ablation}"
 LEG_S="${LEG_S:-600}"         # seconds of a leg; 0: no end
 LEGS="${LEGS:-1000}"          # how many at most
 GRACE_S="${GRACE_S:-60}"      # of a leg, kept to finish a step and write its checkpoint
@@ -23,15 +23,15 @@ export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
 
 for ((leg = 1; leg <= LEGS; leg++)); do
     if [ "$LEG_S" -eq 0 ]; then
-        $PHANTROL ablate "$RECIPE" --out "$RUN" --drop-models "$@"
+        $PHANTROL ablate "$RECIPE" --out "$OUT" --drop-models "$@"
     else
         timeout --signal=TERM --kill-after="$GRACE_S" "$((LEG_S - GRACE_S))" \
-            $PHANTROL ablate "$RECIPE" --out "$RUN" --drop-models "$@"
+            $PHANTROL ablate "$RECIPE" --out "$OUT" --drop-models "$@"
     fi
     code=$?
     case $code in
         0) exit 0 ;;
-        124 | 137 | 143) echo "leg $leg is over; $RUN goes on from here" >&2 ;;
+        124 | 137 | 143) echo "leg $leg is over; $OUT goes on from here" >&2 ;;
         *) exit "$code" ;;
     esac
 done

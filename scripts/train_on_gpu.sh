@@ -6,7 +6,7 @@
 #   LEG_S=0 scripts/train_on_gpu.sh                                in one go
 #   LEGS=1 scripts/train_on_gpu.sh                                 one leg alone, where something else starts the next
 #
-# In $RUN, by default runs/RECIPE: final/ (model, card, recipe), scores.json, scores/ (each split, every answer),
+# In $OUT, by default runs/RECIPE: final/ (model, card, recipe), scores.json, scores/ (each split, every answer),
 # metrics.jsonl, report.html. Workers hand batches over in shared memory, a few hundred MB each: a container with little
 # of it wants workers=0 or a larger --shm-size.
 #
@@ -15,7 +15,7 @@ set -u
 
 RECIPE="${1:-primer_smollm2_gpu}"
 [ $# -gt 0 ] && shift
-RUN="${RUN:-runs/$(basename "$RECIPE" .py)}"
+OUT="${OUT:-runs/$(basename "$RECIPE" .py)}"
 LEG_S="${LEG_S:-600}"           # seconds of a leg; 0: no end
 LEGS="${LEGS:-1000}"            # how many at most
 GRACE_S="${GRACE_S:-45}"        # of a leg, kept to finish a step and write its checkpoint
@@ -41,17 +41,17 @@ within_leg() { # run a command for as long as is left of the leg
 for ((leg = 1; leg <= LEGS; leg++)); do
     ends_s=$((SECONDS + LEG_S - GRACE_S))
     code=0
-    if [ ! -f "$RUN/final/config.json" ]; then
-        within_leg $PHANTROL train "$RECIPE" "$@" --out "$RUN" --resume
+    if [ ! -f "$OUT/final/config.json" ]; then
+        within_leg $PHANTROL train "$RECIPE" "$@" --out "$OUT" --resume
         code=$?
     fi
     if [ "$code" -eq 0 ]; then
-        within_leg $PHANTROL report "$RUN" --split "$SPLITS" --limit "$LIMIT" --batch-size "$BATCH_SIZE"
+        within_leg $PHANTROL report "$OUT" --split "$SPLITS" --limit "$LIMIT" --batch-size "$BATCH_SIZE"
         code=$?
     fi
     case $code in
         0) exit 0 ;;
-        124 | 137 | 143) echo "leg $leg is over; $RUN goes on from here" >&2 ;;
+        124 | 137 | 143) echo "leg $leg is over; $OUT goes on from here" >&2 ;;
         *) exit "$code" ;;
     esac
 done

@@ -53,7 +53,7 @@ def refuse_empty_options(args: list[str]) -> None:
     for word, after in pairwise([*own, None]):
         option, equals, value = word.partition("=")
         if option.startswith("--") and (value if equals else after) == "":
-            raise ValueError(f"{option}: got nothing, expected a value; leave {option} out, or say what it is")
+            raise ValueError(f"{option}: got an empty word, as of a variable not set; leave it out, or fill it in")
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def _traps() -> list[Finding]:
     if not present:
         return [Finding("good", "neither torchvision nor timm: phantrol needs neither")]
     what = f"{' and '.join(present)} installed"
-    if torch.version.cuda or torch.version.hip:
+    if torch.version.cuda or torch.version.hip or torch.version.xpu:
         return [Finding("note", what, "phantrol needs neither; torchvision must be the build for this torch")]
     remedy = "they break transformers beside a CPU build of torch: pip uninstall torchvision timm"
     return [Finding("bad", what, remedy)]

@@ -108,11 +108,13 @@ def test_a_row_that_fails_is_told_and_the_next_run_goes_on(tmp_path: Path, monke
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(PATH), run_name="__main__")
     assert end.value.code == 1
+    assert "trol_prompt.decode; to measure a row again, remove it" in capsys.readouterr().out
     before = file.read_text()
     for option, word in (("--prompt", "13"), ("--dtype", "bfloat16")):
         with pytest.raises(SystemExit):
             run("prefill", option, word)
-        assert "gpu.json is not of this machine, versions and options: remove it" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "gpu.json is of another run (" in said and word in said and "remove it, or name another" in said
     assert file.read_text() == before and not measured
 
 

@@ -209,7 +209,7 @@ def test_no_word_at_all_is_answered_with_the_help_as_it_is(phantrol, args, words
 )
 def test_an_option_with_nothing_is_not_the_current_folder(here, phantrol, args, option):
     before = sorted(here.rglob("*"))
-    check(phantrol(*args), f"{option}: got nothing, expected a value")
+    check(phantrol(*args), f"{option}: got an empty word")
     assert sorted(here.rglob("*")) == before
 
 

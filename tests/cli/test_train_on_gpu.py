@@ -35,7 +35,7 @@ def call(tmp_path):
         done = subprocess.run(
             ["bash", SCRIPT, "my_recipe", "seed=1", "stages.tune.lr=1e-3"],
             cwd=tmp_path,
-            env=os.environ | dict(PHANTROL=str(stand_in), RUN="run", OUT="elsewhere") | environment,
+            env=os.environ | dict(PHANTROL=str(stand_in), OUT="run") | environment,
             timeout=280,
         )
         return done.returncode, (tmp_path / "calls").read_text().splitlines()

@@ -9,7 +9,7 @@ from PIL import Image
 import phantrol
 from phantrol.data.collate import Collator
 from phantrol.data.messages import Example, Message, Rejected
-from phantrol.data.packing import Line, pack, visible
+from phantrol.data.packing import Line, pack, runs, visible
 from phantrol.losses.base import token_logprobs
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.models.tokenizer import train_tokenizer
@@ -135,6 +135,25 @@ def test_a_sliding_window_keeps_long_batches_unpacked(tiny_model, tokenizer):
     assert Collator(processor, window_tokens=1000)(groups())["attention_mask"].ndim == 4
 
 
+def test_the_longest_sequence_counts_be_it_a_rejected_one():
+    def encode(chat):
+        """A token a letter; the last message is the answer."""
+        *_, answer = texts = ["".join(part["text"] for part in message["content"]) for message in chat]
+        ids = [ord(letter) for letter in "".join(texts)]
+        begin = len(ids) - len(answer)
+        is_answer = [i >= begin for i in range(len(ids))]
+        return SimpleNamespace(input_ids=ids, answer_mask=is_answer, last_answer=begin, pixel_values=None)
+
+    tokenizer = SimpleNamespace(pad_token_id=0)
+    processor = SimpleNamespace(image_processor=None, image_token_id=IMAGE, tokenizer=tokenizer, encode=encode)
+    group = (example("where", "Where?", "In.", rejected=[("Out there", "incorrect")]),)
+    longest = len("Where?Out there")
+    for window, num_rows in ((longest, 1), (longest - 1, 2)):
+        assert len(Collator(processor, window_tokens=window, max_tokens=longest)([group])["input_ids"]) == num_rows
+    with pytest.raises(ValueError, match=f"example where: got {longest} tokens, expected at most {longest - 1}"):
+        Collator(processor, max_tokens=longest - 1)([group])
+
+
 def line(text, answer_from, sequence=0, pixels=None):
     """A line of one-letter tokens, `#` for an image token; from `answer_from` on it is to be predicted."""
     ids = [IMAGE if letter == "#" else ord(letter) for letter in text]
@@ -181,6 +200,11 @@ def test_what_cannot_be_shared_has_rows_of_its_own(lines):
 def test_text_shares_too():
     (row,) = pack([line("sys?X", 4, 0), line("syt?YY", 4, 1)], IMAGE)
     assert row.is_packed and row.line.pixel_values is None and row.line.num_pictures == 0
+
+
+@pytest.mark.parametrize(("other", "num_runs"), [("abcdWXYZ", 1), ("abcVWXYZ", 2), ("abcVWXYZabcd", 2), ("abcV12", 1)])
+def test_examples_of_text_alone_share_if_half_of_the_shorter_is_the_same(other, num_runs):
+    assert len(runs([[line("abcdefgh", 7)], [line(other, len(other) - 1)]])) == num_runs
 
 
 def test_mask_by_hand():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from phantrol.data import sharing
 from phantrol.data.collate import Collator
+from phantrol.data.messages import Example, Message
 from phantrol.data.sharing import share
 from phantrol.data.sources.file import FileSource
 from phantrol.training.recipe_json import _read, _written
@@ -58,6 +61,26 @@ def test_rows_about_one_picture_are_a_group(name, rows, write, pictures):
         FileSource(path, together=0)
 
 
+HELLO = (Message("user", ("Hi.",)), Message("assistant", ("Ho.",)))
+SEEN = Message("user", (Path("a.png"), "What?"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((*HELLO, SEEN), (*HELLO, Message("user", (Path("a.png"), "Where?"))), True),  # it is after the last picture
+        ((*HELLO, SEEN), (HELLO[0], Message("assistant", ("Hm.",)), SEEN), False),
+        ((*HELLO, SEEN), (SEEN,), False),
+        ((Message("system", ("Hi.",)), SEEN), (Message("user", ("Hi.",)), SEEN), False),
+        ((Message("user", ("a.png", Path("a.png"))),), (Message("user", (Path("a.png"), Path("a.png"))),), False),
+    ],
+)
+def test_only_rows_with_all_the_same_up_to_the_last_picture_begin_alike(one, other, same):
+    end = Message("assistant", ("Yes.",))
+    digests = [sharing._beginning(lambda _, said=said: Example("x", (*said, end)), 0) for said in (one, other)]
+    assert 0 not in digests and (digests[0] == digests[1]) == same
+
+
 def test_embedded_pictures_are_known_by_their_bytes(write, llava, pictures):
     image = [(pictures / name).read_bytes() for name in ("red.png", "green.jpg", "red.png")]
     rows = [llava(str(i), None, f"<image>Color {i}?") | {"image": {"bytes": each}} for i, each in enumerate(image)]
@@ -84,6 +107,18 @@ def test_what_was_found_is_kept_until_the_file_changes(rows, write, pictures, ow
     write("a.json", rows[:3])
     assert len(FileSource(path, pictures, together=3)) == 1
     assert len(list((own_cache / "rows").glob("*.pictures"))) == 2
+
+
+@pytest.mark.parametrize("later_ns", [1000, 10**9])
+def test_a_file_of_the_same_size_that_was_written_later_is_read_anew(write, llava, pictures, later_ns):
+    red, green = "red.png", "green.jpg"
+    for time_ns, names, groups in (
+        (10**18, (red, green, red), [[0, 2], [1]]),
+        (10**18 + later_ns, (red, red, green), [[0, 1], [2]]),
+    ):
+        path = write("a.jsonl", [llava(str(i), name, f"<image>\nColor {i}?") for i, name in enumerate(names)])
+        os.utime(path, ns=(time_ns, time_ns))
+        assert numbers(FileSource(path, pictures, together=2)) == groups
 
 
 def test_what_cannot_be_kept_leaves_nothing_behind(rows, write, pictures, own_cache, monkeypatch):

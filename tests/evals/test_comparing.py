@@ -123,6 +123,28 @@ def test_a_table_beside_the_papers(published):
         collect([published, published])
 
 
+def test_two_benchmarks_of_one_file_name_are_two_columns(bare_report, tmp_path):
+    headline = {"name": "overall", "value": 50.0, "low": 40.0, "high": 60.0, "scale": 100}
+    reports = [
+        bare_report | {"benchmark": f"/sets/{name}/photos.py", "card": bare_report["card"] | {"headline": headline}}
+        for name in "ab"
+    ]
+    path = tmp_path / "s.json"
+    for held, titles in ((reports, ["photos a/photos.py", "photos b/photos.py"]), (reports[:1], ["photos"])):
+        path.write_text(json.dumps({"benchmarks": held}))
+        assert list(collect([path]).columns.values()) == titles
+
+
+def test_options_that_differ_are_named(bare_report, tmp_path):
+    bare_report["rows"] = [one_row(1, t=1.0)]
+    for name, sha256 in (("a", {}), ("b", {"data_sha256": "0123456789ab"})):
+        report = bare_report | {"card": bare_report["card"] | {"options": {"data": "a/test.jsonl"} | sha256}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    found = compare_files(tmp_path / "a.json", tmp_path / "b.json")
+    assert "mine val: option data_sha256 is None and 01234567" in found.remarks
+    assert not any("test.jsonl" in remark for remark in found.remarks)
+
+
 def test_tasks_that_are_not_there_are_named(published, tmp_path):
     reports = read_reports(published)
     reports[1]["card"]["headline"]["left_out"] = ["count", "OCR"]

@@ -294,6 +294,8 @@ def test_the_whole_way(sets, server, tiny_model, tmp_path, capsys):
         ValueError, match=r"mm_vet, llava_w: no answer could be judged by made-up: .*'I refuse'.*alone$"
     ):
         run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)
+    with pytest.raises(ValueError, match=r"; mend that; with --json the answers would have been kept$"):
+        run_benchmarks(str(tmp_path / "model"), ["llava_w"], wanted, sets, options=options)
     assert "has no score: none of 2 rows could be judged by made-up." in to_markdown(collect([path]))
     server.say = lambda prompt: "0.5" if prompt.endswith("Number:") else "10 8" if "Ask 0?" in prompt else "no"
     run_benchmarks(str(tmp_path / "model"), both, wanted, sets, json_path=path, options=options)

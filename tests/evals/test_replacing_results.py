@@ -88,6 +88,15 @@ def test_two_files_of_one_name(models, tmp_path, other, monkeypatch):
     refused(monkeypatch, path, models[0], [again], WANTED, match=rf"holds results of {other} .*name {other} too")
 
 
+def test_a_benchmark_whose_file_was_moved(models, tmp_path, other):
+    path = tmp_path / "s.json"
+    run_benchmarks(models[0], [other], WANTED, json_path=path, options=OPTIONS)
+    (tmp_path / "more").mkdir()
+    moved = str((tmp_path / "other.py").rename(tmp_path / "more" / "other.py"))
+    run_benchmarks(models[0], [moved], WANTED, json_path=path, options=OPTIONS)
+    assert [each["benchmark"] for each in read_reports(path)] == [moved]
+
+
 @pytest.mark.parametrize("change", [{"split": "test_comp"}, {"seed": 1}])
 def test_another_split_or_seed(models, path, monkeypatch, change):
     wanted = Wanted(limit=8, batch_size=16, **change)
@@ -95,7 +104,9 @@ def test_another_split_or_seed(models, path, monkeypatch, change):
 
 
 def test_other_options(models, path, monkeypatch):
-    with pytest.raises(ValueError, match=r"primer \(split val, seed 0\) with other options.*remove the file"):
+    with pytest.raises(
+        ValueError, match=r"primer \(split val, seed 0\) with other options \(tasks\).*remove the file \(the answers"
+    ):
         run_benchmarks(models[0], ["primer"], WANTED, json_path=path, options=["tasks=shape"])
     run_benchmarks(models[0], ["primer"], WANTED, json_path=path, options=["tasks=shape"], replacing=True)
     assert [set(each["scores"]) for each in read_reports(path)] == [{"shape"}]

@@ -150,7 +150,7 @@ def test_the_package_s_weights_say_what_its_own_code_said(stages, monkeypatch, t
     size, some = RECORDED[stages]
     assert float(features.abs().mean()) == pytest.approx(size, rel=1e-9)
     assert features[1, :4, 0, 1].tolist() == pytest.approx(some, rel=1e-9)
-    assert (tmp_path / f"efficientnet-lite0-{stages}-stages") == folder and PackagedTower(
+    assert (tmp_path / f"efficientnet-lite0-{stages}-stages-normalised") == folder and PackagedTower(
         stages=stages
     ).folder() == folder
     assert len(load_file(folder / "model.safetensors")) == len(model.state_dict()), "every tensor is stored"

@@ -109,6 +109,8 @@ def test_embeddings_tell_which_of_them_are_image_features(tiny_model, tokenizer,
     for ask in (model, model.generate):
         with pytest.raises(ValueError, match="got inputs_embeds alone, but a modifier works on image features only"):
             ask(**given)
+    with pytest.raises(ValueError, match="got inputs_embeds alone, but a modifier works on image features only"):
+        model(inputs_embeds=embeds, past_key_values=model(**given, input_ids=ids).past_key_values)
 
 
 def test_a_draft_sees_the_pictures_too(model_and_processor, chats):

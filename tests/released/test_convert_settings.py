@@ -85,9 +85,9 @@ def test_a_number_that_means_nothing(
     assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
 
 
-def open_tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path, backbone: str = "internlm2") -> Any:
     config = PhantrolConfig(LlamaConfig(), CLIPVisionConfig(image_size=490), image_px=490, image_grid=35)
-    return released_processor(folder, "trol", "internlm2", config)
+    return released_processor(folder, "trol", backbone, config).tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,18 @@ def test_what_a_tokenizer_says_itself_passes_as_it_is(internlm2: Path, tmp_path:
     (folder / "tokenizer.model").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^\S*tokenizer.model is no SentencePiece model"):
         open_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "other", "file"), [("internlm2", "phi3", "tokenizer.json"), ("phi3", "internlm2", "tokenizer.model")]
+)
+def test_of_both_files_internlm2_takes_its_model_and_another_its_whole_tokenizer(
+    backbone: str, other: str, file: str, tmp_path: Path
+):
+    folder = write_tokenizer(tmp_path / "both", "trol", backbone)
+    ids = open_tokenizer(folder, backbone)("a cat").input_ids
+    shutil.copy(write_tokenizer(tmp_path / "other", "trol", other) / file, folder)
+    assert open_tokenizer(folder, backbone)("a cat").input_ids == ids
 
 
 def test_every_end_that_the_configuration_names_ends_an_answer(

@@ -169,6 +169,17 @@ def test_what_is_dropped_has_a_reason():
     assert "leaves the last entry" in dropped["trol_gating.pt/2.bias"]
 
 
+def test_the_row_of_the_image_token_is_the_last_of_the_embeddings():
+    """Without it every other token keeps its own row."""
+    config, weights = draw_source("trol", "internlm2")
+    shapes = shapes_of(weights)
+    (move,) = (
+        move for move in plan(read_layout(config, shapes), shapes).moves if move.source == "model.tok_embeddings.weight"
+    )
+    ((_, embeddings),) = move.apply(weights[move.source]).items()
+    assert torch.equal(embeddings, weights[move.source][:-1])
+
+
 def test_gates_may_stand_in_the_checkpoint_itself():
     config, weights = draw_source("trol", "phi3")
     inside = {name.replace(f"{GATE_FILE}/", "language_model.model.trol_gating."): w for name, w in weights.items()}

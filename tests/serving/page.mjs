@@ -183,8 +183,10 @@ const steps = {
       await new Promise((resolve) => { answer = resolve; });
       await route.continue();
     });
+    const asked = page.waitForRequest("**/v1/phantrol/explain");
     await page.locator(".look").first().click();
     await page.focus("#question");
+    await asked;
     while (!answer) await page.waitForTimeout(10);
     answer();
     await page.waitForSelector(".views");
@@ -215,7 +217,9 @@ const steps = {
       await new Promise((resolve) => { answer = resolve; });
       await route.continue();
     });
+    const asked = page.waitForRequest("**/v1/chat/completions");
     await page.press("#question", "Enter");
+    await asked;
     while (!answer) await page.waitForTimeout(10);
     await page.click("summary");
     await page.keyboard.press("Escape");

@@ -252,6 +252,38 @@ def test_sizes_alone_do_not_see_a_flipped_byte(tmp_path):
         check_sizes(tmp_path / "checkpoint-1")
 
 
+def test_the_last_digit_of_a_sha256_counts_too(tmp_path):
+    write(tmp_path / "checkpoint-1")
+    manifest = tmp_path / "checkpoint-1" / MANIFEST
+    sha256 = json.loads(manifest.read_text())["files"]["b.bin"]["sha256"]
+    manifest.write_text(manifest.read_text().replace(sha256, sha256[:-1] + "0"))
+    with pytest.raises(ValueError, match=r"b\.bin: got sha256 3e23"):
+        check_whole(tmp_path / "checkpoint-1")
+
+
+def test_a_file_in_a_folder_of_a_checkpoint_is_listed_too(tmp_path):
+    write(tmp_path / "checkpoint-1")
+    path = tmp_path / "checkpoint-1" / "part" / "a.bin"
+    path.write_text("heights")
+    with pytest.raises(ValueError, match=r"part/a\.bin: got sha256"):
+        check_whole(tmp_path / "checkpoint-1")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"part/a\.bin: got no such file"):
+        check_whole(tmp_path / "checkpoint-1")
+
+
+def test_files_are_on_the_disk_before_their_folder_has_its_name(tmp_path, monkeypatch):
+    folder, done = tmp_path / "checkpoint-1", []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_ino) or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda source, target: done.append(Path(target)) or replace(source, target))
+    write(folder)
+    named = done.index(folder)
+    synced = ("part/a.bin", "b.bin", MANIFEST, "part", ".")
+    assert {(folder / name).stat().st_ino for name in synced} <= set(done[:named])
+    assert tmp_path.stat().st_ino in done[named:]
+
+
 def test_where_a_run_would_go_on(tmp_path):
     assert (
         where_to_resume(tmp_path) == "there is no checkpoint yet, so a resumed run begins at step 1 of the first stage"

@@ -67,6 +67,22 @@ def test_it_is_the_loss_of_the_stage_over_all_groups_at_once(tiny_recipe, tmp_pa
     assert HeldOutLoss(trainer).measure() == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_which_groups_are_held_out_is_no_matter_of_the_step(tiny_recipe, tmp_path):
+    """They are fewer than the source has."""
+    recipe = held_out(tiny_recipe(), groups=3)
+    trainer = StageTrainer(*recipe.model.build(), recipe, 0, tmp_path)
+    losses = set()
+    for step in (0, 1, 5):
+        trainer.state.global_step = step
+        losses.add(HeldOutLoss(trainer).measure())
+    assert len(losses) == 1
+
+
+def test_the_last_step_is_measured_whatever_its_number(tiny_recipe, metrics, tmp_path):
+    run(held_out(tiny_recipe("save_every_steps=3")), tmp_path)
+    assert [line["step"] for line in metrics(tmp_path) if "eval_loss" in line] == [3, 4]
+
+
 def test_where_rows_are_compared_no_micro_batch_is_cut_short(tiny_recipe, tmp_path):
     recipe = held_out(tiny_recipe(), groups=3)
     recipe = replace(recipe, stages=(replace(recipe.stages[0], loss=WordAlignment(), train=("projector.*",)),))

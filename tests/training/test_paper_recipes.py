@@ -193,5 +193,5 @@ def test_what_is_no_modifier_is_said_before_anything_is_estimated(tiny_recipe):
     model = tiny_recipe().model
     with pytest.raises(ValueError, match="'trol' is no modifier's configuration: expected, for example, "):
         recipe_config(replace(tiny_recipe(), model=replace(model, modifiers=("trol",))))
-    with pytest.raises(ValueError, match=r"modifiers: got TrolConfig\(.*, expected a tuple of configurations"):
+    with pytest.raises(ValueError, match=r"modifiers: got TrolConfig\(.*, expected a list of configurations"):
         replace(model, modifiers=model.modifiers[0])

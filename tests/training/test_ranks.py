@@ -15,12 +15,12 @@ import phantrol
 from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.modifiers.partial_lora import PartialLoraConfig
-from phantrol.modifiers.trol import TrolConfig
+from phantrol.modifiers.trol import TraversalGate, TrolConfig
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.ranks import check_ranks, sharding_of
 from phantrol.training.recipe import HeldOut, Recipe
 from phantrol.training.run import run
-from phantrol.training.sharding import with_idle_picture
+from phantrol.training.sharding import borrowed, units, with_idle_picture
 
 pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 
@@ -99,6 +99,19 @@ def test_parts_that_some_rank_does_not_need(two_stages, metrics, tmp_path, shard
     on_ranks(0, lambda: run(recipe(1), tmp_path / "one"))
     on_ranks(2, lambda: run(recipe(2, sharding), tmp_path / "two"))
     same_curve(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
+
+
+def test_a_layer_borrows_the_gate_alone(two_stages):
+    """And not the layer that owns it, all of which would be gathered with it."""
+    whole = two_stages(1)
+    model, _ = replace(whole.model, modifiers=(TrolConfig(share_gate=True),)).build()
+    lent = [list(borrowed(unit)) for unit in units(model)]
+    owners = [unit for unit, found in zip(units(model), lent, strict=True) if not found]
+    gates = [gate for found in lent for gate in found]
+    assert len(gates) > 0 and {type(gate) for gate in gates} == {TraversalGate}
+    assert {id(gate) for gate in gates} == {
+        id(unit.traversal_gate) for unit in owners if hasattr(unit, "traversal_gate")
+    }
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])

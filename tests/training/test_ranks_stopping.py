@@ -94,7 +94,8 @@ def test_sigterm_ends_a_held_out_pass_in_its_round(two_stages, tmp_path, moment,
     for rank in range(count):
         asked = {path.name[:-2]: path.stat().st_size for path in tmp_path.glob(f"*-{rank}")}
         counted = {"held-count": 2} if moment == "count" else {"held-count": 4, "held-measure": 2}
-        assert asked == {"step-count": stage.accumulation, "step-measure": stage.accumulation, **counted}
+        assert asked.pop("step-count") >= stage.accumulation  # workers count what they prepare, ahead of the steps
+        assert asked == {"step-measure": stage.accumulation, **counted}
 
 
 def test_ranks_wait_for_hours_for_one_that_is_busy():

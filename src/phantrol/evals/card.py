@@ -14,6 +14,7 @@ from phantrol.evals.benchmark import Benchmark, Row
 from phantrol.evals.fingerprints import settings_sha256, texts_sha256, weights_sha256
 from phantrol.evals.report import Report
 from phantrol.evals.score_intervals import MEAN, find_intervals
+from phantrol.find import short_name
 from phantrol.inference.engine import Engine
 from phantrol.version import __version__
 
@@ -184,13 +185,14 @@ def check_replaceable(path: Path, asked: Sequence[Mapping[str, Any]]) -> None:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{path} holds no results of `phantrol eval`: write elsewhere with --json") from None
     now = [_identity(each, each) for each in json.loads(json.dumps(asked))]
-    for each in held:
-        if each in now:
+    for name, split, seed, options in held:
+        alike = [other for other in now if _is_same_benchmark(name, other[0])]
+        apart = [_options_apart(options, other[3]) for other in alike if other[1:3] == (split, seed)]
+        if [] in apart:
             continue
-        name, split, seed, _ = each
-        others = next((_other_options(each[3], other[3]) for other in now if other[:3] == each[:3]), "")
-        remedy = "write elsewhere with --json, or remove the file"
-        if name not in [other[0] for other in now]:
+        others = f" with other options ({', '.join(apart[0])})" if apart else ""
+        remedy = "write elsewhere with --json, or remove the file (the answers beside it stay, and are not asked again)"
+        if not alike:
             remedy = f"name {name} too (what was answered is not asked again), or write elsewhere with --json"
         raise ValueError(
             f"{path} holds results of {name} (split {split}, seed {seed}){others}, which this call would lose: {remedy}"
@@ -201,9 +203,20 @@ def _identity(result: Mapping[str, Any], card: Mapping[str, Any]) -> tuple[Any, 
     return result["benchmark"], result["split"], result["seed"], dict(card.get("options") or {})
 
 
-def _other_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    apart = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return f" with other options ({', '.join(apart)})"
+def _is_same_benchmark(held: str, now: str) -> bool:
+    """Whether two names are of one benchmark: the same name, or that of a file which no longer lies where it did."""
+    return held == now or (held.endswith(".py") and short_name(held) == short_name(now) and not Path(held).exists())
+
+
+def _options_apart(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the options that differ. Data that have a hash go by it, wherever they lie; results of earlier versions
+    have none."""
+    other_name = "data" if "data_sha256" in held else "data_sha256"
+    return [name for name in keys_apart(held, now) if name != other_name]
+
+
+def keys_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
 def options_of(benchmark: Benchmark) -> dict[str, Any]:
@@ -220,7 +233,9 @@ def options_of(benchmark: Benchmark) -> dict[str, Any]:
     }
     sha256 = benchmark.data_sha256()
     if sha256 is not None:
-        found |= {"data": "/".join(Path(fields["data"]).parts[-2:]), "data_sha256": sha256}
+        if fields.get("data"):
+            found["data"] = "/".join(Path(fields["data"]).parts[-2:])
+        found["data_sha256"] = sha256
     return found
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from phantrol.evals.card import read_reports
+from phantrol.evals.card import keys_apart, read_reports
 from phantrol.evals.intervals import bootstrap, holm, interval, sign_flip_p
 from phantrol.evals.score_intervals import MEAN
 from phantrol.whole_files import write_text
 
-SAME = ("protocol", "options", "batch_size")  # of the card
+SAME = ("protocol", "batch_size")  # of the card
 SPOKEN = ("decoding", "dtype", "weights", "versions")  # of the card's speaker
 
 
@@ -145,6 +145,10 @@ def _remarks(a: dict[str, Any], b: dict[str, Any], pairs: list[tuple[dict[str, A
     for name in SAME:
         if a["card"][name] != b["card"][name]:
             said.append(f"{name} is {a['card'][name]} and {b['card'][name]}")
+    one, two = a["card"]["options"] or {}, b["card"]["options"] or {}
+    for name in keys_apart(one, two):
+        cut = slice(8 if name == "data_sha256" else None)
+        said.append(f"option {name} is {str(one.get(name))[cut]} and {str(two.get(name))[cut]}")
     for name in SPOKEN:
         one, two = a["card"]["speaker"][name], b["card"]["speaker"][name]
         if one != two:

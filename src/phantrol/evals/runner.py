@@ -90,8 +90,8 @@ def run_benchmarks(
     With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
     Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, for
     answers beside `json_path` that another model gave, and for a `json_path` that cannot be written or holds anything
-    else than results of the same benchmarks, splits, seeds and options. Raises it too, with all results written, if a
-    judge could judge no answer of a benchmark.
+    else than results of the same benchmarks, splits, seeds and options. Raises it too, with all results written (with
+    `json_path`), if a judge could judge no answer of a benchmark.
     """
     if not names:
         raise ValueError("no benchmark is named: expected one or more, as in `primer` or `pope,chartqa`")
@@ -122,7 +122,7 @@ def run_benchmarks(
         _say_what_is_missing(report, console)
     if path is not None:
         console.print(f"The scores are in {path}.", soft_wrap=True)
-    _check_judgements(reports)
+    _check_judgements(reports, path)
     return reports
 
 
@@ -207,14 +207,14 @@ def _graded(
     return judge_answers(found, judge, kept)
 
 
-def _check_judgements(reports: Sequence[Report]) -> None:
+def _check_judgements(reports: Sequence[Report], path: Path | None) -> None:
     """Raise ValueError if a judge was named and there is a benchmark of which it judged nothing."""
     failed = [report for report in reports if report.card.judge and not report.samples]
     if failed:
         which = ", ".join(report.benchmark for report in failed)
         judge, reason = failed[0].card.judge["model"], failed[0].missing[-1].reason
-        remedy = "mend that, and the same command with --json asks the judge alone"
-        raise ValueError(f"{which}: no answer could be judged by {judge}: {reason}; {remedy}")
+        remedy = "the same command asks the judge alone" if path else "with --json the answers would have been kept"
+        raise ValueError(f"{which}: no answer could be judged by {judge}: {reason}; mend that; {remedy}")
 
 
 def _check_batch(

@@ -73,7 +73,7 @@ def collect(paths: Sequence[Path], published: bool = True) -> Results:
         key = (name, card["protocol"] or "–", json.dumps(card["speaker"] | {"decoding": None}, sort_keys=True))
         row = ours.setdefault(key, {})
         if column in row:
-            raise ValueError(f"{name} has two results on {' '.join(_asked(report)[:2])}: give one of them")
+            raise ValueError(f"{name} has two results on {_asked(report)[0]}: give one of them")
         if card["headline"] is None:
             why = "is judged, and has no score without a judge"
             if card["judge"]:
@@ -185,26 +185,34 @@ def ends_of(cell: Cell) -> str:
 
 
 def _columns(reports: Sequence[dict[str, Any]], papers: dict[str, str]) -> dict[str, str]:
-    """Return {column: its title}: the hash of one's own questions stands in the title where else two would be alike."""
+    """Return {column: its title}, which says where the benchmark is from, or which questions of one's own these are,
+    where else two would be alike."""
     asked = {_column(report): _asked(report) for report in reports}
-    titles = {column: papers.get(column, " ".join(words[:2])) for column, words in asked.items()}
+    titles = {column: papers.get(column, title) for column, (title, *_) in asked.items()}
     number = Counter(titles.values())
     return {
-        column: title if number[title] == 1 else " ".join((title, *(sha256[:8] for sha256 in asked[column][2:])))
-        for column, title in titles.items()
+        column: title if number[title] == 1 else " ".join((title, *filter(None, (place, sha256[:8]))))
+        for (column, title), (_, place, sha256) in zip(titles.items(), asked.values(), strict=True)
     }
 
 
 def _column(report: dict[str, Any]) -> str:
-    return " ".join(_asked(report))
+    """Return what has a column of its own: questions of one's own go by their hash, wherever they lie."""
+    title, place, sha256 = _asked(report)
+    return " ".join(filter(None, (_name(report) if sha256 else title, place, sha256)))
 
 
-def _asked(report: dict[str, Any]) -> list[str]:
-    """Return the benchmark, with its split where that is not the usual one; and of questions of one's own where they
-    are from, and their hash. Each is a column of its own."""
-    name = short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
-    options = report["card"].get("options") or {}
-    return [name, *(options[key] for key in ("data", "data_sha256") if key in options)]
+def _asked(report: dict[str, Any]) -> tuple[str, str, str]:
+    """Return (the benchmark, and of questions of one's own where they are from; the end of the path of a benchmark in
+    a file of one's own; the hash of the questions), the last two empty where there is none."""
+    name, options = report["benchmark"], report["card"].get("options") or {}
+    place = "/".join(Path(name).parts[-2:]) if name.endswith(".py") else ""
+    return " ".join(filter(None, (_name(report), options.get("data")))), place, options.get("data_sha256") or ""
+
+
+def _name(report: dict[str, Any]) -> str:
+    """Return the benchmark, with its split where that is not the usual one."""
+    return short_name(report["benchmark"]) + ("" if report["card"]["usual_split"] else f" {report['split']}")
 
 
 def _short(model: str) -> str:

@@ -166,7 +166,8 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
 
         Raises ValueError if nothing is given to read, if image tokens and pictures do not match, or embeddings come
         alone where ids are wanted too (`token_lookups`, `_check_pictureless`), or with pictures, whose places ids alone
-        tell; if no label is a token; and in training with router logits, whose loss is not taken.
+        tell; if no label is a token, without `num_items_in_batch`; and in training with router logits, whose loss is
+        not taken.
         """
         if pixel_values is not None and input_ids is None and inputs_embeds is not None:
             raise ValueError(
@@ -181,7 +182,7 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
                 raise ValueError("got neither input_ids, inputs_embeds nor pixel_values: expected one of them")
             return PhantrolOutput(image_features=features)
         if features is None:
-            self._check_pictureless(input_ids, inputs_embeds, image_mask, past_key_values)
+            self._check_pictureless(input_ids, inputs_embeds, attention_mask, image_mask, past_key_values)
         is_image = None
         if input_ids is not None and (features is not None or inputs_embeds is not None):
             is_image = input_ids == self.config.image_token_id
@@ -230,23 +231,33 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         return self.get_input_embeddings()(input_ids)
 
     def _check_pictureless(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, image_mask: Tensor | None, cache: Any
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        attention_mask: Tensor | None,
+        image_mask: Tensor | None,
+        cache: Any,
     ) -> None:
-        """Raise ValueError if a text without pictures begins with image tokens in it, or as embeddings alone where a
-        modifier wants to know which are image features.
+        """Raise ValueError if a text without pictures begins with image tokens in it, padding aside, or if embeddings
+        come alone where a modifier wants to know which are image features.
 
-        A text that goes on is not looked at: no step may wait for the device, and drafts may hold any token.
+        The ids of a text that goes on are not looked at: no step may wait for the device, and drafts hold any token.
         """
         given = input_ids if inputs_embeds is None else inputs_embeds
-        goes_on = given.shape[1] == 1 or is_tracing(given) or (cache is not None and cache.get_seq_length() > 0)
-        if image_mask is not None or goes_on:
+        if image_mask is not None or given.shape[1] == 1:
             return
         if input_ids is None and any(modifier.image_only for modifier in grafted_modifiers(self)):
             raise ValueError(
                 "got inputs_embeds alone, but a modifier works on image features only: give image_mask too, True where "
                 "they are, or input_ids"
             )
-        if inputs_embeds is None and (input_ids == self.config.image_token_id).any():
+        goes_on = is_tracing(given) or (cache is not None and cache.get_seq_length() > 0)
+        if inputs_embeds is not None or goes_on:
+            return
+        is_image = input_ids == self.config.image_token_id
+        if isinstance(attention_mask, Tensor) and attention_mask.shape == input_ids.shape:  # generate may give a dict
+            is_image = is_image & (attention_mask != 0)
+        if is_image.any():
             raise ValueError(
                 f"got image tokens ({self.config.image_token_id}) in input_ids and no pixel_values: expected those of "
                 "their pictures, as the processor returns them"
@@ -284,9 +295,12 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
 def _cross_entropy(logprobs: Tensor, num_items: Tensor | int | None) -> Tensor:
     """[M] → their mean, or the share of a mean over `num_items` tokens, as transformers' Trainer wants it."""
     if num_items is not None:
-        return -logprobs.sum() / torch.as_tensor(num_items, device=logprobs.device)
+        return -logprobs.sum() / torch.as_tensor(num_items, device=logprobs.device).clamp(min=1)  # 0: nothing to learn
     if not len(logprobs):
-        raise ValueError("got labels that are -100 behind the first token of each row, expected a token to predict")
+        raise ValueError(
+            "got labels without a token to predict: all are -100 but perhaps the first of a row, which nothing comes "
+            "before; label a token of an answer, or leave labels out"
+        )
     return -logprobs.mean()
 
 

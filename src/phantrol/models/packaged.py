@@ -87,7 +87,7 @@ class PackagedTower:
         Raises ValueError if the package is not installed, if its file holds another network, or for a number of stages
         that there is not.
         """
-        return written_once(f"efficientnet-lite0-{self.stages}-stages", self._unpack)
+        return written_once(f"efficientnet-lite0-{self.stages}-stages-normalised", self._unpack)
 
     def _unpack(self, folder: Path) -> None:
         from phantrol.models.configuration import EfficientNetLiteConfig

@@ -203,6 +203,8 @@ def _write_manifest(folder: Path) -> None:
         _to_disk(path)  # or else a machine that loses its power keeps a name and not what is in it
     listed = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": checksum(p)} for p in files}
     write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
+    for path in (folder / MANIFEST, *{p.parent for p in files}, folder):
+        _to_disk(path)
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, int | str]]:

@@ -135,7 +135,7 @@ class NewModel:
     weights       "int8" or "nf4": of the decoder's linear maps under the adapters, which alone are then trained of it;
                   what is saved in the end is merged into the full weights (see `merging.py`)
 
-    Raises ValueError for quantised weights without adapters, and modifiers that are no tuple.
+    Raises ValueError for quantised weights without adapters, and modifiers that are no list.
     """
 
     text: str | Carried | Mapping[str, Any]
@@ -151,7 +151,7 @@ class NewModel:
         _check_weights(self.weights, self.lora)
         if not isinstance(self.modifiers, list | tuple):
             raise ValueError(
-                f"modifiers: got {self.modifiers!r}, expected a tuple of configurations, such as (TrolConfig(),)"
+                f"modifiers: got {self.modifiers!r}, expected a list of configurations, such as [TrolConfig()]"
             )
 
     def with_full_weights(self) -> NewModel:

@@ -74,8 +74,9 @@ def units(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def borrowed(unit: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules that a unit uses without owning them, such as a gate that all layers share."""
-    yield from [value for value in vars(unit).values() if isinstance(value, nn.Module)]
+    """Yield modules that a unit uses without owning them: the gate that layers share, of a layer that has none."""
+    if getattr(unit, "gate_owner", None) is not None:  # a unit itself, of which the gate alone is lent
+        yield unit.traversal_gate
 
 
 def with_idle_picture(batch: dict[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -230,7 +230,7 @@ class StageTrainer(ShardedTrainer):
         return norm
 
     def check_finite(self, what: str, value: Any) -> None:
-        """Raise RunFault for a number that is not finite, with the examples it comes from and what to do."""
+        """Raise RunFault for a number that is not finite, with the examples of the step up to it and what to do."""
         if value is not None and not torch.isfinite(torch.as_tensor(value)):
             raise RunFault(
                 f"stage {self.stage.name!r}, step {self.state.global_step + 1}: got a {what} of {float(value)}, "

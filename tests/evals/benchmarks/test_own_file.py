@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from PIL import Image
 from published_files import save_rows
 
 from phantrol.evals import tables
-from phantrol.evals.benchmark import question_text
+from phantrol.evals.benchmark import Benchmark, question_text
 from phantrol.evals.benchmarks.file import OwnFile, form_of
 from phantrol.evals.card import options_of
 from phantrol.evals.evaluation import evaluate_rows
@@ -147,6 +148,53 @@ def test_results_of_two_files_of_one_name_are_told_apart(models, tmp_path):
     assert list(columns.values()) == ["file a/test.jsonl"]
     titles = list(tables.collect([Path("x.json"), Path("y.json")], False).columns.values())
     assert titles == [f"file a/test.jsonl {options_of(each)['data_sha256'][:8]}" for each in (one, other)]
+
+
+def test_results_of_one_file_go_on_wherever_it_lies(models, tmp_path):
+    """And so do those of earlier versions, which hold no hash."""
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        opened(f"{name}/test.jsonl", [{"question": f"{n}?", "answer": "yes"} for n in range(3)])
+    old, new = Path("old.json"), Path("new.json")
+    run_benchmarks(models[0], ["file"], Wanted(), Path("x/test.jsonl"), json_path=old)
+    report = json.loads(old.read_text())
+    del report["card"]["options"]["data_sha256"]
+    old.write_text(json.dumps(report))
+    with pytest.raises(ValueError, match=r"with other options \(data\), which"):
+        run_benchmarks(models[0], ["file"], Wanted(), Path("y/test.jsonl"), json_path=old)
+    run_benchmarks(models[0], ["file"], Wanted(), Path("x/test.jsonl"), json_path=old)
+    run_benchmarks(models[0], ["file"], Wanted(), Path("y/test.jsonl"), json_path=old)
+    run_benchmarks(models[1], ["file"], Wanted(), Path("x/test.jsonl"), json_path=new)
+    found = tables.collect([old, new], False)
+    assert len(found.columns) == 1 and len(found.rows) == 2
+
+
+def test_the_hash_of_a_saved_folder_is_that_of_its_rows():
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"question": "A?", "answer": "yes"}]).save_to_disk("saved")
+    saved = OwnFile(data=Path("saved"))
+    before = saved.data_sha256()
+    assert before == hashlib.sha256(next(Path("saved").glob("data-*.arrow")).read_bytes()).hexdigest()
+    Path("saved/cache-0.arrow").write_text("as `filter` leaves it")
+    assert saved.data_sha256() == before
+    for state, complaint in (
+        ('{"_data_files": [{"filename": "gone.arrow"}]}', "no file .*gone"),
+        ("{}", "_data_files"),
+    ):
+        Path("saved/state.json").write_text(state)
+        with pytest.raises(ValueError, match=f"saved is no whole data set that save_to_disk wrote: .*{complaint}"):
+            saved.data_sha256()
+
+
+def test_a_hash_needs_no_field_of_that_name():
+    @dataclass(frozen=True)
+    class Kept(Benchmark):
+        rows_of: str = "x"
+
+        def data_sha256(self):
+            return "abc"
+
+    assert options_of(Kept()) == {"rows_of": "x", "data_sha256": "abc"}
 
 
 def test_what_cannot_be_asked():

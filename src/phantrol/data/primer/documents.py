@@ -105,6 +105,7 @@ def plan_document(rng: random.Random, split: Split, form: str | None = None) -> 
         title = rng.choice(allowed(WORDS, split)).capitalize() + rng.choice((" Shop", " Store", " Market"))
     elif form == "form":
         number = 7 if split.more else rng.randint(3, 5)
+        # drawn anew for each key: a form has 0 to 7 fields; to draw once changes samples, so waits for the next VERSION
         keys = [key for key in FIELDS if key in set(rng.sample(tuple(FIELDS), number))]
         fields, date = tuple((key, draw_value(rng, split, key)) for key in keys), ""
         title = rng.choice(("Entry form", "Order form", "Library card", "Guest list", "Member card"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from phantrol.data.broken import BrokenRow
 from phantrol.data.layouts import names_of_own
 from phantrol.data.messages import Example, Picture
 from phantrol.data.pictures import stored_bytes
+from phantrol.data.rows.arrow_rows import SINGLE
 from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
 from phantrol.evals.benchmark import Benchmark, Row
@@ -74,14 +76,29 @@ class OwnFile(Benchmark):
         return row.group or row.id
 
     def data_sha256(self) -> str | None:
-        """Return the hash of all files with rows, one behind the other; of one file it is what `sha256sum` says."""
+        """Return the hash of all files with rows, one behind the other; of one file it is what `sha256sum` says.
+
+        Raises ValueError for a folder of `datasets` whose state.json does not name its files.
+        """
         if self.data is None:
             return None
-        found = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in find_files(self.data)]
-        return files_sha256(path for paths in found for path in paths if path.is_file())
+        found = [_saved_files(path) if path.is_dir() else [path] for path in find_files(self.data)]
+        return files_sha256(path for paths in found for path in paths)
 
     def tokens_for(self, task: str) -> int:
         return max(FREE_TOKENS, self.max_new_tokens) if task == "free" else self.max_new_tokens
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    """Return the files with the rows of a folder of `datasets`: what it caches beside them says nothing of them."""
+    try:
+        files = [folder / each["filename"] for each in json.loads((folder / SINGLE).read_text("utf-8"))["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is no whole data set that save_to_disk wrote: {SINGLE}: {error!r}") from None
+    absent = [path for path in files if not path.is_file()]
+    if absent:
+        raise ValueError(f"{folder} is no whole data set that save_to_disk wrote: there is no file {absent[0]}")
+    return files
 
 
 def form_of(answer: str) -> str:

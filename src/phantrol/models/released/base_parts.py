@@ -98,8 +98,12 @@ class BasePart:
         if self.kind in STOCK:
             return self.hub_id
         name = self.hub_id.replace("/", "--")
-        unpack = {"internlm2": self._write_decoder, "internvit": self._write_tower, "clip": self._write_clip}[self.kind]
-        return written_once(f"{name}-{CLIP_PX}px" if self.kind == "clip" else f"{name}-stock", unpack)
+        folder, unpack = {
+            "internlm2": (f"{name}-stock", self._write_decoder),
+            "internvit": (f"{name}-stock-normalised", self._write_tower),
+            "clip": (f"{name}-{CLIP_PX}px-normalised", self._write_clip),
+        }[self.kind]
+        return written_once(folder, unpack)
 
     @torch.no_grad()
     def _write_decoder(self, folder: Path) -> None:
