@@ -244,15 +244,14 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
         The ids of a text that goes on are not looked at: no step may wait for the device, and drafts hold any token.
         """
         given = input_ids if inputs_embeds is None else inputs_embeds
-        if image_mask is not None or given.shape[1] == 1:
+        if image_mask is not None or given.shape[1] == 1 or is_tracing(given):
             return
         if input_ids is None and any(modifier.image_only for modifier in grafted_modifiers(self)):
             raise ValueError(
                 "got inputs_embeds alone, but a modifier works on image features only: give image_mask too, True where "
                 "they are, or input_ids"
             )
-        goes_on = is_tracing(given) or (cache is not None and cache.get_seq_length() > 0)
-        if inputs_embeds is not None or goes_on:
+        if inputs_embeds is not None or (cache is not None and cache.get_seq_length() > 0):
             return
         is_image = input_ids == self.config.image_token_id
         if isinstance(attention_mask, Tensor) and attention_mask.shape == input_ids.shape:  # generate may give a dict
