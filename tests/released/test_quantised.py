@@ -90,16 +90,17 @@ def test_quantised_while_loading_is_quantised_afterwards(folder, weights, dtype)
 
 @pytest.mark.parametrize(("weights", "dtype"), WAYS)
 def test_the_memory_is_what_describe_says(folder, weights, dtype):
-    if weights == "int4" and torch.cuda.is_available():
-        pytest.skip("rows are padded to 1,024 inputs there")
     plain, _ = phantrol.load(folder, dtype=dtype)
     model, _ = phantrol.load(folder, weights, dtype=dtype)
     found = sum(inner_bytes(parameter) for parameter in model.parameters())
-    assert found == weight_bytes(on_shapes(plain.config), weights)
     linears = [name for name, _ in plain.named_parameters() if QUANTISED.fullmatch(name)]
+    padding = 0
+    if weights == "int4" and model.device.type == "cuda":  # torchao fills inputs up to a multiple of 1,024 there
+        padding = sum(rows * (-inputs % 1024) for rows, inputs in (plain.get_parameter(name).shape for name in linears))
+    assert found == weight_bytes(on_shapes(plain.config), weights) + padding // 2 + 4 * padding // 32  # with scales
     ratio = sum(inner_bytes(model.get_parameter(name)) for name in linears)
     ratio /= sum(plain.get_parameter(name).nbytes for name in linears)
-    assert ratio < {"int8": 0.55, "int4": 0.32}[weights]
+    assert padding or ratio < {"int8": 0.55, "int4": 0.32}[weights]
 
 
 @pytest.mark.parametrize(("weights", "dtype"), WAYS)
