@@ -50,7 +50,6 @@ def calibrate_folder(
     found = calibrate(engine.model, engine.processor, open_groups(data, options, images, examples), budget, batch_size)
     written = write_calibrated(folder, out, engine.model.get_decoder().config.modifiers)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)  # in the new folder, perhaps
         write_text(json_path, json.dumps(found.as_dict(), indent=1) + "\n")
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(_table(found))

@@ -26,6 +26,7 @@ HELP = """/image FILE   show a picture with the next question (several: say it a
 /help         these lines
 /quit         end, as Ctrl-D does; Ctrl-C stops an answer"""
 PROMPT = "› "
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tab and line feed
 
 
 class Conversation:
@@ -92,6 +93,12 @@ def chat(model: str, image: Path | None, max_new_tokens: int, weights: str | Non
             console.print(f"[red]{escape(str(error))}[/]")
 
 
+def harmless(said: str, file: Any) -> str:
+    """Return what a model said as it may be written to a file: to a terminal without control characters, by which a
+    stranger's picture could have it move the cursor or fill the clipboard."""
+    return CONTROLS.sub("\ufffd", said) if file is not None and file.isatty() else said
+
+
 def _do(conversation: Conversation, line: str, console: Console, by_hand: bool) -> bool:
     """Do what a line says. Return False if it ends the conversation."""
     line = line.strip()
@@ -125,7 +132,7 @@ def _answer(conversation: Conversation, question: str, console: Console, by_hand
     answer = conversation.ask(question)
     try:
         for piece in answer:
-            console.file.write(piece)
+            console.file.write(harmless(piece, console.file))
             console.file.flush()
         console.file.write("\n")
     except KeyboardInterrupt:

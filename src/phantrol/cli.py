@@ -149,6 +149,7 @@ def ask(
     weights: Weights = None,
 ) -> None:
     """Ask a model about pictures, or without one."""
+    from phantrol.chatting import harmless
     from phantrol.inference.engine import Engine
     from phantrol.models.image_processing import load_picture
 
@@ -164,10 +165,11 @@ def ask(
     chat = [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
     engine = Engine.open(model, weights)
     if beams > 1:
-        typer.echo(engine.answer(chat, max_new_tokens=max_new_tokens, num_beams=beams).text)
+        answer = engine.answer(chat, max_new_tokens=max_new_tokens, num_beams=beams)
+        typer.echo(harmless(answer.text, sys.stdout))
         return
     for piece in engine.stream(chat, max_new_tokens=max_new_tokens):
-        typer.echo(piece, nl=False)
+        typer.echo(harmless(piece, sys.stdout), nl=False)
     typer.echo()
 
 

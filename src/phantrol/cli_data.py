@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,11 +116,22 @@ def data_check(
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether `data export` wrote a folder; a manifest of someone else's is none of ours."""
-    from phantrol.data.manifest import FILE
+    """Whether `data export` wrote a folder: its manifest tells so, or is broken beside what an export writes. Say it if
+    a manifest is of something else, as then nothing is compared."""
+    from phantrol.data.manifest import FILE, GENERATOR
 
-    text = (folder / FILE).read_text("utf-8", "replace") if (folder / FILE).is_file() else ""
-    return "specs_sha256" in text or '"generator"' in text
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        ours = any((folder / name).is_file() for name in ("llava.json", "data.parquet"))
+    else:
+        ours = isinstance(manifest, dict) and ("specs_sha256" in manifest or manifest.get("generator") == GENERATOR)
+    if not ours:
+        typer.echo(f"{path} is none of phantrol's: rows are checked, nothing is drawn again", err=True)
+    return ours
 
 
 def _compare(folder: Path) -> None:
@@ -131,8 +143,6 @@ def _compare(folder: Path) -> None:
 
 def _check_rows(files: list[str], question: Any, fix: Path | None, as_json: bool, workers: int | None) -> bool:
     """Check, say what was found and write the good rows; return whether all are good."""
-    import json
-
     from rich.console import Console
 
     from phantrol.data import check_report

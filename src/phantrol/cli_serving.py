@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,6 +30,12 @@ def serve(
 ) -> None:
     """Serve a model to clients of OpenAI's protocol, and as a page, on this machine. Needs phantrol[serve]."""
     try:
+        from phantrol.serving.fetching import check_image_hosts
+        from phantrol.serving.guard import API_KEY, check_api_key
+
+        check_api_key(api_key if api_key is not None else os.environ.get(API_KEY))
+        check_image_hosts(allow_image_host or ())  # before torch is imported, which takes seconds
+
         from phantrol.serving.server import serve as serve_model
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "uvicorn", "prometheus_client", "starlette", "h11"):

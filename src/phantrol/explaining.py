@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from phantrol.chatting import harmless
 from phantrol.explain.figure import write_figure
 from phantrol.explain.maps import trace_maps
 from phantrol.inference.engine import Engine
@@ -30,7 +31,7 @@ def explain_question(model: str, image: str, question: str, out: Path, max_new_t
     maps = trace_maps(engine.model, engine.processor, chat)
     answer = engine.answer(chat, max_new_tokens=max_new_tokens)
     write_figure(out, maps, answer.text)  # first: whoever reads what is printed may stop to
-    console.print(answer.text)
+    console.print(harmless(answer.text, console.file))
     if maps.traversal is not None:
         ratios = maps.traversal.ratios
         console.print(f"Looked twice: w is {ratios.mean():.3g} on average and {ratios.max():.3g} at most.")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ import torch
 from rich.console import Console
 
 from phantrol.ablation.asking import SPLITS, benchmark_for, family_of, primer_sources
-from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.report import COLUMNS, Report
-from phantrol.evals.runner import Wanted, run_benchmarks
+from phantrol.evals.runner import Wanted, ask_benchmarks
 from phantrol.explain.curves import read_metrics
 from phantrol.explain.gallery import choose_gallery
 from phantrol.explain.report import write_report
@@ -62,17 +60,13 @@ def report_run(
             "BENCHMARK"
         )
     benchmarks = {split: benchmark_for(recipe, split) for split in splits}
-    reports = {}
+    engine, reports = Engine.open(str(final)), {}
     for split, benchmark in benchmarks.items():
         path, wanted = run_dir / "scores" / f"{split}.json", Wanted(split, limit, seed, batch_size)
-        options = _options(benchmark)
-        (reports[split],) = run_benchmarks(
-            str(final), ["primer"], wanted, json_path=path, options=options, replacing=True
-        )
+        (reports[split],) = ask_benchmarks(engine, [benchmark], wanted, path, replacing=True)
     means = {split: family_means(report) for split, report in reports.items()}
     write_text(run_dir / SCORES, json.dumps(means, indent=1) + "\n")
 
-    engine = Engine.open(str(final))
     metrics = read_metrics(run_dir / METRICS)
     card = model_card(engine.model, recipe, metrics, len(read_skipped(run_dir / SKIPPED)), _in_words(means))
     replace_text(final, CARD, card)
@@ -97,16 +91,6 @@ def family_means(report: Report) -> Means:
         | {"n": sum(row["n"] for row in rows)}
         for name, rows in members.items()
     }
-
-
-def _options(benchmark: Any) -> list[str]:
-    """Return what is not the default of a Primer benchmark, as the command line writes it."""
-    changed = {
-        field.name: getattr(benchmark, field.name)
-        for field in fields(PrimerBenchmark)
-        if getattr(benchmark, field.name) != field.default
-    }
-    return [f"{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in changed.items()]
 
 
 def _in_words(means: dict[str, Means]) -> dict[str, dict[str, str]]:

@@ -19,7 +19,9 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; the file takes its place when the block ends, and goes if it fails."""
+    """Give a name beside `path` to write to; the file takes its place when the block ends, and goes if it fails. Its
+    folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
     try:
         yield beside

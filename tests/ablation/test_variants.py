@@ -12,6 +12,7 @@ from phantrol.ablation.changing import PICTURES_OF_A_SEED, with_preference, with
 from phantrol.ablation.costs import CostBook
 from phantrol.ablation.deeper import with_layers
 from phantrol.ablation.run import Experiment, _costs, plan
+from phantrol.ablation.starting import started_alike
 from phantrol.ablation.variants import PLAIN, TROL, VARIANTS, Variant, choose_variants
 from phantrol.data.mixture import Groups
 from phantrol.losses.phantom_optimization import PhantomOptimization
@@ -215,7 +216,7 @@ def test_a_users_variants(tmp_path, tiny_recipe):
     ("change", "complaint"),
     [
         (lambda recipe: None, "its change returned a NoneType, expected the changed Recipe"),
-        (lambda recipe: replace(recipe, model=SavedModel("runs/x")), "the recipe's model is a SavedModel"),
+        (lambda recipe: replace(recipe, model=SavedModel("runs/x")), "runs/x is no folder here"),
         (lambda recipe: replace(recipe, stages=(replace(recipe.stages[0], train=("no.*",)),)), "train: got pattern"),
     ],
 )
@@ -242,8 +243,8 @@ def test_bad_input(tmp_path, tiny_recipe):
     aligned = replace(recipe, stages=tuple(replace(stage, loss=WordAlignment()) for stage in recipe.stages))
     with pytest.raises(ValueError, match=r"no stage for Phantom Optimization: got align \(WordAlignment\)"):
         BY_NAME["plain_po"](aligned)
-    with pytest.raises(ValueError, match="a SavedModel: expected a NewModel"):
-        PLAIN(replace(recipe, model=SavedModel("runs/x")))
+    with pytest.raises(ValueError, match="a AlikeModel: expected a NewModel or a SavedModel"):
+        PLAIN(started_alike(recipe, recipe))
     with pytest.raises(ValueError, match="TrolConfig has no option gate: known are layers, passes"):
         Variant("x", "y", trol={"gate": 1})(recipe)
     gates = replace(recipe, stages=(replace(recipe.stages[0], train=("*traversal_gate*",)), recipe.stages[1]))

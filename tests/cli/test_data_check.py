@@ -96,3 +96,23 @@ def test_an_export_is_drawn_again_and_its_file_is_checked(phantrol, folder):
     assert same.code == 0 and "the same samples" in same.out
     rows = phantrol("data", "check", "drawn/llava.json")
     assert rows.code == 0 and "2 rows, 0 of them broken" in rows.out
+
+
+@pytest.mark.parametrize("file", ["llava.json", "data.parquet"])
+def test_an_export_with_a_broken_manifest_is_not_taken_for_rows_alone(phantrol, folder, file):
+    (folder / "train.json").rename(folder / "pics" / file)
+    (folder / "pics" / "manifest.json").write_text("{")
+    done = phantrol("data", "check", "pics")
+    assert done.code == 2 and "pics/manifest.json is broken" in done.error and "export again" in done.error
+    assert done.out == "" and len(done.error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"generator": "another"}', "a list of my pictures"])
+def test_a_manifest_of_something_else_is_said_to_be_so(phantrol, folder, text):
+    (folder / "train.json").rename(folder / "pics" / ("train.json" if text.startswith("a ") else "llava.json"))
+    (folder / "pics" / "manifest.json").write_text(text)
+    done = phantrol("data", "check", "pics", "--json")
+    assert done.code == 1 and json.loads(done.out)["rows"] == 4, done.error
+    said = "pics/manifest.json is none of phantrol's: rows are checked, nothing is drawn again"
+    assert said in done.error.splitlines()
+    assert "none of phantrol's" not in phantrol("data", "check", "pics/*.json").error

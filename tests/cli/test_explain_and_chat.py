@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -189,6 +191,30 @@ def test_a_refused_question_changes_nothing_and_a_stopped_answer_stays(here, mon
     monkeypatch.undo()
     list(talk.ask("And then?"))
     assert [message["role"] for message in talk.turns] == ["user", "assistant"] * 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("file", "shown"), [(Terminal, "a\tb\n\ufffd]52;c\ufffd\ufffd\ufffdé"), (io.StringIO, None)])
+@pytest.mark.parametrize("beams", [None, 1, 2])
+def test_what_a_model_says_cannot_drive_a_terminal(monkeypatch, file, shown, beams):
+    from phantrol import chatting, cli
+    from phantrol.inference.engine import Engine
+
+    said, out = "a\tb\n\x1b]52;c\x07\x7f\x9bé", file()
+    engine = SimpleNamespace(stream=lambda *_, **__: iter(said), answer=lambda *_, **__: SimpleNamespace(text=said))
+    monkeypatch.setattr(Engine, "open", lambda *_: engine)
+    with contextlib.redirect_stdout(out):
+        if beams:
+            monkeypatch.setattr(cli.typer, "echo", lambda words="", nl=True: print(words, end="\n" * nl))
+            cli.ask("model", ["What?"], max_new_tokens=9, weights=None, beams=beams)
+        else:
+            talk = SimpleNamespace(ask=lambda _: (each for each in said))
+            chatting._answer(talk, "What?", Console(file=out), by_hand=True)
+    assert out.getvalue().removesuffix("\n") == (shown or said)
 
 
 ENDLESS = """

@@ -135,7 +135,7 @@ def _spoil(llava, tmp_path, **changes):
     ("changes", "words"),
     [
         ({"version": 1}, r"written by primer 1, here is primer \d+.*export again"),
-        ({"generator": "other"}, "written by other"),
+        ({"generator": 3}, "is of the generator 3, expected 'primer': it is no export of phantrol"),
         ({"specs_sha256": "0" * 64}, r"draws other samples.*expected 000000000000"),
         ({"source": {"wings": 2}}, "asks for wings"),
         ({"source": 3}, "lacks a source"),

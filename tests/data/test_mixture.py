@@ -76,6 +76,13 @@ def test_a_finite_source_gives_every_group_once_an_epoch_in_another_order_each_t
     assert [mix.group(i, seed=4) for i in range(28)] != list(itertools.chain(*epochs))
 
 
+def test_sources_of_one_length_are_walked_in_orders_of_their_own():
+    mix = Mixture(((1.0, range(50)), (1.0, range(50))))
+    places = [mix.locate(index, seed=3) for index in range(100)]
+    one, other = ([place for source, place in places if source == number] for number in (0, 1))
+    assert sorted(one) == sorted(other) == list(range(50)) and one != other
+
+
 def test_a_source_that_is_never_used_up_is_walked_in_its_own_order():
     long, short = range(100_000_000), range(99_999_999)
     assert [Mixture(((1, long),)).group(i, seed=3) for i in range(20)] == list(range(20))

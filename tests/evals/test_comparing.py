@@ -42,6 +42,17 @@ def test_a_clear_difference_is_found(bare_report, tmp_path):
         compare_files(tmp_path / "none.json", tmp_path / "other.json")
 
 
+def test_p_is_corrected_and_the_table_says_who_is_better(bare_report, tmp_path):
+    for name, better in (("a", 0.0), ("b", 1.0)):
+        rows = [one_row(i, t=better * (i < 8), u=better * (i < 6)) for i in range(10)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(bare_report | {"rows": rows}))
+    found = compare_files(tmp_path / "a.json", tmp_path / "b.json")
+    t, u, mean = found.differences
+    assert (t.p, u.p, mean.p) == (pytest.approx(2 / 2**8), pytest.approx(2 / 2**6), None)
+    assert (t.p_holm, u.p_holm, mean.p_holm) == (pytest.approx(4 / 2**8), pytest.approx(2 / 2**6), None)
+    assert [next(iter(column.cells)) for column in found.table().columns][1:4] == ["0.0", "80.0", "+80.0"]
+
+
 def test_a_group_of_rows_counts_once_and_other_prompts_are_named(bare_report, tmp_path):
     """Four groups of ten rows, all better by unequal sums: 2 of 2⁴ signs, not 2 of 2⁴⁰."""
     for name, better in (("a", 0.0), ("b", 1.0)):
@@ -68,6 +79,15 @@ def test_scores_that_are_no_means_are_compared_over_the_same_rows_alone(bare_rep
         found = compare_files(*pair)
         assert [(each.name, each.a, each.b) for each in found.differences] == [("t", 1.0, 1.0)]
         assert any("no means over rows: f1; ask both the same rows" in remark for remark in found.remarks)
+
+
+def test_a_score_that_is_no_mean_rests_on_the_fewer_rows(bare_report, tmp_path):
+    for name, number in (("a", 3), ("b", 2)):
+        more = {"rows": [one_row(1, t=1.0)], "overall": {"f1": {"model": 0.5, "n": number}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(bare_report | more))
+    for pair in ("ab", "ba"):
+        found = compare_files(*(tmp_path / f"{name}.json" for name in pair))
+        assert [(each.name, each.rows) for each in found.differences] == [("t", 1), ("f1", 2)]
 
 
 def test_no_interval_where_no_draw_differs(bare_report, tmp_path):
@@ -143,6 +163,20 @@ def test_options_that_differ_are_named(bare_report, tmp_path):
     found = compare_files(tmp_path / "a.json", tmp_path / "b.json")
     assert "mine val: option data_sha256 is None and 01234567" in found.remarks
     assert not any("test.jsonl" in remark for remark in found.remarks)
+
+
+def test_what_else_differs_is_named(bare_report, tmp_path):
+    card = bare_report["card"]
+    for name in "ab":
+        speaker = card["speaker"] | {"weights_sha256": name, "dtype": name, "weights": name, "versions": {"x": name}}
+        mine = card | {"speaker": speaker, "protocol": name, "batch_size": name}
+        report = bare_report | {"rows": [one_row(1, t=1.0)], "card": mine}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    said = compare_files(tmp_path / "a.json", tmp_path / "b.json").remarks
+    expected = {f"mine val: {name} is a and b" for name in ("dtype", "weights", "protocol", "batch_size")}
+    assert set(said) == expected | {"mine val: versions is {'x': 'a'} and {'x': 'b'}"}
+    same = compare_files(tmp_path / "a.json", tmp_path / "a.json").remarks
+    assert same == ("mine val: both have the same weights",)
 
 
 def test_tasks_that_are_not_there_are_named(published, tmp_path):

@@ -116,7 +116,7 @@ class OfTasks(Benchmark):
     def overall(self, rows, texts):
         pairs = [(row.answer, text) for row, text in zip(rows, texts, strict=True) if row.task == "count"]
         one = {"count_f1": (yes_no_f1([(text, answer) for answer, text in pairs]), len(pairs))} if pairs else {}
-        return mean_of_tasks(rows, (float(text == row.answer) for row, text in zip(rows, texts, strict=True))) | one
+        return mean_of_tasks([(row, float(text == row.answer)) for row, text in zip(rows, texts, strict=True)]) | one
 
 
 def intervals_of(shares, number=12):
@@ -170,6 +170,7 @@ def test_the_permutation_test_by_chance():
     none = generator.normal(0, 1, 200)
     assert sign_flip_p(enumerate(none - none.mean())) > 0.9
     assert sign_flip_p(enumerate(none + 0.5)) < 0.001
+    assert sign_flip_p(enumerate(range(1, 15))) == 2 / 2**14  # of so few, all signs are tried
     grouped = [(i // 50, value) for i, value in enumerate([0.1] * 200)]
     assert sign_flip_p(grouped) == 0.125  # four groups, all better: 2 / 2⁴
     assert sign_flip_p(enumerate(range(1, 41))) == 1 / (1 + FLIPS)  # never 0: what is seen is one of the flips

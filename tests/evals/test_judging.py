@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+from phantrol.evals import judging
 from phantrol.evals.evaluation import Evaluation
 from phantrol.evals.judged import JudgedBenchmark, NoVerdict, read_pair, read_share, read_yes, same_as_truth
 from phantrol.evals.judging import TRIES, Judge, judge_answers
 from phantrol.evals.published import PublishedRow
-from phantrol.evals.report import Report, Sample
+from phantrol.evals.report import Missing, Report, Sample
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,22 @@ def test_what_could_not_be_read_is_asked_for_again(server, tmp_path):
     assert judged() == 1  # the last reply is the one that is kept
 
 
+class Seeing(JudgedBenchmark):
+    def judge(self, row, text, ask):
+        return {"t": read_share(ask("Right?", max_tokens=7, pictures=(row.facts["picture"],)))}
+
+
+def test_what_is_kept_is_of_one_picture_and_what_was_missing_stays(server, tmp_path):
+    lost = Missing("lost", "t", "its picture is broken")
+    sample = Sample("1", "t", "What?", "5", {"model": "5"}, {"model": {}})
+    report = Report("c", "test", "m", 0, (sample,), missing=(lost,))
+    for colour, asked in (("red", 1), ("blue", 2), ("red", 2)):
+        row = PublishedRow("1", "t", [], "5", facts={"picture": Image.new("RGB", (4, 4), colour)})
+        graded, _ = judge_answers(Evaluation(Seeing(), (row,), report), server.judge, tmp_path / "kept.jsonl")
+        assert len(server.asked) == asked and graded.report.missing == (lost,)
+    assert {body["max_tokens"] for body, _ in server.asked} == {7}
+
+
 def test_a_judge_is_a_server():
     for url in ("api.openai.com", "ftp://x", "http://me:secret@x/v1"):
         with pytest.raises(ValueError, match="the judge's url") as error:
@@ -113,6 +133,23 @@ def test_a_reply_that_is_cut_off_is_no_verdict(status, body, headers, reason, ti
     with pytest.raises(NoVerdict, match=reason):
         Judge(here, "m", wait_s=0.0).reply("a", 8)
     assert len(replying.met[here]) == times
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500])
+def test_a_busy_judge_is_asked_again_after_longer_and_longer(status, replying, monkeypatch):
+    slept, here = [], replying(status, b"no")
+    monkeypatch.setattr(judging, "time", SimpleNamespace(sleep=slept.append))
+    with pytest.raises(NoVerdict, match=f"says {status}"):
+        Judge(here, "m").reply("a", 8)
+    assert len(replying.met[here]) == TRIES and slept == [2.0, 4.0, 8.0]
+
+
+def test_a_judge_that_hangs_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(judging, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(judging, "TRIES", 1)
+    server.say = lambda prompt: time.sleep(1) or "1"
+    with pytest.raises(NoVerdict, match="does not answer: timed out"):
+        server.judge.reply("a", 8)
 
 
 def test_a_reply_can_be_written(replying):

@@ -238,9 +238,9 @@ def test_yes_no_f1_by_hand():
 
 def test_groups_count_only_if_all_of_them_is_right():
     scores = [("a", 1.0), ("b", 1.0), ("a", 1.0), ("b", 0.0), ("a", 1.0), ("c", 0.5)]
-    assert share_of_groups_right(scores) == pytest.approx(1 / 3)
-    assert share_of_groups_right(reversed(scores)) == pytest.approx(1 / 3)
-    assert share_of_groups_right([]) == 0
+    assert share_of_groups_right(scores) == pytest.approx((1 / 3, 3))
+    assert share_of_groups_right(reversed(scores)) == pytest.approx((1 / 3, 3))
+    assert share_of_groups_right([]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from phantrol.evals.benchmarks.primer import PrimerBenchmark
 from phantrol.evals.card import read_reports
-from phantrol.evals.runner import Wanted, run_benchmarks
+from phantrol.evals.runner import Wanted, ask_benchmarks, run_benchmarks
 from phantrol.inference.engine import Engine
 
 OPTIONS = ["tasks=shape,captions,existence"]
@@ -108,7 +109,7 @@ def test_other_options(models, path, monkeypatch):
         ValueError, match=r"primer \(split val, seed 0\) with other options \(tasks\).*remove the file \(the answers"
     ):
         run_benchmarks(models[0], ["primer"], WANTED, json_path=path, options=["tasks=shape"])
-    run_benchmarks(models[0], ["primer"], WANTED, json_path=path, options=["tasks=shape"], replacing=True)
+    ask_benchmarks(Engine.open(models[0]), [PrimerBenchmark(tasks=("shape",))], WANTED, path, replacing=True)
     assert [set(each["scores"]) for each in read_reports(path)] == [{"shape"}]
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from phantrol.inference import longrope
+from phantrol.inference import batches
 from phantrol.inference.running import End, Piece, RunningBatch, Ticket
 from phantrol.inference.sampling import Sampling
 from phantrol.models.longrope import switch_lengths
@@ -50,7 +50,7 @@ def test_company_changes_no_answer(engine, questions, monkeypatch):
     lengths = {answer.num_prompt_tokens for answer in alone}
     assert min(lengths) + 12 <= SWITCH < max(lengths) and any(SWITCH - 12 < length <= SWITCH for length in lengths)
     assert engine.answer_batch(questions, max_new_tokens=12) == alone
-    monkeypatch.setattr(longrope, "switch_lengths", lambda config: [])  # the control
+    monkeypatch.setattr(batches, "switch_lengths", lambda config: [])  # the control
     assert engine.answer_batch(questions, max_new_tokens=12) != alone
 
 
@@ -64,7 +64,7 @@ def test_company_changes_no_likelihood(engine, questions, monkeypatch):
         return max(abs(a - b) for some, others in pairs for a, b in zip(some, others, strict=True))
 
     assert differences() < 1e-9
-    monkeypatch.setattr(longrope, "switch_lengths", lambda config: [])
+    monkeypatch.setattr(batches, "switch_lengths", lambda config: [])
     assert differences() > 1e-3
 
 

@@ -55,7 +55,7 @@ def test_no_half_characters_are_sent(engine, monkeypatch, chats):
 def test_what_was_sent_is_never_written_anew(engine, monkeypatch, chats):
     """A tokenizer that takes back a space once it sees the third token, and brings it back with the fourth."""
     texts = {0: "", 1: "a", 2: "a b", 3: "ab c", 4: "a b c d"}
-    monkeypatch.setattr(engine, "decode", lambda ids: texts[len(ids)])
+    monkeypatch.setattr(engine.processor.tokenizer, "decode", lambda ids, **_: texts[len(ids)])
     assert list(engine.stream(chats[1], max_new_tokens=4, min_new_tokens=4)) == ["a", " b", " c d"]
 
 

@@ -4,6 +4,7 @@ every layer, and those whose head finds the decoder elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -98,7 +99,8 @@ def test_what_a_layer_looks_up_is_asked_for(family: str, model_of: Callable[...,
     embeddings = model.get_input_embeddings()(ids)
     with pytest.raises(ValueError, match=r"got inputs_embeds alone, but each layer of .* looks up the token as well"):
         model(inputs_embeds=embeddings)
-    looked_up = model.get_decoder().get_per_layer_inputs(ids)
+    look_up = model.get_decoder().get_per_layer_inputs
+    looked_up = look_up(ids, *[None] * (len(signature(look_up).parameters) - 1))
     given = model(inputs_embeds=embeddings, per_layer_inputs=looked_up).logits
     torch.testing.assert_close(given, model(ids).logits, rtol=0, atol=0)
     without = model(inputs_embeds=embeddings, per_layer_inputs=torch.zeros_like(looked_up)).logits

@@ -94,6 +94,16 @@ def test_every_tensor_finds_its_place_and_every_place_its_tensor(release):
     assert len(gone) == (0 if release.family == "phantom" else 2 * (layout.text.num_hidden_layers - 1))
 
 
+@pytest.mark.parametrize("name", ["TroL-1.8B", "Phantom-0.5B"])
+@pytest.mark.parametrize("tower", [True, False])
+def test_without_its_last_layer_it_is_refused(name, tower):
+    shapes = official_shapes(name)
+    whole = {key: shape for key, shape in shapes.items() if "s.23." not in key or ("vision" in key) != tower}
+    assert len(whole) < len(shapes)
+    with pytest.raises(ValueError, match=r"24.*, but the tensors are of 23 layers, up to \S*layers.22: expected"):
+        read_layout(RELEASES[name].sizes, whole)
+
+
 def test_its_sizes_suit_smaller_weights(release):
     model = on_shapes(read_layout(release.config, {}).config)
     full, int8, int4 = (weight_bytes(model, dtype) for dtype in ("bfloat16", "int8", "int4"))

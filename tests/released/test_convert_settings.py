@@ -197,6 +197,30 @@ def test_tensors_of_several_kinds_are_told(sources: Callable[..., Path], tmp_pat
     assert told + "`--weights` of ask, chat, eval and serve chooses" in notes
 
 
+def test_sizes_that_the_tensors_have_otherwise_are_told(copy_of: Callable[..., Path], tmp_path: Path):
+    source = copy_of("phantom", "qwen2")
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config["llm_config"] |= {"vocab_size": 600, "num_key_value_heads": 4}
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    notes = convert(source, tmp_path / "new").notes
+    assert "config.json says vocab_size 600, the tensors 512: theirs is taken" in notes
+    assert "config.json says num_key_value_heads 4, the tensors 2: theirs is taken" in notes
+    assert not any("hidden_size" in note or "intermediate_size" in note for note in notes)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_told(value: float, sources: Callable[..., Path], tmp_path: Path):
+    source = Path(shutil.copytree(sources("phantom", "qwen2", "whole"), tmp_path / "mixed"))
+    weights = load_file(source / "model.safetensors")
+    names = sorted(name for name in weights if name.endswith("mlp.up_proj.weight"))[:2]
+    for name in names:
+        weights[name][3, 5] = value
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    (told,) = (note for note in convert(source, tmp_path / "new").notes if "NaN or infinite" in note)
+    assert told.startswith((f"{names[0]} and 1 more: ", f"{names[1]} and 1 more: "))
+    assert told in (tmp_path / "new" / "README.md").read_text("utf-8")
+
+
 def test_norms_of_queries_and_keys_with_another_epsilon():
     shapes = {"vision_model.encoder.layers.0.attn.q_norm.weight": (64,)}
     sizes = dict(hidden_size=64, patch_size=8, image_size=16, num_hidden_layers=1, num_attention_heads=2)

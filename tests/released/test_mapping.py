@@ -51,19 +51,19 @@ def test_recorded_models(name: str):
     assert difference(name) < AGREEMENT
 
 
-def swapped(tensor: Tensor, layout: Any) -> tuple[Tensor, ...]:
+def swapped(tensor: Tensor, text: Any) -> tuple[Tensor, ...]:
     """Queries, keys and values where each has as many rows as before, but the keys are values and the values keys."""
-    queries, keys, values = mapping._interleaved(tensor, layout)
+    queries, keys, values = mapping._interleaved(tensor, text)
     return queries, values, keys
 
 
-def rolled(tensor: Tensor, layout: Any) -> tuple[Tensor, ...]:
+def rolled(tensor: Tensor, text: Any) -> tuple[Tensor, ...]:
     """Every query head belongs to the next key/value head."""
-    queries, keys, values = mapping._interleaved(tensor, layout)
+    queries, keys, values = mapping._interleaved(tensor, text)
     return queries.roll(16, 0), keys, values
 
 
-def not_interleaved(tensor: Tensor, layout: Any) -> tuple[Tensor, ...]:
+def not_interleaved(tensor: Tensor, text: Any) -> tuple[Tensor, ...]:
     """All queries, then all keys, then all values, as Phi-3 has them."""
     return tensor.split([64, 32, 32])
 
@@ -78,7 +78,7 @@ def test_a_wrong_split_of_wqkv_shows(wrong: Callable[..., Any], monkeypatch: pyt
 def test_a_wrong_order_in_the_vision_tower_shows(order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
     """Queries and keys swapped, and keys and values."""
 
-    def mixed_up(tensor: Tensor, layout: Any) -> tuple[Tensor, ...]:
+    def mixed_up(tensor: Tensor, text: Any) -> tuple[Tensor, ...]:
         return tuple(tensor.chunk(3)[i] for i in order)
 
     monkeypatch.setitem(mapping.SPLITS, "thirds", mixed_up)
@@ -230,11 +230,21 @@ def test_a_tied_head_follows_the_embeddings(tmp_path: Path):
 def test_sizes_come_from_shapes_and_not_from_the_configuration():
     config, weights = draw_source("phantom", "internlm2")
     llm, shapes = config["llm_config"], shapes_of(weights)
-    for name in ("hidden_size", "vocab_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"):
+    for name in ("hidden_size", "vocab_size", "intermediate_size", "num_key_value_heads"):
         llm[name] = 7
     text = read_layout(config, shapes).text
     assert (text.hidden_size, text.vocab_size, text.intermediate_size) == (64, 512, 96)
     assert (text.num_hidden_layers, text.num_key_value_heads, text.num_attention_heads) == (4, 2, 4)
+
+
+def test_the_number_of_layers_comes_from_both():
+    config, weights = draw_source("trol", "internlm2")
+    shapes = shapes_of(weights)
+    assert read_layout(config | {"num_hidden_layers": None}, shapes).text.num_hidden_layers == 4
+    with pytest.raises(
+        ValueError, match=r"num_hidden_layers 5, but the tensors are of 4 layers, up to model.layers.3:"
+    ):
+        read_layout(config | {"num_hidden_layers": 5}, shapes)
 
 
 # --- the vision towers

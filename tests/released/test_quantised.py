@@ -55,7 +55,7 @@ def inner_bytes(parameter: Tensor) -> int:
 def quantised(model, weights: str):
     """A model in memory whose linears were quantised after it was loaded."""
     for name in backbone_linears(model):
-        quantise_linear(model.get_submodule(name), weights, name)
+        quantise_linear(model.get_submodule(name), weights)
     return model
 
 
@@ -136,7 +136,7 @@ torch.set_num_threads(1)
 linears = [torch.nn.Linear(1024, 4096, bias=False, dtype=torch.bfloat16) for _ in range(12)]
 full, before = sum(linear.weight.nbytes for linear in linears), memory_in_use()
 for linear in linears:
-    quantise_linear(linear.requires_grad_(False), "int8", "a linear")
+    quantise_linear(linear.requires_grad_(False), "int8")
 print((memory_in_use() - before) / full)
 """
 

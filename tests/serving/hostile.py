@@ -103,6 +103,7 @@ ADDRESSES = [
 ]
 PICTURES = [
     ("a data URI of text", picture("data:text/plain;base64,AAAA"), 400, "expected data:image"),
+    ("white space before a data URI", picture(" \ndata:text/plain;base64,AAAA"), 400, "expected data:image"),
     ("a data URI without base64", picture("data:image/png,AAAA"), 400, "expected data:image"),
     ("base64 with other letters", picture("data:image/png;base64,@@@@"), 400, "not base64"),
     ("base64 cut off", picture("data:image/png;base64,AAA"), 400, "not base64"),
@@ -147,6 +148,8 @@ BODIES = [
     ("no content type", Raw(body(chat()), headers={}), 415, "application/json"),
     ("a host of elsewhere", Raw(body(chat()), headers=JSON | {"Host": "evil.example"}), 403, "localhost"),
     ("a host that looks local", Raw(body(chat()), headers=JSON | {"Host": "localhost.evil.example"}), 403, "localhost"),
+    ("a host behind a user", Raw(body(chat()), headers=JSON | {"Host": "localhost:80@evil.example"}), 403, "localhost"),
+    ("a port that is a word", Raw(body(chat()), headers=JSON | {"Host": "localhost:evil"}), 403, "localhost"),
 ]
 FIELDS = [
     ("no model", chat(model="absent"), 400, "model: this field is missing"),

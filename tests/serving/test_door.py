@@ -114,6 +114,23 @@ def test_who_asks_for_another_protocol_is_answered_in_http_and_not_in_the_log(se
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(("pieces", "status"), [([], 400), ([b"zz\r\n"], 415)])
+def test_what_is_no_http_is_not_in_the_log(serve, caplog, pieces, status):
+    """Neither at once, nor in a body that goes on after its answer."""
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" if pieces else "noise\r\n\r\n"
+    )
+    with serve() as running:
+        said = logging.getLogger("uvicorn.error")
+        said.addHandler(caplog.handler)
+        with caplog.at_level(logging.WARNING, "uvicorn.error"):
+            answered, text = send_slowly(running.port, head.encode(), pieces, 0.3)
+            running.until(lambda: not running.server.server_state.connections)
+        said.removeHandler(caplog.handler)
+    assert answered == status and json.loads(text)["error"]["type"] == "invalid_request_error"
+    assert caplog.text == ""
+
+
 def test_slow_heads_and_silent_connections(serve, monkeypatch):
     monkeypatch.setattr("phantrol.serving.heads.SECONDS", 0.4)
     with serve() as running:

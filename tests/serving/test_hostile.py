@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import socket
 import struct
@@ -70,9 +71,13 @@ WRONG = [
     (chat(strict=True), "strict", "does not know"),
     (chat(**{"str": 1}), "str", "does not know"),
     (chat(**{"list[": 1}), "list[", "does not know"),
-    (chat(stop=1), "stop", "valid string"),
+    (chat(stop={}), "stop", "expected a string, or up to 4 in a list"),
+    (chat(top_logprobs=2), "top_logprobs", "without logprobs"),
+    (chat(stream_options={}), "stream_options", "without stream"),
+    (chat(max_completion_tokens=3), "max_completion_tokens", "differs from max_tokens"),
+    (chat({"role": "assistant", "content": "a", "annotations": [1]}), "messages.0.annotations", "expected an empty"),
     (chat(stop=["a", 1]), "stop.1", "valid string"),
-    (chat({"role": "user", "content": 1}, temperature=-1), "messages.0.content", "valid string"),
+    (chat({"role": "user", "content": 1}, temperature=-1), "messages.0.content", "text, or a list of parts"),
     (of(), "messages.0.content", "at least 1 item"),
     (of("What?"), "messages.0.content.0", "should be"),
     (of(TEXT, {"type": "text"}), "messages.0.content.1.text", "is missing"),
@@ -283,6 +288,7 @@ def test_what_is_no_http_is_refused(running, sent, statuses):
             answer += piece
     assert int(answer.split()[1]) in statuses and answer.count(b"HTTP/1.1 ") == 1, answer
     assert not TELLING.search(answer.decode("latin-1"))
+    assert set(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) == {"message", "type", "param", "code"}
 
 
 def test_after_all_of_it_the_server_answers_as_before(running, http, engine):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
+from phantrol import cli_serving
 from phantrol.serving.fetching import allowed_host
 from phantrol.serving.guard import is_loopback
 from phantrol.serving.limits import Limits
@@ -52,6 +54,18 @@ def test_names_keys_and_hosts():
         Limits(rows=0)
     with pytest.raises(ValueError, match="the limit body_s is nan: expected more than 0"):
         Limits(body_s=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"api_key": "short"}, "expected 8 or more"), ({}, "8 or more"), ({"allow_image_host": ["*"]}, "expected a name")],
+)
+def test_a_wrong_key_or_host_is_told_before_anything_heavy_is_imported(monkeypatch, given, words):
+    monkeypatch.setitem(sys.modules, "phantrol.serving.server", None)
+    if not given:
+        monkeypatch.setenv("PHANTROL_API_KEY", "short")
+    with pytest.raises(ValueError, match=words):
+        cli_serving.serve("no-such-model", **given)
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,9 @@ def test_where_a_run_would_go_on(tmp_path):
     assert (
         where_to_resume(tmp_path) == "there is no checkpoint yet, so a resumed run begins at step 1 of the first stage"
     )
-    write(tmp_path / "stages/0-align/checkpoint-4")
-    assert where_to_resume(tmp_path).endswith("checkpoint-4, so a resumed run goes on with step 5")
+    write(tmp_path / "stages/1-fine-tune/checkpoint-4")
+    told = where_to_resume(tmp_path)
+    assert told.endswith("1-fine-tune/checkpoint-4, so a resumed run goes on after step 4 of stage fine-tune")
 
 
 def test_names_of_checkpoints(tmp_path):

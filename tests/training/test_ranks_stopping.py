@@ -15,9 +15,10 @@ from rank_processes import exit_codes, needs_deepspeed, needs_fork, on_ranks, st
 from phantrol.data.mixture import Mixture
 from phantrol.losses.sft import Sft
 from phantrol.training.checkpoint import checkpoints
+from phantrol.training.ranks import RANKS_WAIT, process_state
 from phantrol.training.recipe import HeldOut
 from phantrol.training.run import run
-from phantrol.training.trainer import RANKS_WAIT, StageTrainer, process_state
+from phantrol.training.trainer import StageTrainer
 
 pytestmark = [needs_fork, pytest.mark.usefixtures("deepspeed_imported")]
 

@@ -15,8 +15,9 @@ from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.training import sharding_zero
+from phantrol.training.ranks import process_state
 from phantrol.training.stage_collator import collator
-from phantrol.training.trainer import StageTrainer, process_state
+from phantrol.training.trainer import StageTrainer
 
 LOSSES = [Sft(), PhantomOptimization(), Dpo(beta=1.0)]
 
@@ -90,7 +91,7 @@ def test_a_cuda_build_without_a_gpu_trains_on_the_cpu(monkeypatch):
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available=False: None if check_available else found
     )
-    monkeypatch.setattr("phantrol.training.trainer.PartialState", lambda **given: given)
+    monkeypatch.setattr("phantrol.training.ranks.PartialState", lambda **given: given)
     assert process_state()["cpu"]
     sharding_zero._init_distributed()
     assert sharding_zero.os.environ == {"DS_ACCELERATOR": "cpu"}

@@ -26,8 +26,8 @@ from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import modifier_configs
 from phantrol.modifiers.trol import traversing_gates
 from phantrol.training.precision import computing_dtype
+from phantrol.training.ranks import process_state
 from phantrol.training.recipe import Recipe
-from phantrol.training.trainer import process_state
 
 SPLITS = ("val", "test_comp", "test_style", "test_para")
 METHODS_OWN = ("traversal_gate", ".phantom.")
@@ -52,7 +52,9 @@ def open_as_asked(folder: Path, variant: Variant) -> Engine:
 
 def recipe_as_asked(recipe: Recipe, variant: Variant) -> Recipe:
     """Return the recipe with the modifiers that its model is asked with: what an answer costs."""
-    return replace(recipe, model=replace(recipe.model, modifiers=variant.modifiers_asked(recipe.model.modifiers)))
+    trained = recipe.model.modifiers
+    asked = None if trained is None else variant.modifiers_asked(trained)  # None: as the model was saved
+    return replace(recipe, model=replace(recipe.model, modifiers=asked))
 
 
 def observe(engine: Engine, chats: Sequence[Any]) -> dict[str, float]:

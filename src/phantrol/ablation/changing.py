@@ -12,18 +12,16 @@ from phantrol.data.sources.primer import PrimerSource
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
 from phantrol.losses.word_alignment import WordAlignment
-from phantrol.models.packaged import PackagedDecoder
-from phantrol.models.parts import part_configuration
-from phantrol.models.released.base_parts import BasePart
 from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
-from phantrol.training.new_model import NewModel
+from phantrol.training.new_model import NewModel, SavedModel
 from phantrol.training.precision import Precision, computing_dtype
 from phantrol.training.recipe import Recipe, Stage
 
 METHODS = {"trol": (TrolConfig, "*traversal_gate*"), "phantom": (PhantomConfig, "*.phantom.*")}
 LOWER = {"lower half": 2, "lower quarter": 4}  # of so many equal parts of the layers, the first
 PICTURES_OF_A_SEED = 10_000_000
+Graftable = NewModel | SavedModel
 
 
 def with_methods(recipe: Recipe, trol: Mapping[str, Any] | None, phantom: Mapping[str, Any] | None) -> Recipe:
@@ -35,11 +33,12 @@ def with_methods(recipe: Recipe, trol: Mapping[str, Any] | None, phantom: Mappin
     Stages train the gates and the phantom dimension where the recipe trains either of them; where it has neither,
     in every stage that runs the decoder. Raises ValueError if the recipe's model takes no modifiers.
     """
-    model = new_model(recipe)
+    model = model_of(recipe)
     wanted = {name: options for name, options in (("trol", trol), ("phantom", phantom)) if options is not None}
-    own = {type(config): config for config in model.modifiers}
+    saved = model.modifiers or ()
+    own = {type(config): config for config in saved}
     known = tuple(kind for kind, _ in METHODS.values())
-    modifiers = [config for config in model.modifiers if not isinstance(config, known)]
+    modifiers = [config for config in saved if not isinstance(config, known)]
     for name, options in wanted.items():
         kind = METHODS[name][0]
         modifiers.append(_configured(own.get(kind) or kind(), options, model))
@@ -99,23 +98,22 @@ def with_seed(recipe: Recipe, number: int) -> Recipe:
     return replace(recipe, seed=recipe.seed + number, stages=tuple(stages))
 
 
-def new_model(recipe: Recipe) -> NewModel:
+def model_of(recipe: Recipe) -> Graftable:
     """Return the recipe's model. Raises ValueError if it is none that takes modifiers."""
-    if not isinstance(recipe.model, NewModel):
+    if not isinstance(recipe.model, Graftable):
         raise ValueError(
-            f"the recipe's model is a {type(recipe.model).__name__}: expected a NewModel, whose modifiers can change"
+            f"the recipe's model is a {type(recipe.model).__name__}: expected a NewModel or a SavedModel, whose "
+            "modifiers can change"
         )
     return recipe.model
 
 
-def num_layers(model: NewModel) -> int:
+def num_layers(model: Graftable) -> int:
     """Return how many layers the decoder has. Raises ValueError if its configuration does not say."""
-    text = model.text.folder() if isinstance(model.text, PackagedDecoder) else model.text
-    config = text.configuration() if isinstance(text, BasePart) else part_configuration("text", text)
-    return config.get_text_config().num_hidden_layers
+    return model.configuration().text_config.num_hidden_layers
 
 
-def _configured(config: Any, options: Mapping[str, Any], model: NewModel) -> Any:
+def _configured(config: Any, options: Mapping[str, Any], model: Graftable) -> Any:
     options = dict(options)
     unknown = sorted(set(options) - {field.name for field in fields(config)})
     if unknown:

@@ -75,7 +75,6 @@ class CostBook:
         if key not in self._known:
             self._known[key] = count()
             if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(self.path, json.dumps(self._known, indent=1))
         return self._known[key]
 

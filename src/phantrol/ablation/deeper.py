@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from phantrol.ablation.changing import new_model, num_layers
+from phantrol.ablation.changing import model_of, num_layers
 from phantrol.cached import written_once
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.models.packaged import PackagedDecoder, write_model
+from phantrol.training.new_model import SavedModel
 from phantrol.training.recipe import Recipe
 
 
@@ -38,7 +39,7 @@ def match_compute(recipe: Recipe, flops: float, count: Callable[[Recipe], float]
 
     Raises ValueError if layers cannot be added to the recipe's decoder.
     """
-    layers = num_layers(new_model(recipe))
+    layers = num_layers(model_of(recipe))
     own, one_more = count(recipe), count(with_layers(recipe, layers + 1))
     added = max(0, round((flops - own) / (one_more - own)))
     return with_layers(recipe, layers + added) if added else recipe
@@ -49,18 +50,18 @@ def with_layers(recipe: Recipe, layers: int) -> Recipe:
 
     Raises ValueError for a decoder that is neither a configuration nor packaged, or has more layers already.
     """
-    model = new_model(recipe)
+    model = model_of(recipe)
     now = num_layers(model)
     if layers < now:
         raise ValueError(f"the decoder has {now} layers: got {layers}, expected no fewer")
-    if isinstance(model.text, Mapping):
-        return replace(recipe, model=replace(model, text={**model.text, "num_hidden_layers": layers}))
-    if not isinstance(model.text, PackagedDecoder):
+    text = model.folder if isinstance(model, SavedModel) else model.text
+    if isinstance(text, Mapping):
+        return replace(recipe, model=replace(model, text={**text, "num_hidden_layers": layers}))
+    if not isinstance(text, PackagedDecoder):
         raise ValueError(
-            f"the decoder {model.text} cannot be made deeper: expected a configuration or a PackagedDecoder; leave the "
+            f"the decoder {text} cannot be made deeper: expected a configuration or a PackagedDecoder; leave the "
             "variants plain_deeper out"
         )
-    text = model.text
     deeper = DeeperDecoder(text.package, text.file, text.remedy, layers)
     new = tuple(f"language_model.model.layers.{index}.*" for index in range(now, layers))
     stages = tuple(

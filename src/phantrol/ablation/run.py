@@ -30,10 +30,10 @@ from phantrol.ablation.variants import PLAIN, Variant, choose_variants
 from phantrol.evals.runner import evaluate
 from phantrol.training.checkpoint import FINAL
 from phantrol.training.faults import RunFault
+from phantrol.training.ranks import process_state
 from phantrol.training.recipe import Recipe, load_recipe
 from phantrol.training.recipe_json import differences, recipe_to_json
 from phantrol.training.run import run
-from phantrol.training.trainer import process_state
 from phantrol.whole_files import make_room, write_text
 
 INDEX, COSTS = "ablation.json", "costs.json"
@@ -288,5 +288,4 @@ def _write_index(out: Path, experiment: Experiment, begun: Mapping[str, Any]) ->
         "variants": {**begun.get("variants", {}), **arms},
         "recipe": json.loads(recipe_to_json(experiment.recipe)),
     }
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from phantrol.ablation.changing import new_model
-from phantrol.training.new_model import Lora, NewModel, Weights
+from phantrol.ablation.changing import Graftable, model_of
+from phantrol.training.new_model import Lora, Weights
 from phantrol.training.recipe import Recipe
 
 
@@ -19,8 +19,8 @@ class AlikeModel:
     What a modifier draws would otherwise move every number that is drawn after it, adapters included.
     """
 
-    model: NewModel
-    plain: NewModel
+    model: Graftable
+    plain: Graftable
 
     @property
     def lora(self) -> Lora | None:
@@ -50,4 +50,4 @@ class AlikeModel:
 
 def started_alike(recipe: Recipe, plain: Recipe) -> Recipe:
     """Return the recipe with a model that starts as that of `plain`."""
-    return replace(recipe, model=AlikeModel(new_model(recipe), new_model(plain)))
+    return replace(recipe, model=AlikeModel(model_of(recipe), model_of(plain)))

@@ -156,18 +156,13 @@ class _GroupEncoder:
         self.tiles: dict[tuple[int | Path, ...], Any] = {}
 
     def __call__(self, messages: Sequence[Message]) -> Any:
-        return self.processor.encode([{"role": m.role, "content": [_part(part) for part in m.parts]} for m in messages])
+        return self.processor.encode([message.as_chat() for message in messages])
 
     def _tiles(self, pictures: Sequence[Picture]) -> Any:
         key = tuple(picture if isinstance(picture, Path) else id(picture) for picture in pictures)
         if key not in self.tiles:
             self.tiles[key] = self.image_processor(pictures)
         return self.tiles[key]
-
-
-def _part(part: str | Picture) -> dict[str, Any]:
-    """Return a part as chat templates take it; unlike in `Message.as_chat` a file stays unopened."""
-    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
 
 
 def _line(example: Example, encoding: Any, last: int, earlier: int) -> Line:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from phantrol.data.manifest import FILE, Digest, advice, describe, read_manifest, redraw
+from phantrol.data.manifest import FILE, Digest, advice, describe, draw, read_manifest, redraw
 from phantrol.data.primer.generator import Sample
 from phantrol.data.rows.parquet_rows import import_pyarrow, write_parquet
 from phantrol.data.sources.primer import PrimerSource
@@ -40,14 +40,7 @@ def export(source: PrimerSource, out: Path, form: str = "llava", count: int = 10
     if not 1 <= count <= len(source):
         raise ValueError(f"count must be 1 to {len(source):,}, got {count}")
     digest = Digest()
-
-    def groups() -> Iterator[Group]:
-        for index in range(count):
-            name, drawn = source.draw(index)
-            digest.add(name, drawn)
-            yield name, drawn
-
-    _write_whole(out, form, groups(), lambda file: describe(source, form, count, digest, file))
+    _write_whole(out, form, draw(source, count, digest), lambda file: describe(source, form, count, digest, file))
     return out
 
 
@@ -59,13 +52,8 @@ def export_again(manifest_path: Path, out: Path, form: str | None = None) -> Pat
     manifest, source = read_manifest(manifest_path)
     form = form or manifest["format"]
     digest = Digest()
-
-    def groups() -> Iterator[Group]:
-        for name, drawn in redraw(manifest, source):
-            digest.add(name, drawn)
-            yield name, drawn
-
-    _write_whole(out, form, groups(), lambda file: describe(source, form, manifest["pictures"], digest, file))
+    groups = redraw(manifest, source, digest)
+    _write_whole(out, form, groups, lambda file: describe(source, form, manifest["pictures"], digest, file))
     return out
 
 
@@ -80,8 +68,7 @@ def check(folder: Path) -> str:
     if not file.is_file() or checksum(file) != manifest["file"]["sha256"]:
         raise ValueError(f"{file} is missing or was changed after it was written: export again")
     here, stored, others = Digest(), Digest(), []
-    for number, (name, drawn) in enumerate(redraw(manifest, source)):
-        here.add(name, drawn)
+    for number, (name, drawn) in enumerate(redraw(manifest, source, here)):
         if manifest["format"] == "llava" and drawn.picture is not None:  # elsewhere the pictures are in the file
             path = folder / _picture_name(number)
             picture = _read_picture(path)

@@ -58,8 +58,8 @@ def describe(source: PrimerSource, form: str, count: int, digest: Digest, file: 
 def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
     """Return a manifest, given its file or the folder of the export, and the source that it was drawn from.
 
-    Raises ValueError if there is none, if it is broken, if another version of the generator drew it, or if it asks for
-    what cannot be drawn.
+    Raises ValueError if there is none, if it is broken, if another generator or version drew it, or if it asks for what
+    cannot be drawn.
     """
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
@@ -71,9 +71,13 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
     missing = [key for key in KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing or not all(isinstance(manifest[key], dict) for key in ("source", "file")):
         raise ValueError(f"{path} is not the manifest of an export: it lacks {', '.join(missing) or 'a source'}")
-    if (manifest["generator"], manifest["version"]) != (GENERATOR, VERSION):
+    if manifest["generator"] != GENERATOR:
         raise ValueError(
-            f"{path} was written by {manifest['generator']} {manifest['version']}, here is {GENERATOR} {VERSION}: it "
+            f"{path} is of the generator {manifest['generator']!r}, expected {GENERATOR!r}: it is no export of phantrol"
+        )
+    if manifest["version"] != VERSION:
+        raise ValueError(
+            f"{path} was written by {GENERATOR} {manifest['version']}, here is {GENERATOR} {VERSION}: it "
             "draws other samples, so export again, or install the phantrol that wrote it"
         )
     known = {field.name for field in dataclasses.fields(PrimerSource)}
@@ -94,16 +98,20 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], PrimerSource]:
     return manifest, source
 
 
-def redraw(manifest: dict[str, Any], source: PrimerSource) -> Iterator[tuple[str, Sample]]:
-    """Yield the groups that a manifest stands for.
-
-    Raises ValueError at the end if they are not those that it was written about.
-    """
-    digest = Digest()
-    for index in range(manifest["pictures"]):
+def draw(source: PrimerSource, count: int, digest: Digest) -> Iterator[tuple[str, Sample]]:
+    """Yield the first `count` groups of a source, each once it is added to the digest."""
+    for index in range(count):
         name, drawn = source.draw(index)
         digest.add(name, drawn)
         yield name, drawn
+
+
+def redraw(manifest: dict[str, Any], source: PrimerSource, digest: Digest) -> Iterator[tuple[str, Sample]]:
+    """Yield the groups that a manifest stands for, as `draw`.
+
+    Raises ValueError at the end if they are not those that it was written about.
+    """
+    yield from draw(source, manifest["pictures"], digest)
     now = digest.as_dict()
     if now["specs_sha256"] != manifest["specs_sha256"]:
         raise ValueError(

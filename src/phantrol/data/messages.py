@@ -18,7 +18,7 @@ REJECTED_KINDS = ("incorrect", "ambiguous")
 class Message:
     """What one side says: text and pictures in the order in which they are read.
 
-    A picture given as a `Path` is opened by `as_chat`, never earlier.
+    A picture given as a `Path` stays unopened.
     Raises ValueError for an unknown role or a part that is neither text nor picture.
     """
 
@@ -85,10 +85,4 @@ class Example:
 
 
 def _chat_part(part: str | Picture) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if isinstance(part, Path):
-        from phantrol.models.image_processing import load_picture  # here, so that a recipe of paths loads no model code
-
-        part = load_picture(part)
-    return {"type": "image", "image": part}
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}

@@ -62,7 +62,6 @@ class Comparison:
         return table
 
     def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 

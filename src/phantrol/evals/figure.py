@@ -29,7 +29,6 @@ def check_name(path: Path) -> None:
 def write_table(found: Results, path: Path) -> None:
     """Write Markdown, LaTeX or a figure, as the end of the name says. Raises ValueError for another one."""
     check_name(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
         write_figure(found, path)
     else:

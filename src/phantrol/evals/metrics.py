@@ -162,8 +162,8 @@ def yes_no_f1(pairs: Iterable[tuple[str, str]]) -> float:
     return 2 * both / (sum(said) + sum(right)) if both else 0.0
 
 
-def share_of_groups_right(scores: Iterable[tuple[Hashable, float]]) -> float:
-    """Return the share of groups all of whose scores are 1, from (group, score).
+def share_of_groups_right(scores: Iterable[tuple[Hashable, float]]) -> tuple[float, int]:
+    """Return (the share of groups all of whose scores are 1, how many groups there are), from (group, score).
 
     Circular evaluation: a multiple-choice question counts only if the right option is found in each place, so the group
     is the question, and its rows are its rotations.
@@ -171,7 +171,7 @@ def share_of_groups_right(scores: Iterable[tuple[Hashable, float]]) -> float:
     worst: dict[Hashable, float] = {}
     for group, score in scores:
         worst[group] = min(score, worst.get(group, 1.0))
-    return sum(score == 1 for score in worst.values()) / len(worst) if worst else 0.0
+    return sum(score == 1 for score in worst.values()) / max(1, len(worst)), len(worst)
 
 
 def wilson_interval(share: float, number_of_rows: int) -> tuple[float, float]:

@@ -94,7 +94,11 @@ class PublishedBenchmark(Benchmark):
         return getattr(row, "group", "") or row.id
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        return {"overall": mean(self.score(row, text) for row, text in zip(rows, texts, strict=True))} if rows else {}
+        return {"overall": mean(score for _, score in self.scored(rows, texts))} if rows else {}
+
+    def scored(self, rows: Sequence[Row], texts: Sequence[str]) -> list[tuple[Row, float]]:
+        """Return each row with the score of its text."""
+        return [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
 
     def tokens_for(self, task: str) -> int:
         if self.protocol == "standard":
@@ -255,7 +259,7 @@ def mean_by(pairs: Iterable[tuple[str, float]]) -> dict[str, tuple[float, int]]:
     return {name: mean(scores) for name, scores in found.items()}
 
 
-def mean_of_tasks(rows: Sequence[Row], scores: Iterable[float]) -> dict[str, tuple[float, int]]:
+def mean_of_tasks(scored: Sequence[tuple[Row, float]]) -> dict[str, tuple[float, int]]:
     """Return as "overall" the mean of the tasks' means, and how many rows there are."""
-    tasks = mean_by((row.task, score) for row, score in zip(rows, scores, strict=True))
-    return {"overall": (mean(score for score, _ in tasks.values())[0], len(rows))}
+    tasks = mean_by((row.task, score) for row, score in scored)
+    return {"overall": (mean(score for score, _ in tasks.values())[0], len(scored))}

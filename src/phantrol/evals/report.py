@@ -103,12 +103,12 @@ class Report:
 
     def write(self, path: str | Path) -> None:
         """Write `to_json` as a file, whole or not at all; its folder is made."""
-        _write(path, json.dumps(self.to_json(), indent=1) + "\n")
+        write_text(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
 
     def write_samples(self, path: str | Path) -> None:
         """Write every question with its answers and scores, one JSON object a line."""
         lines = [json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n" for sample in self.samples]
-        _write(path, "".join(lines))
+        write_text(Path(path), "".join(lines))
 
     def table(self) -> Table:
         """Return the scores in percent, the model's with its 95 % interval, as a table for a terminal."""
@@ -145,7 +145,7 @@ def write_reports(path: Path, reports: Sequence[Report]) -> None:
     if len(reports) == 1:
         reports[0].write(path)
     else:
-        _write(path, json.dumps({"benchmarks": [report.to_json() for report in reports]}, indent=1) + "\n")
+        write_text(path, json.dumps({"benchmarks": [report.to_json() for report in reports]}, indent=1) + "\n")
 
 
 def _row_json(sample: Sample) -> dict[str, Any]:
@@ -156,8 +156,3 @@ def _row_json(sample: Sample) -> dict[str, Any]:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
-
-
-def _write(path: str | Path, text: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_text(Path(path), text)

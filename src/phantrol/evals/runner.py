@@ -79,19 +79,14 @@ def run_benchmarks(
     protocol: str | None = None,
     json_path: str | Path | None = None,
     options: Sequence[str] = (),
-    replacing: bool = False,
 ) -> list[Report]:
-    """Load a model, evaluate it with a bar on the terminal, print the tables, and write results if a path is given.
+    """Load a model, and ask it the benchmarks of these names.
 
     model    a saved model's folder or a hub id;  names  as for `find("benchmarks", ...)`
     data     the folder with the files of those benchmarks that read any;  protocol  "paper" or "standard"
     options  of the benchmarks, as `tasks=shape,count`
-    replacing  results of other questions that `json_path` holds may be lost
-    With `json_path` every answer is kept beside it as it comes; the same call goes on after a kill.
-    Raises ValueError for an unknown model, benchmark, split or option, for files that are missing or broken, for
-    answers beside `json_path` that another model gave, and for a `json_path` that cannot be written or holds anything
-    else than results of the same benchmarks, splits, seeds and options. Raises it too, with all results written (with
-    `json_path`), if a judge could judge no answer of a benchmark.
+    Raises ValueError for an unknown model, benchmark or option, a `json_path` that cannot be written, and as
+    `ask_benchmarks`.
     """
     if not names:
         raise ValueError("no benchmark is named: expected one or more, as in `primer` or `pope,chartqa`")
@@ -104,12 +99,24 @@ def run_benchmarks(
     path = None if json_path is None else Path(json_path)
     if path is not None:
         make_room(path)
-    # names of files may have what else would be markup
-    console, reports = Console(markup=False, emoji=False), []
     if protocol is not None and of_one_protocol:
         told = f"Of but one protocol, and asked without --protocol {protocol}: {', '.join(of_one_protocol)}."
-        console.print(told, soft_wrap=True)
-    engine = Engine.open(model, wanted.weights)
+        _console().print(told, soft_wrap=True)
+    return ask_benchmarks(Engine.open(model, wanted.weights), benchmarks, wanted, path)
+
+
+def ask_benchmarks(
+    engine: Engine, benchmarks: Sequence[Benchmark], wanted: Wanted, path: Path | None = None, replacing: bool = False
+) -> list[Report]:
+    """Evaluate a model with a bar on the terminal, print the tables, and write results if a path is given.
+
+    path       every answer is kept beside it as it comes; the same call goes on after a kill
+    replacing  results of other questions that `path` holds may be lost
+    Raises ValueError for an unknown split, files that are missing or broken, answers beside `path` that another model
+    gave, and a `path` that holds anything else than results of the same benchmarks, splits, seeds and options. Raises
+    it too, with all results written (with `path`), if a judge could judge no answer of a benchmark.
+    """
+    console, reports = _console(), []
     benchmarks = [benchmark.for_engine(engine) for benchmark in benchmarks]
     if path is not None and not replacing:
         check_replaceable(path, [_asked(benchmark, wanted) for benchmark in benchmarks])
@@ -124,6 +131,10 @@ def run_benchmarks(
         console.print(f"The scores are in {path}.", soft_wrap=True)
     _check_judgements(reports, path)
     return reports
+
+
+def _console() -> Console:
+    return Console(markup=False, emoji=False)  # names of files may have what else would be markup
 
 
 def open_benchmark(name: str, data: Path | None, protocol: str | None, options: Sequence[str] = ()) -> Benchmark:

@@ -47,7 +47,6 @@ def write_figure(path: str | Path, maps: Maps, answer: str = "") -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"the figure {path}: expected a name that ends in .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
         draw_figure(maps, answer).save(beside, "PNG", dpi=(DPI, DPI), optimize=True)
     lost = "".join(dict.fromkeys(unknown(maps.prompt.question) + unknown(answer)))  # each is a line of its own font

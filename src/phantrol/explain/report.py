@@ -62,7 +62,6 @@ def write_report(
     )
     summary = _summary(recipe, modifiers, parameters, seconds, device, scores, split)
     page = _page(title, " ".join([summary, escape(note)]).strip(), _facts(parameters, seconds, scores), sections)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_text(Path(path), page)
 
 

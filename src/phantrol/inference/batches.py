@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from itertools import groupby
+from typing import Any, TypeVar
 
+from phantrol.models.longrope import switch_lengths
 from phantrol.models.processing import Encoding
 
 SORTED_BATCHES = 16  # so many batches are sorted by length together: little padding
@@ -45,6 +47,21 @@ def in_batches(
     finally:
         stop.set()
         reader.shutdown(wait=True)
+
+
+def alike(model: Any, rows: Sequence[Encoding], num_new_tokens: int = 0) -> list[list[Encoding]]:
+    """Cut rows, in their order, where neighbours cannot share a batch while each is answered with up to so many tokens:
+    where the longest one decides the rotary angles of all (`models/longrope.py`), none may change with its company.
+
+    Rows share one if all stay before a switch, if all begin beyond it, or if they are equally long and come to it
+    together.
+    """
+    switches = switch_lengths(model.config)
+
+    def kind(row: Encoding) -> list[int]:
+        return [min(max(len(row.input_ids), switch - num_new_tokens), switch + 1) for switch in switches]
+
+    return [list(group) for _, group in groupby(rows, kind)]
 
 
 def _read(

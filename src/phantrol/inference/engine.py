@@ -21,17 +21,15 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.freed_memory import keep_freed_memory
-from phantrol.inference.batches import in_batches
-from phantrol.inference.longrope import alike
+from phantrol.inference.batches import alike, in_batches
 from phantrol.inference.options import check_options
 from phantrol.inference.ranking import Ranking, encode_choices, rank
+from phantrol.inference.speaking import Speaker
 from phantrol.inference.streaming import StopWhenAsked, TokenQueue
 from phantrol.models.building import load
 from phantrol.models.configuration import most_tokens
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
-
-CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,19 +163,17 @@ class Engine:
 
         thread = threading.Thread(target=work, name="phantrol-stream", daemon=True)
         thread.start()
-        ids: list[int] = []
-        said = ""
+        speaker = Speaker(self)
         try:
             while not isinstance(got := tokens.queue.get(), Answer):
                 if isinstance(got, BaseException):
                     raise got
-                ids += got
-                text = self.decode(ids[: self.num_certain(ids)]).rstrip(CUT_CHARACTER)
-                if len(text) > len(said) and text.startswith(said):
-                    yield text[len(said) :]
-                    said = text
-            if got.text != said:
-                yield got.text[len(said) :]
+                for token in got:
+                    speaker.hear(token)
+                if piece := speaker.say()[0]:
+                    yield piece
+            if got.text != speaker.said:
+                yield got.text[len(speaker.said) :]
             return got
         finally:
             stop.asked.set()

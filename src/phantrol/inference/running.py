@@ -114,28 +114,17 @@ class RunningBatch:
     @torch.inference_mode()
     def admit(self, read: Read) -> None:
         """Say the first tokens of what was read; whoever goes on joins the others."""
-        chosen = [
-            (place, ticket, choice)
-            for place, ticket in enumerate(read.tickets)
-            for choice in range(ticket.sampling.num_choices)
-        ]
-        rows = [
-            _Row(
-                ticket,
-                choice,
-                Speaker(self.engine, ticket.sampling.stop, self._tokenizer),
-                ticket.sampling.generator(choice),
-            )
-            for _, ticket, choice in chosen
-        ]
-        places = [place for place, _, _ in chosen]
-        going_on = self._say(rows, read.logits[places])
-        kept = [row for row, goes_on in zip(rows, going_on, strict=True) if goes_on]
+        rows, places = [], []
+        for place, ticket in enumerate(read.tickets):
+            for choice in range(ticket.sampling.num_choices):
+                speaker = Speaker(self.engine, ticket.sampling.stop, self._tokenizer)
+                rows.append(_Row(ticket, choice, speaker, ticket.sampling.generator(choice)))
+                places.append(place)
+        kept = [number for number, goes_on in enumerate(self._say(rows, read.logits[places])) if goes_on]
         if kept:
-            kept_places = [place for place, goes_on in zip(places, going_on, strict=True) if goes_on]
-            index = torch.tensor(kept_places, device=read.mask.device)
+            index = torch.tensor([places[number] for number in kept], device=read.mask.device)
             read.cache.batch_select_indices(index)
-            self._join(kept, read.cache, read.mask[index])
+            self._join([rows[number] for number in kept], read.cache, read.mask[index])
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -145,15 +134,12 @@ class RunningBatch:
         positions = self._mask.sum(dim=1, keepdim=True)
         if self._switches and int(positions.max()) in self._switches:  # keys in the cache were turned by other angles
             self._cache, self._mask, logits = self._read_again()
-            self._keep(self._say(self.rows, logits))
-            return
-        device = self._mask.device
-        tokens = torch.tensor([[row.speaker.ids[-1]] for row in self.rows], device=device)
-        mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        logits = self._forward(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=self._cache
-        )
-        self._mask = mask
+        else:
+            tokens = torch.tensor([[row.speaker.ids[-1]] for row in self.rows], device=self._mask.device)
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+            logits = self._forward(
+                input_ids=tokens, attention_mask=self._mask, position_ids=positions, past_key_values=self._cache
+            )
         self._keep(self._say(self.rows, logits))
 
     def drop_cancelled(self) -> None:

@@ -160,19 +160,15 @@ class Scheduler:
     def _read(self, tickets: list[Ticket]) -> list[Read]:
         """Read prompts in one pass. If that fails, one of them may be at fault: then each alone, and the others do not
         pay for it."""
-        if not tickets:
-            return []
         try:
-            return [self.batch.read(tickets)]
+            return [self.batch.read(tickets)] if tickets else []
         except Exception as error:
             if len(tickets) == 1:
                 log.exception("a prompt could not be read")
-                tickets.pop().tell(Failure(error))
+                self._being_read = [ticket for ticket in self._being_read if ticket is not tickets[0]]
+                tickets[0].tell(Failure(error))
                 return []
-        alone = [[ticket] for ticket in tickets]
-        reads = [read for ticket in alone for read in self._read(ticket)]
-        tickets[:] = [ticket for group in alone for ticket in group]
-        return reads
+        return [read for ticket in tickets for read in self._read([ticket])]
 
 
 def _call(function: Callable[[Engine], Any], engine: Engine, future: Future[Any]) -> None:

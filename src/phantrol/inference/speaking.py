@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from phantrol.inference.engine import CUT_CHARACTER, Engine
 from phantrol.inference.sampling import TokenLogprob
+
+if TYPE_CHECKING:
+    from phantrol.inference.engine import Engine
+
+CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # stands where a token ends inside a character
 
 
 class Speaker:

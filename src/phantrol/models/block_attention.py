@@ -7,16 +7,13 @@ B batch, N tokens of the row, n tokens of a block, H query heads, K key/value he
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from phantrol.modifiers.phantom_attention import BLOCKS, PREFIX, backend_function
+from phantrol.modifiers.phantom_attention import BLOCKS, PREFIX, backend_function, put_around
 from phantrol.ops.blocks import Blocks, causal_mask, over_blocks
 
 _ATTENDING = {"full_attention", "sliding_attention"}
@@ -68,20 +65,13 @@ def use_block_attention(decoder: nn.Module) -> None:
         )
     if "flex" in backend:
         raise ValueError(f"got {backend} for a row of several sequences, expected sdpa, eager or flash attention")
-    _register(backend)
-    config._attn_implementation = BLOCKS + backend  # a grafted decoder puts its own around it before it runs
-
-
-def _register(backend: str) -> None:
-    name = BLOCKS + backend
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(name, partial(block_attention, backend=backend))
-        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[backend])
+    # a grafted decoder puts its own around it before it runs
+    config._attn_implementation = put_around(BLOCKS, block_attention, backend)
 
 
 for _backend in ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"):
     if _backend in ALL_MASK_ATTENTION_FUNCTIONS:  # of those that transformers knows: a pickled model may name it here
-        _register(_backend)
+        put_around(BLOCKS, block_attention, _backend)
 
 
 def no_mask(like: Tensor) -> Tensor:

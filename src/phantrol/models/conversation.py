@@ -89,11 +89,14 @@ class Seal:
     """Marks ("text", 3) as a string that no text of the chat contains, so that a rendered template can be cut there.
 
     The mark is one character of Unicode's private use area; `texts` are the (role, text)s of the chat.
+    Raises ValueError if the texts hold them all.
     """
 
     def __init__(self, texts: list[tuple[str, str]]):
         everything = "".join(text for _, text in texts)
-        self.mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in everything)
+        self.mark = next((chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in everything), None)
+        if self.mark is None:
+            raise ValueError("the text holds every character of Unicode's private use area: leave one of them out")
 
     def __call__(self, kind: str, index: int) -> str:
         return f"{self.mark}{kind}:{index}{self.mark}"

@@ -22,6 +22,11 @@ def switch_lengths(config: Any) -> list[int]:
     return sorted(length for length in lengths if length < text.max_position_embeddings)
 
 
+def is_longrope(config: Any) -> bool:
+    """Return whether some angles of a model's decoder, or of a decoder, are longrope's."""
+    return any(each.get("rope_type") == "longrope" for each in _ropes(config.get_text_config(decoder=True)))
+
+
 def longest_undisturbed(config: Any) -> int | None:
     """Return how many tokens a row may have at most, so that no row beside it is rotated otherwise; None: any number.
 

@@ -7,6 +7,7 @@ P patches of a tile and Dv their size, s unshuffle factor, L = P / s² image tok
 from __future__ import annotations
 
 import dataclasses
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from phantrol.models.block_attention import no_mask, use_block_attention
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.generation import PictureGeneration
 from phantrol.models.output_head import output_head
+from phantrol.models.projector import GridPositions, Projector
 from phantrol.models.vision_sizes import vision_size
 from phantrol.modifiers.base import of_modifiers
 from phantrol.modifiers.graft import GraftedGeneration, graft, grafted_modifiers, modifier_configs
@@ -43,39 +45,6 @@ class PhantrolOutput(ModelOutput):
     past_key_values: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-class Projector(nn.Module):
-    """[I, L, s²·Dv] → [I, L, D]: optional LayerNorm, linear, GELU, linear, and optionally a given size."""
-
-    def __init__(self, config: PhantrolConfig, vision_size: int):
-        super().__init__()
-        size_in, size_out = vision_size * config.unshuffle**2, config.text_config.hidden_size
-        self.norm = nn.LayerNorm(size_in) if config.projector_norm else nn.Identity()
-        self.linear_1, self.linear_2 = nn.Linear(size_in, size_out), nn.Linear(size_out, size_out)
-        self.rms = config.feature_rms
-
-    def forward(self, features: Tensor) -> Tensor:
-        features = self.linear_2(nn.functional.gelu(self.linear_1(self.norm(features))))
-        return features if self.rms is None else self.rms * nn.functional.rms_norm(features, features.shape[-1:])
-
-
-class GridPositions(nn.Module):
-    """Where on its tile a feature lies: [I, L, D] plus x·a + y·b, with x and y from -1 to 1 and two learnt directions.
-
-    A ramp, and not an embedding for each row and column: left of and above are then one linear reading away, while free
-    embeddings, which share nothing between places, never learnt them in the same time (LOG.md).
-    """
-
-    def __init__(self, side: int, size: int, rms: float):
-        super().__init__()
-        self.side = side
-        self.directions = nn.Parameter(rms * torch.randn(2, size))
-
-    def forward(self, features: Tensor) -> Tensor:
-        ramp = torch.linspace(-1, 1, self.side, device=features.device, dtype=features.dtype)
-        places = torch.cartesian_prod(ramp, ramp).flip(-1)  # row by row: (x, y)
-        return features + places @ self.directions.to(features.dtype)
 
 
 class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, PreTrainedModel, GenerationMixin):
@@ -183,45 +152,46 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
             return PhantrolOutput(image_features=features)
         if features is None:
             self._check_pictureless(input_ids, inputs_embeds, attention_mask, image_mask, past_key_values)
-        is_image = None
-        if input_ids is not None and (features is not None or inputs_embeds is not None):
-            is_image = input_ids == self.config.image_token_id
-        if inputs_embeds is None:
-            inputs_embeds = self._embed(input_ids)
         if "per_layer_inputs" not in kwargs:
             kwargs |= self.token_lookups(input_ids)
-        if features is not None:
-            inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
-        if grafted_modifiers(self):
-            kwargs["image_mask"] = is_image if image_mask is None else image_mask
-        if labels is not None:
-            kwargs.setdefault("prompt_mask", labels == -100)
+        kwargs |= self._embeddings(input_ids, inputs_embeds, features, image_mask)
         if blocks is not None:
             use_block_attention(self.get_decoder())
-            kwargs["blocks"], attention_mask = blocks, no_mask(inputs_embeds)
+            kwargs["blocks"], attention_mask = blocks, no_mask(kwargs["inputs_embeds"])
         kwargs |= {
-            "inputs_embeds": inputs_embeds,
             "attention_mask": attention_mask,
             "position_ids": position_ids,
             "past_key_values": past_key_values,
             "use_cache": use_cache,
         }
-        loss = logits = logprobs = None
         if labels is None:
             outputs = self.language_model(logits_to_keep=logits_to_keep, **kwargs)
-            logits = outputs.logits
+            said = {"logits": outputs.logits}
         else:
-            outputs = self.get_decoder()(**kwargs)
+            outputs = self.get_decoder()(**{"prompt_mask": labels == -100, **kwargs})
             logprobs = self._label_logprobs(outputs, labels)
-            loss = _cross_entropy(logprobs, num_items_in_batch)
-        return PhantrolOutput(
-            loss=loss,
-            logits=logits,
-            token_logprobs=logprobs,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+            said = {"loss": _cross_entropy(logprobs, num_items_in_batch), "token_logprobs": logprobs}
+        states = {name: outputs[name] for name in ("past_key_values", "hidden_states", "attentions") if name in outputs}
+        return PhantrolOutput(**said, **states)
+
+    def _embeddings(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        features: Tensor | None,
+        image_mask: Tensor | None,
+    ) -> dict[str, Tensor | None]:
+        """Return inputs_embeds [B, N, D] with the features in their places, and for grafted layers where these are."""
+        is_image = None
+        if input_ids is not None and (features is not None or inputs_embeds is not None):
+            is_image = input_ids == self.config.image_token_id
+        if inputs_embeds is None:
+            inputs_embeds = self._embed(input_ids)
+        if features is not None:
+            inputs_embeds = scatter_features(inputs_embeds, is_image, self.positions(features))
+        if not grafted_modifiers(self):
+            return {"inputs_embeds": inputs_embeds}
+        return {"inputs_embeds": inputs_embeds, "image_mask": is_image if image_mask is None else image_mask}
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         """[B, N] → word embeddings [B, N, D]; an image token may lie outside of the vocabulary."""
@@ -288,7 +258,10 @@ class PhantrolForConditionalGeneration(GraftedGeneration, PictureGeneration, Pre
             )
         padding = self.config.text_config.pad_token_id or 0
         input_ids = input_ids.masked_fill(input_ids == self.config.image_token_id, padding)
-        return {"per_layer_inputs": self.get_decoder().get_per_layer_inputs(input_ids)}
+        look_up = self.get_decoder().get_per_layer_inputs
+        # of Gemma 4 in transformers 5.17 they have no default
+        embeddings = {"inputs_embeds": None} if "inputs_embeds" in signature(look_up).parameters else {}
+        return {"per_layer_inputs": look_up(input_ids, **embeddings)}
 
 
 def _cross_entropy(logprobs: Tensor, num_items: Tensor | int | None) -> Tensor:

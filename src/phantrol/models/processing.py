@@ -140,10 +140,10 @@ class PhantrolProcessor(ProcessorMixin):
                 f"{len(num_tiles)} pictures but {ids.count(self.image_token_id)} tokens {self.image_token!r} in the "
                 "prompt: the chat template, image_prefix and image_suffix must hold none"
             )
-        sizes, expanded, start = iter(num_tiles), [], 0
-        for _ in num_tiles:
+        expanded, start = [], 0
+        for number in num_tiles:
             place = ids.index(self.image_token_id, start)
-            expanded += ids[start:place] + [self.image_token_id] * num_image_tokens(self, next(sizes))
+            expanded += ids[start:place] + [self.image_token_id] * num_image_tokens(self, number)
             start = place + 1
         return expanded + ids[start:]
 
@@ -200,8 +200,11 @@ class PhantrolProcessor(ProcessorMixin):
         if strange:  # most processors of transformers take pictures first
             raise ValueError(f"text: got {strange[0]}, expected text first: processor(text=..., images=...)")
         counts = [prompt.count(self.image_token) for prompt in prompts]
-        pictures = _flat(images)
-        given = [len(group) for group in images] if _is_list_of_lists(images) else None
+        pictures = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
+        given = None
+        if pictures and all(isinstance(group, list | tuple) for group in pictures):  # one list a prompt
+            given = [len(group) for group in pictures]
+            pictures = [picture for group in pictures for picture in group]
         if sum(counts) != len(pictures) or (given is not None and given != counts):
             raise ValueError(
                 f"{given or len(pictures)} pictures for {counts} placeholders {self.image_token!r} in "
@@ -209,12 +212,12 @@ class PhantrolProcessor(ProcessorMixin):
             )
         tiles = self.image_processor(pictures) if pictures else None
         sizes = iter([] if tiles is None else tiles["num_tiles"])
-        encodings = []
+        rows = []
         for prompt, count in zip(prompts, counts, strict=True):
             shown = prompt.replace(self.image_token, self._shown("image", ""))
-            ids = self._with_features(self._text.prompt(((True, shown),)), list(islice(sizes, count)))
-            encodings.append(Encoding(ids, [False] * len(ids)))
-        return self._batch(encodings, tiles, padding, padding_side, return_tensors)
+            rows.append(self._with_features(self._text.prompt(((True, shown),)), list(islice(sizes, count))))
+        pixels = None if tiles is None else tiles["pixel_values"]
+        return self._batch(rows, pixels, padding, padding_side, return_tensors)
 
     def apply_chat_template(
         self,
@@ -236,8 +239,8 @@ class PhantrolProcessor(ProcessorMixin):
             return rendered if batched else rendered[0]
         encodings = [self.encode(chat, add_generation_prompt) for chat in chats]
         pixels = [e.pixel_values for e in encodings if e.pixel_values is not None]
-        tiles = {"pixel_values": torch.cat(pixels)} if pixels else None
-        batch = self._batch(encodings, tiles, padding, padding_side, return_tensors)
+        rows = [e.input_ids for e in encodings]
+        batch = self._batch(rows, torch.cat(pixels) if pixels else None, padding, padding_side, return_tensors)
         return batch if return_dict else batch["input_ids"]
 
     def decode(self, ids: Any, **kwargs: Any) -> str | list[str]:
@@ -273,19 +276,15 @@ class PhantrolProcessor(ProcessorMixin):
 
     def _batch(
         self,
-        encodings: list[Encoding],
-        tiles: Mapping[str, Any] | None,
+        rows: list[list[int]],
+        pixel_values: Any,
         padding: bool | str,
         padding_side: str,
         return_tensors: str | None,
     ) -> BatchFeature:
-        rows = {"input_ids": [encoding.input_ids for encoding in encodings]}
-        batch = self.tokenizer.pad(
-            rows, padding=padding or False, padding_side=padding_side, return_tensors=return_tensors
-        )
-        if tiles is not None:
-            batch["pixel_values"] = tiles["pixel_values"]
-        return BatchFeature(dict(batch))
+        options = dict(padding=padding or False, padding_side=padding_side, return_tensors=return_tensors)
+        batch = dict(self.tokenizer.pad({"input_ids": rows}, **options))
+        return BatchFeature(batch if pixel_values is None else {**batch, "pixel_values": pixel_values})
 
 
 def _refuse_cutting(options: Mapping[str, Any]) -> None:
@@ -293,20 +292,6 @@ def _refuse_cutting(options: Mapping[str, Any]) -> None:
     asked = {name: options[name] for name in ("truncation", "max_length") if options.get(name)}
     if asked:
         raise ValueError(f"got {asked}, but prompts with pictures are not cut: leave it out, or shorten the text")
-
-
-def _is_list_of_lists(images: Any) -> bool:
-    return (
-        isinstance(images, list | tuple) and bool(images) and all(isinstance(group, list | tuple) for group in images)
-    )
-
-
-def _flat(images: Any) -> list[Any]:
-    if images is None:
-        return []
-    if not isinstance(images, list | tuple):
-        return [images]
-    return [picture for group in images for picture in group] if _is_list_of_lists(images) else list(images)
 
 
 AutoProcessor.register(PhantrolConfig, PhantrolProcessor, exist_ok=True)

@@ -56,7 +56,7 @@ def quantise_for_adapters(model: PreTrainedModel, weights: str) -> PreTrainedMod
         )
     _need_torchao(weights)
     for name in linears_to_quantise(model, weights):
-        quantise_linear(model.get_submodule(name), weights, name)
+        quantise_linear(model.get_submodule(name), weights)
     return model
 
 
@@ -99,11 +99,10 @@ def _plain_layers(decoder: nn.Module) -> nn.Module:
         return AutoModelForCausalLM.from_config(config).get_decoder().layers
 
 
-def quantise_linear(linear: nn.Linear, weights: str, name: str) -> None:
-    """Exchange the weight of one linear map. Raises ValueError if its sizes do not suit 4 bits."""
+def quantise_linear(linear: nn.Linear, weights: str) -> None:
+    """Exchange the weight of one linear map, whose sizes `linears_to_quantise` has checked."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    check_sizes(linear, weights, name)
     if weights == "nf4":
         from torchao.quantization import NF4Tensor
 
@@ -208,10 +207,9 @@ class _QuantiseWhenLoaded(ConversionOps):
         **_: Any,
     ) -> dict[str, Any]:
         (value,) = input_dict.values()
-        name = full_layer_name.removesuffix(".weight")
-        linear = model.get_submodule(name)
+        linear = model.get_submodule(full_layer_name.removesuffix(".weight"))
         linear.weight = nn.Parameter(value[0] if isinstance(value, list) else value, requires_grad=False)
-        quantise_linear(linear, self.weights, name)
+        quantise_linear(linear, self.weights)
         missing_keys.discard(full_layer_name)
         linear._is_hf_initialized = linear.weight._is_hf_initialized = True
         return {}

@@ -6,6 +6,8 @@ B batch, N new tokens, T cached tokens, d head size, H query heads, K key/value 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -130,15 +132,17 @@ def use_phantom_attention(config: Any) -> None:
     # likewise, after rows of several sequences
     if backend.startswith(BLOCKS) and backend not in ALL_ATTENTION_FUNCTIONS:
         backend = backend.removeprefix(BLOCKS)
-    name = PREFIX + backend
+    config._attn_implementation = put_around(PREFIX, phantom_attention, backend)
+
+
+def put_around(prefix: str, function: Callable[..., Any], backend: str) -> str:
+    """Register an attention function that takes the name of the one it stands around as `backend`, with that one's
+    masks. Return its own name: the prefix and the backend's."""
+    name = prefix + backend
     if name not in ALL_ATTENTION_FUNCTIONS:
-
-        def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-            return phantom_attention(*args, backend=backend, **kwargs)
-
-        AttentionInterface.register(name, wrapped)
+        AttentionInterface.register(name, partial(function, backend=backend))
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[backend])
-    config._attn_implementation = name
+    return name
 
 
 def attention_family(module: nn.Module) -> str:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phantrol.ops.autocast import without_autocast
+
 
 def anchor_memory(
     anchor: Tensor, key_weight: Tensor, value_weight: Tensor, output_weight: Tensor
@@ -47,7 +49,7 @@ def attend_anchor_heads(
     queries = _gelu(F.linear(states.transpose(1, 2), query_weight)).reshape(batch, tokens * heads, size)
     wide = torch.promote_types(states.dtype, torch.float32)  # a product of large states overflows float16
     # the few heads of the anchor first: a softmax over a short last axis is several times slower on a CPU
-    with _without_autocast(states):
+    with without_autocast(states):
         scores = torch.matmul(keys.to(wide) * size**-0.5, queries.to(wide).mT)  # [B, A, N·H]
     if visible is not None:
         hidden = ~visible.mT[..., None].expand(-1, -1, -1, heads)
@@ -69,7 +71,7 @@ def attend_kinds_at_once(states: Tensor, keys: Tensor, values: Tensor, query_wei
     rows = states.transpose(0, 1).reshape(kinds, -1, size)
     queries = _gelu_of_few(torch.bmm(rows, query_weights.mT)).to(own.dtype)
     queries = queries.view(kinds, batch, -1, size).transpose(0, 1).reshape(batch, -1, size)
-    with _without_autocast(states):
+    with without_autocast(states):
         scores = torch.baddbmm(own, keys.to(own.dtype), queries.mT, alpha=size**-0.5)  # [B, A, S·h]
     shares = torch.softmax(scores, dim=1).to(states.dtype)
     return _gelu_of_few(torch.bmm(shares.mT, values)).view(states.shape)
@@ -91,7 +93,7 @@ def attend_anchors_of_blocks(
     queries = _gelu(F.linear(states.transpose(1, 2).reshape(tokens * heads, size), query_weight))
     wide, rows = torch.promote_types(states.dtype, torch.float32), [heads * count for count in num_tokens]
     parts = zip(keys.to(wide) * size**-0.5, queries.to(wide).split(rows), strict=True)
-    with _without_autocast(states):
+    with without_autocast(states):
         scores = torch.cat([anchor @ part.T for anchor, part in parts], dim=1)  # [A, N·H]
     shares = torch.softmax(scores, dim=0).to(states.dtype)
     said = torch.cat([part.T @ value for part, value in zip(shares.split(rows, dim=1), values, strict=True)])
@@ -120,12 +122,6 @@ def join_gates(
 ) -> tuple[Tensor, Tensor]:
     """Return weight [1, 2d] and bias [1] of g2(h1 + term) - g1(h1) as one product with [h1 | term]; weights [1, d]."""
     return torch.cat([second_weight - first_weight, second_weight], dim=-1), second_bias - first_bias
-
-
-def _without_autocast(states: Tensor) -> torch.autocast:
-    """For scores, which autocast would take in half precision, whatever their dtype; not every device has one."""
-    kind = states.device.type
-    return torch.autocast(kind if torch.amp.is_autocast_available(kind) else "cpu", enabled=False)
 
 
 def _gelu(fresh: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phantrol.ops.autocast import without_autocast
+
 
 def traversal_ratio(first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return w = (tanh(first·weightᵀ + bias) + 1) / 2, how much of the next pass a token takes.  [TroL, section 3]
@@ -23,8 +25,7 @@ def traversal_ratio(first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     in bfloat16, tanh of a gate's first bias is -1 exactly, and a gate of 0 has no gradient to open it.
     """
     dtype = torch.promote_types(first.dtype, torch.float32)
-    device = "cpu" if first.is_meta else first.device.type  # shapes alone have no autocast
-    with torch.autocast(device, enabled=False):
+    with without_autocast(first):
         return 0.5 * torch.tanh(F.linear(first.to(dtype), weight.to(dtype), bias.to(dtype))) + 0.5
 
 

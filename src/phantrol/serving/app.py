@@ -60,8 +60,9 @@ class Service:
         if route == "/v1/chat/completions" and status == 200:
             self.metrics.request_s.observe(seconds)
 
-    async def chat_completion(self, request: Request, began: float) -> Response:
-        """Answer POST /v1/chat/completions, whose time runs since `began` on the monotonic clock."""
+    async def chat_completion(self, request: Request) -> Response:
+        """Answer POST /v1/chat/completions."""
+        began = time.monotonic()
         asked = parse(ChatRequest, await request.body())
         self.check_model(asked.model)
         question = await unless_gone(request, self.reader.question(asked))
@@ -210,9 +211,7 @@ def _application(service: Service) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        began = time.monotonic()
-        await request.body()
-        return await service.chat_completion(request, began)
+        return await service.chat_completion(request)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 import h11
@@ -56,6 +56,12 @@ def allowed_host(name: str) -> str:
     if not found or not 1 <= int(found[2] or 80) <= 65535:
         raise ValueError(f"--allow-image-host {name}: expected a name, as example.org or example.org:8443")
     return f"{found[1]}:{int(found[2])}" if found[2] else found[1]
+
+
+def check_image_hosts(hosts: Sequence[str]) -> None:
+    """Raise ValueError for what is no name of a host."""
+    for host in hosts:
+        allowed_host(host)
 
 
 class Fetcher:

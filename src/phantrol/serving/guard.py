@@ -8,6 +8,7 @@ import binascii
 import hmac
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -16,10 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from phantrol.serving.errors import Refusal, server_fault
 from phantrol.serving.limits import Limits
 
+API_KEY = "PHANTROL_API_KEY"  # the environment's name for --api-key, which other users of a machine can see
 OBSERVING = ("/health", "/metrics")  # these are answered while the server is full, or drains
 GRACE_S = 10.0  # after a request's time, in which its route may say so
 DISCARD_S, DISCARD_BYTES = 1.0, 8_000_000  # of a refused body, read so that its client hears the refusal
 log = logging.getLogger(__name__)
+
+
+def check_api_key(key: str | None) -> None:
+    """Raise ValueError for a key that no header can carry, or that is empty."""
+    if key is not None and not re.fullmatch(r"[!-~]{8,}", key):
+        raise ValueError("the API key: expected 8 or more characters of ASCII, without spaces")
 
 
 class Guard:
@@ -195,5 +203,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
-    """As is_loopback, of a Host header, which may name a port."""
-    return is_loopback(host if host.endswith("]") or ":" not in host else host.rpartition(":")[0])
+    """As is_loopback, of a Host header, which may name a port, and nothing else."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:@\[\]]*)(?::[0-9]{1,5})?", host)
+    return bool(found) and is_loopback(found[1])

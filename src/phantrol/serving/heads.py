@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import math
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from phantrol.serving.errors import Refusal
+
 SECONDS = 10.0
 REST_S = 1.0  # for the rest of a body: closed at once upon unread bytes, a connection loses the answer with them
 UNREAD_S = 30.0  # in which a client must take some of what waits for it
+NO_HTTP = "Invalid HTTP request received."  # what uvicorn says and logs of it
 
 
 class TimelyHeads(H11Protocol):
@@ -61,6 +66,23 @@ class TimelyHeads(H11Protocol):
         """Say nothing: whoever asks for a WebSocket is answered in HTTP, as the standard has it. uvicorn, which calls
         this, would fill the log with two lines for each such request and tell to install another protocol."""
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, as uvicorn does, but in the shape of every other refusal; not into an answer that has
+        begun, where uvicorn would fail and log a trace."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        refusal = Refusal(400, "the request is no HTTP that can be read", code="invalid_http")
+        body = json.dumps(refusal.body()).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
     @property
     def _is_answered(self) -> bool:
         """Whether a request has its answer, but its body no end yet; not so one that was pipelined behind it."""
@@ -81,3 +103,11 @@ class TimelyHeads(H11Protocol):
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+
+def _is_no_broken_request(record: logging.LogRecord) -> bool:
+    return record.msg != NO_HTTP
+
+
+# a line for each would let anyone fill the log, before any key
+logging.getLogger("uvicorn.error").addFilter(_is_no_broken_request)

@@ -28,13 +28,14 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 async def picture_bytes(url: str, fetcher: Fetcher) -> bytes:
     """Return the file behind an image_url. Raises Refusal."""
-    if url[:5].lower() != "data:":
+    data = url.lstrip()
+    if data[:5].lower() != "data:":
         return await fetcher.fetch(url)
-    start = DATA_URI.match(url)
+    start = DATA_URI.match(data)
     if start is None:
         raise _refuse("a data URI of a picture: expected data:image/png;base64,...")
     try:
-        return base64.b64decode(url[start.end() :].encode("ascii").translate(None, SPACE), validate=True)
+        return base64.b64decode(data[start.end() :].encode("ascii").translate(None, SPACE), validate=True)
     except ValueError:  # of binascii, or of letters beyond ASCII
         raise _refuse("the picture in a data URI is not base64") from None
 

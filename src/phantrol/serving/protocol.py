@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from phantrol.serving.errors import Refusal
 
@@ -24,6 +24,9 @@ NOT_DONE |= {"reasoning_effort", "web_search_options", "moderation", "prompt_cac
 EXPECTED = {  # by a field's name and pydantic's word for what is wrong with it
     ("image_url", "model_type"): 'expected {"url": "data:image/png;base64,..."}',
     ("role", "literal_error"): "expected system, developer, user or assistant; this server has no tools",
+    ("content", "list_type"): "expected text, or a list of parts",
+    ("stop", "list_type"): "expected a string, or up to 4 in a list",
+    ("annotations", "too_long"): "this server makes none: expected an empty list",
 }
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -128,15 +131,17 @@ class ChatRequest(_Strict):
             raise ValueError(f"expected at most 4 strings of 1 to {MAX_STOP} characters")
         return stop
 
-    @model_validator(mode="after")
-    def _fields_agree(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs without logprobs: expected logprobs=true")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options without stream: expected stream=true")
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens differ: expected one of them")
-        return self
+    @field_validator("stream_options", "max_completion_tokens", "top_logprobs")
+    @classmethod
+    def _fields_agree(cls, given: Any, info: ValidationInfo) -> Any:
+        others = info.data  # the fields above, but those at fault
+        if info.field_name == "top_logprobs" and not others.get("logprobs"):
+            raise ValueError("without logprobs: expected logprobs=true")
+        if info.field_name == "stream_options" and not others.get("stream"):
+            raise ValueError("without stream: expected stream=true")
+        if info.field_name == "max_completion_tokens" and others.get("max_tokens") not in (None, given):
+            raise ValueError("differs from max_tokens: expected one of them")
+        return given
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -168,8 +173,7 @@ def parse(kind: type[Request], body: bytes) -> Request:
         raise Refusal(400, "the body is nested too deeply", code="invalid_json") from None
     first = errors[0]
     if len(errors) > 1 and first["type"] == "string_type" and _place(first["loc"]) != first["loc"]:
-        # no text, where a list may stand too: what is wrong with the list comes next, unless it is none
-        first = first if errors[1]["type"] == "list_type" else errors[1]
+        first = errors[1]  # no text, where a list may stand too: what is wrong with the list, or that it is none
     if first["type"] == "json_invalid":
         raise Refusal(400, f"the body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
     place = _place(first["loc"])

@@ -62,9 +62,7 @@ class Reader:
         if num_choices > min(limits.choices, limits.rows):
             most = min(limits.choices, limits.rows)
             raise Refusal(400, f"{num_choices} choices: expected at most {most}", "n", "limit_exceeded")
-        files = await self._files(asked.messages)
-        async with self._place(files):
-            prompt = await self._in(self._encoding, self._encode, await self._chat(asked.messages, files))
+        _, prompt = await self._read(asked.messages)
         sampling = Sampling(
             max_new_tokens=self._answer_tokens(len(prompt.input_ids), wanted),
             temperature=asked.temperature or 0.0,
@@ -80,16 +78,15 @@ class Reader:
     async def chat(self, messages: Sequence[Message]) -> Chat:
         """Return messages as a chat that an engine understands, with decoded pictures, and not too long. Raises
         Refusal."""
-        files = await self._files(messages)
-        async with self._place(files):
-            chat = await self._chat(messages, files)
-            prompt = await self._in(self._encoding, self._encode, chat)
+        chat, prompt = await self._read(messages)
         self._answer_tokens(len(prompt.input_ids), 1)
         return chat
 
-    def _place(self, files: Sequence[bytes]) -> contextlib.AbstractAsyncContextManager[Any]:
-        """A place among those whose pictures are in memory; who shows none waits for nobody's."""
-        return self._places if files else contextlib.nullcontext()
+    async def _read(self, messages: Sequence[Message]) -> tuple[Chat, Encoding]:
+        files = await self._files(messages)
+        async with self._places if files else contextlib.nullcontext():  # who shows no picture waits for nobody's
+            chat = await self._chat(messages, files)
+            return chat, await self._in(self._encoding, self._encode, chat)
 
     async def _files(self, messages: Sequence[Message]) -> list[bytes]:
         """The files of all pictures; whatever can be counted is counted before one of them is touched."""
@@ -128,8 +125,6 @@ class Reader:
             return self.engine.processor.encode(chat, add_generation_prompt=True)  # its length is looked at later
         except TemplateRefusal:
             raise Refusal(400, "this model does not take these roles in this order", "messages") from None
-        except StopIteration:  # `Seal` looks for a private character that no text holds
-            raise Refusal(400, "the text holds every character of Unicode's private use area", "messages") from None
         except ValueError as error:
             raise conversation_refusal(error) from None
 

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ import uvicorn
 from phantrol.inference.engine import Engine
 from phantrol.inference.sampling import not_followed
 from phantrol.serving.app import Service
-from phantrol.serving.fetching import allowed_host
-from phantrol.serving.guard import is_loopback
+from phantrol.serving.fetching import check_image_hosts
+from phantrol.serving.guard import API_KEY, check_api_key, is_loopback
 from phantrol.serving.heads import TimelyHeads
 from phantrol.serving.limits import Limits
 
 MAX_HEADER_BYTES = 32_768
-API_KEY = "PHANTROL_API_KEY"  # the environment's name for --api-key, which other users of a machine can see
 
 
 class DrainingServer(uvicorn.Server):
@@ -112,18 +110,6 @@ def served_name(model: str) -> str:
     if len(parts) > 1 and parts[-1] == "final":
         parts.pop()
     return parts[-1] if parts else "phantrol"
-
-
-def check_api_key(key: str | None) -> None:
-    """Raise ValueError for a key that no header can carry, or that is empty."""
-    if key is not None and not re.fullmatch(r"[!-~]{8,}", key):
-        raise ValueError("the API key: expected 8 or more characters of ASCII, without spaces")
-
-
-def check_image_hosts(hosts: Sequence[str]) -> None:
-    """Raise ValueError for what is no name of a host."""
-    for host in hosts:
-        allowed_host(host)
 
 
 def check_address(host: str, port: int) -> None:

@@ -186,7 +186,8 @@ def where_to_resume(run_dir: Path) -> str:
     if not found:
         return "there is no checkpoint yet, so a resumed run begins at step 1 of the first stage"
     last = found[-1]
-    return f"the last checkpoint is {last.path}, so a resumed run goes on with step {last.step + 1}"
+    stage = last.path.parent.name.partition("-")[2]  # it may be at its end: the next step is then another stage's
+    return f"the last checkpoint is {last.path}, so a resumed run goes on after step {last.step} of stage {stage}"
 
 
 def replace_text(folder: Path, name: str, text: str) -> None:

@@ -16,13 +16,13 @@ from phantrol.data.rows.opening import find_files
 from phantrol.data.sources.file import FileSource
 from phantrol.tables import number_table
 from phantrol.training.first_rows import check_source
-from phantrol.training.ranks import check_ranks
+from phantrol.training.ranks import check_ranks, process_state
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recipe_json import recipe_to_json
 from phantrol.training.run import build_model, check_reports
 from phantrol.training.stand_in import MadeUp, stand_in
 from phantrol.training.trainable import trainable_table
-from phantrol.training.trainer import StageTrainer, process_state
+from phantrol.training.trainer import StageTrainer
 
 
 def dry_run(recipe: Recipe, console: Console | None = None) -> None:

@@ -17,23 +17,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig
 
 from phantrol.data.mixture import Mixture
-from phantrol.models.building import wanted_config
 from phantrol.models.configuration import PhantrolConfig, num_image_tokens
 from phantrol.models.memory import Watch
 from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.output_head import output_head
 from phantrol.models.quantised import backbone_linears
-from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
-from phantrol.models.released.layout import read_layout
-from phantrol.modifiers.base import config_to_dict, modifier_of
 from phantrol.ops.logprobs import chunk_rows, token_logprobs
-from phantrol.tables import first_line
 from phantrol.training.flops import FlopCounter, named_peak
-from phantrol.training.new_model import NewModel, SavedModel
+from phantrol.training.new_model import NewModel
 from phantrol.training.optimiser import hidden_matrices
 from phantrol.training.recipe import Recipe, Stage
 from phantrol.training.recomputing import set_gradient_checkpointing
@@ -115,35 +109,11 @@ def most_tiles(recipe: Recipe) -> int:
 def recipe_config(recipe: Recipe) -> PhantrolConfig:
     """Return the configuration of the model that a recipe builds; nothing is downloaded.
 
-    Raises ValueError if the sizes of a part are not known here, or parts or modifiers do not fit together.
+    Raises ValueError as the model does, and for one that does not tell its configuration.
     """
-    model = recipe.model
-    if isinstance(model, SavedModel):
-        if release := release_named(model.folder):
-            return read_layout(release.config, {}).config
-        try:
-            return PhantrolConfig.from_pretrained(model.folder)
-        except OSError as error:
-            raise ValueError(f"the sizes of {model.folder} are not here: {first_line(error)}") from None
-    if not isinstance(model, NewModel):
-        raise ValueError(f"no estimate for a {type(model).__name__}: expected a NewModel or a SavedModel")
-    text, vision = (_part_config(part) for part in (model.text, model.vision))
-    for each in model.modifiers:
-        modifier_of(each, text.num_hidden_layers)  # what is none says so here
-    text.modifiers = [config_to_dict(each) for each in model.modifiers]
-    return wanted_config(text, vision, **model.options)
-
-
-def _part_config(part: Any) -> Any:
-    if isinstance(part, BasePart):
-        return part.configuration()
-    if isinstance(part, str) or hasattr(part, "folder"):
-        where = part if isinstance(part, str) else part.folder()
-        try:
-            return AutoConfig.from_pretrained(where)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"no estimate: the sizes of {where} are not here: {first_line(error)}") from None
-    return AutoConfig.for_model(**part)
+    if not hasattr(recipe.model, "configuration"):
+        raise ValueError(f"got a {type(recipe.model).__name__}, expected a NewModel or a SavedModel")
+    return recipe.model.configuration()
 
 
 def _estimate(recipe: Recipe, stage: Stage, config: PhantrolConfig, row: RowShape) -> StageEstimate:

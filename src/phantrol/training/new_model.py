@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,16 @@ from torch import nn
 
 from phantrol.cached import written_once
 from phantrol.data.mixture import Mixture
-from phantrol.models.building import build, load
+from phantrol.models.building import build, load, wanted_config
+from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.packaged import PackagedDecoder, PackagedTower
+from phantrol.models.parts import part_configuration
 from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
+from phantrol.modifiers.base import config_to_dict, modifier_of
+from phantrol.modifiers.graft import graft, modifier_configs
 from phantrol.tables import first_line
 
 Carried = PackagedDecoder | PackagedTower | BasePart  # what makes a folder of its own
@@ -149,10 +153,7 @@ class NewModel:
 
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
-        if not isinstance(self.modifiers, list | tuple):
-            raise ValueError(
-                f"modifiers: got {self.modifiers!r}, expected a list of configurations, such as [TrolConfig()]"
-            )
+        _check_list(self.modifiers)
 
     def with_full_weights(self) -> NewModel:
         """Return the same model, not quantised."""
@@ -166,6 +167,14 @@ class NewModel:
         model.set_attn_implementation(self.attention)
         return _adapted(model, self.lora, self.weights), processor
 
+    def configuration(self) -> PhantrolConfig:
+        """Return the configuration of the model that `build` makes; nothing is downloaded.
+
+        Raises ValueError if the sizes of a part are not known here, or parts or modifiers do not fit together.
+        """
+        text, vision = (_configured(name, getattr(self, name)) for name in ("text", "vision"))
+        return wanted_config(_noted(text, self.modifiers), vision, **self.options)
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -174,16 +183,21 @@ class SavedModel:
     folder  what `phantrol train` or `phantrol convert` wrote, a hub id of such, or the name of a release, such as
             Phantom-0.5B, which is then converted into the cache folder; a folder of that name goes before
     lora    adapters, or None;  weights  as of a NewModel
+    modifiers  None: as it was saved. Else what is grafted on the decoder, if it was saved plain; one that was saved
+               with the same keeps it
 
-    Raises ValueError for quantised weights without adapters.
+    Raises ValueError for quantised weights without adapters, and modifiers that are no list.
     """
 
     folder: str
     lora: Lora | None = None
     weights: Weights = None
+    modifiers: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
+        if self.modifiers is not None:
+            _check_list(self.modifiers)
 
     def with_full_weights(self) -> SavedModel:
         """Return the same model, not quantised."""
@@ -191,9 +205,41 @@ class SavedModel:
 
     def build(self) -> tuple[Any, Any]:
         """Return (model, processor), in float32 whatever it was saved in, which AdamW's small steps would be lost in.
-        Raises ValueError as `phantrol.load` and `convert` do."""
+        Raises ValueError as `phantrol.load`, `convert` and `graft` do, and for other modifiers than the folder has."""
         model, processor = load(self._opened(), dtype=torch.float32)
+        if self._grafts(model.config):
+            graft(model, self.modifiers)
         return _adapted(model, self.lora, self.weights), processor
+
+    def configuration(self) -> PhantrolConfig:
+        """Return the configuration of the model that `build` makes; of a release nothing is downloaded.
+
+        Raises ValueError if it is not here, and as `build` does for modifiers.
+        """
+        if release := release_named(self.folder):
+            from phantrol.models.released.layout import read_layout
+
+            config = read_layout(release.config, {}).config
+        else:
+            try:
+                config = PhantrolConfig.from_pretrained(self.folder)
+            except OSError as error:
+                raise ValueError(f"the sizes of {self.folder} are not here: {first_line(error)}") from None
+        if self._grafts(config):
+            _noted(config.text_config, self.modifiers)
+        return config
+
+    def _grafts(self, config: PhantrolConfig) -> bool:
+        """Whether the modifiers are still to be grafted on what has this configuration."""
+        saved = modifier_configs(config.text_config)
+        if self.modifiers is None or not saved:
+            return bool(self.modifiers)
+        if sorted(map(repr, saved)) != sorted(map(repr, self.modifiers)):
+            raise ValueError(
+                f"{self.folder} was saved with {saved}: got modifiers={list(self.modifiers)}, expected the same, or "
+                "None; only a plain model can be given others"
+            )
+        return False
 
     def _opened(self) -> str | Path:
         release = release_named(self.folder)
@@ -207,6 +253,25 @@ class SavedModel:
 def _check_weights(weights: Weights, lora: Lora | None) -> None:
     if weights is not None and lora is None:
         raise ValueError(f"got weights={weights!r} and no lora, expected adapters: quantised weights are not trained")
+
+
+def _configured(name: str, part: Any) -> Any:
+    if isinstance(part, BasePart):
+        return part.configuration()
+    return part_configuration(name, part.folder() if isinstance(part, Carried) else part)
+
+
+def _noted(config: Any, modifiers: Sequence[Any]) -> Any:
+    """Write into a decoder's configuration what is grafted on it. Raises ValueError for what is no modifier of it."""
+    for each in modifiers:
+        modifier_of(each, config.num_hidden_layers)
+    config.modifiers = [config_to_dict(each) for each in modifiers]
+    return config
+
+
+def _check_list(modifiers: Any) -> None:
+    if not isinstance(modifiers, list | tuple):
+        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
 
 
 def _is_number(value: Any) -> bool:

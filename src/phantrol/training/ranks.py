@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from importlib.util import find_spec
 
 import torch
+from accelerate import PartialState
 
 from phantrol.training.recipe import Recipe
 from phantrol.training.sharding import Sharding
 
 ACCELERATE_SWITCHES = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero2 or sharding=zero3"}
+# so long ranks wait for one that merges, checks checkpoints or downloads; torch gives them 10 minutes under NCCL
+RANKS_WAIT = timedelta(hours=4)
 
 
 def sharding_of(name: str, ranks: int) -> Sharding | None:
@@ -79,3 +83,9 @@ def check_launch() -> None:
 def is_in_group() -> bool:
     """Return whether Trainer wraps models for DDP: torchrun makes a group of one rank too."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def process_state() -> PartialState:
+    """Return which rank this process is; without an accelerator several ranks are found only if told so."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return PartialState(cpu=accelerator is None, timeout=RANKS_WAIT)

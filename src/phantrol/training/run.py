@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from phantrol.data.rows.text_lines import split_lines
 from phantrol.freed_memory import keep_freed_memory
+from phantrol.training.arguments import PROJECT
 from phantrol.training.card import FILE as CARD
 from phantrol.training.card import SCORES, model_card, read_scores
 from phantrol.training.checkpoint import (
@@ -44,7 +45,7 @@ from phantrol.training.held_out import best_checkpoint, is_measured
 from phantrol.training.merging import merged
 from phantrol.training.precision import remark_on
 from phantrol.training.progress import MetricsFile, ProgressBar, rewind
-from phantrol.training.ranks import check_launch, check_ranks
+from phantrol.training.ranks import check_launch, check_ranks, process_state
 from phantrol.training.recipe import Recipe
 from phantrol.training.recipe_json import differences, recipe_from_json, recipe_text, recipe_to_json
 from phantrol.training.run_lock import FILE as LOCK
@@ -53,7 +54,7 @@ from phantrol.training.same_data import FILE as DATA
 from phantrol.training.same_data import check_same_data, note_data
 from phantrol.training.skipped import FILE as SKIPPED
 from phantrol.training.skipped import read_skipped
-from phantrol.training.trainer import PROJECT, StageTrainer, process_state
+from phantrol.training.trainer import StageTrainer
 from phantrol.training.weights import in_float32, load_weights
 from phantrol.whole_files import write_text
 

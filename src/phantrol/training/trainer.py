@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback
 
 from phantrol.data.mixture import Groups
 from phantrol.data.skipping import SkippingCollator
 from phantrol.models.quantised import is_quantised
-from phantrol.training.checkpoint import beside, keep, stage_dir, where_to_resume, written_beside
+from phantrol.training.arguments import training_arguments
+from phantrol.training.checkpoint import beside, keep, where_to_resume, written_beside
 from phantrol.training.faults import RunFault, naming_lost_processes
 from phantrol.training.frozen_weights import held_in
 from phantrol.training.gate_statistics import GateStatistics
@@ -28,7 +27,7 @@ from phantrol.training.held_out import HeldOutLoss, best_step
 from phantrol.training.meters import Meters
 from phantrol.training.optimiser import build_optimiser, lr_factor
 from phantrol.training.precision import computing_dtype
-from phantrol.training.ranks import is_in_group, sharding_of
+from phantrol.training.ranks import is_in_group, process_state, sharding_of
 from phantrol.training.recipe import Recipe
 from phantrol.training.recomputing import set_gradient_checkpointing
 from phantrol.training.reference import Reference
@@ -45,9 +44,6 @@ from phantrol.training.workers import workers_for
 
 _METERS = "meters.json"
 _SHOWN = "micro-batches with pictures"
-PROJECT = "phantrol"  # that runs are reported to
-# so long ranks wait for one that merges, checks checkpoints or downloads; torch gives them 10 minutes under NCCL
-RANKS_WAIT = timedelta(hours=4)
 
 
 class StageTrainer(ShardedTrainer):
@@ -268,39 +264,3 @@ class StageTrainer(ShardedTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model if model is None else model, self.patterns, Path(resume_from_checkpoint))
-
-
-def process_state() -> PartialState:
-    """Return which rank this process is; without an accelerator several ranks are found only if told so."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return PartialState(cpu=accelerator is None, timeout=RANKS_WAIT)
-
-
-def training_arguments(model: nn.Module, recipe: Recipe, number: int, run_dir: Path) -> TrainingArguments:
-    """Return what transformers' Trainer needs to know of a stage; the rest is decided in StageTrainer."""
-    stage, state = recipe.stages[number], process_state()
-    args = TrainingArguments(
-        output_dir=str(stage_dir(run_dir, number, stage.name)),
-        per_device_train_batch_size=stage.batch_size // stage.accumulation // state.num_processes,
-        gradient_accumulation_steps=stage.accumulation,
-        max_steps=stage.max_steps,
-        learning_rate=stage.lr,
-        max_grad_norm=stage.max_grad_norm,
-        bf16=computing_dtype(stage.precision, state.device) == torch.bfloat16,
-        use_cpu=state.device.type == "cpu",
-        logging_steps=recipe.log_every_steps,
-        logging_nan_inf_filter=False,  # StageTrainer stops instead
-        save_strategy="steps",
-        save_steps=recipe.save_every_steps,
-        seed=recipe.stage_seed(number),
-        report_to=list(recipe.report_to) or "none",
-        run_name=f"{run_dir.name}-{stage.name}",
-        project=PROJECT,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cache=getattr(model.config, "use_cache", True),  # Trainer writes it into the configuration that is saved
-        ddp_find_unused_parameters=is_in_group(),  # as an output head that word alignment never calls
-    )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # without torchrun Trainer would split batches by torch's DataParallel, which cannot split ours
-    return args

@@ -49,7 +49,7 @@ class Blink(ChoiceBenchmark):
         return join_pictures(row) if self.protocol == "paper" else row
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        return mean_of_tasks(rows, (self.score(row, text) for row, text in zip(rows, texts, strict=True)))
+        return mean_of_tasks(self.scored(rows, texts))
 
 
 BENCHMARK = Blink

@@ -32,7 +32,7 @@ class CVBench(ChoiceBenchmark):
             yield self.row(f"{row['type']}/{row['idx']}", row["task"], [picture], row["prompt"], answer, **more)
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
+        scored = self.scored(rows, texts)
         sources = mean_by((row.facts["source"], score) for row, score in scored)
         parts = {"2d": [name for name in ("ADE20K", "COCO") if name in sources], "3d": ["Omni3D"]}
         found = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -55,12 +55,12 @@ class HallusionBench(PublishedBenchmark):
         return float(said == row.answer)
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
+        scored = self.scored(rows, texts)
         figures = [(row, score) for row, score in scored if not row.facts["unseen"]]
         return {
             "aAcc": mean(score for _, score in scored),
-            "fAcc": _by(lambda row: row.facts["figure"], figures),
-            "qAcc": _by(lambda row: row.facts["question"], scored),
+            "fAcc": share_of_groups_right((row.facts["figure"], score) for row, score in figures),
+            "qAcc": share_of_groups_right((row.facts["question"], score) for row, score in scored),
         }
 
 
@@ -68,11 +68,6 @@ def _named(path: Path) -> Path:
     """Return the file, which may end in .PNG where it is said to end in .png."""
     other = path.with_suffix(path.suffix.swapcase())
     return other if other.is_file() and not path.is_file() else path
-
-
-def _by(key: Callable[[PublishedRow], str], scored: Sequence[tuple[PublishedRow, float]]) -> tuple[float, int]:
-    keyed = [(key(row), score) for row, score in scored]
-    return share_of_groups_right(keyed), len({name for name, _ in keyed})
 
 
 BENCHMARK = HallusionBench

@@ -63,7 +63,7 @@ class MMBench(ChoiceBenchmark):
         return f"Question: {question}\nOptions:\n{lettered(choices)}"
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
+        scored = self.scored(rows, texts)
         vanilla, circular = mean(score for _, score in scored), self._in_every_order(scored)
         found = {
             f"{task}_circular": self._in_every_order([each for each in scored if each[0].task == task])
@@ -73,8 +73,7 @@ class MMBench(ChoiceBenchmark):
         return found | {"vanilla": vanilla, "circular": circular, "overall": headline}
 
     def _in_every_order(self, scored: Sequence[tuple[Row, float]]) -> tuple[float, int]:
-        groups = [(self.group_of(row), score) for row, score in scored]
-        return share_of_groups_right(groups), len({group for group, _ in groups})
+        return share_of_groups_right((self.group_of(row), score) for row, score in scored)
 
 
 def _filled(cell: str | None) -> bool:

@@ -59,14 +59,12 @@ class Mme(PublishedBenchmark):
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
         points: dict[str, float] = {}
         found: dict[str, tuple[float, int]] = {}
+        scored = self.scored(rows, texts)
         for task in dict.fromkeys(row.task for row in rows):
-            scored = [
-                (self.group_of(row), self.score(row, text))
-                for row, text in zip(rows, texts, strict=True)
-                if row.task == task
-            ]
-            plus, accuracy = share_of_groups_right(scored), mean(score for _, score in scored)[0]
-            found[f"{task}_plus"] = plus, len({group for group, _ in scored})
+            of_task = [(self.group_of(row), score) for row, score in scored if row.task == task]
+            plus, pictures = share_of_groups_right(of_task)
+            accuracy, _ = mean(score for _, score in of_task)
+            found[f"{task}_plus"] = plus, pictures
             points[task] = (accuracy + plus) / 2
         for name, tasks in {"perception": PERCEPTION, "cognition": COGNITION, "overall": points}.items():
             asked = [points[task] for task in tasks if task in points]

@@ -34,7 +34,7 @@ class MMStar(ChoiceBenchmark):
             yield self.row(row["index"], row["category"], [picture], question, row["answer"].strip().upper(), **more)
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        scored = [(row, self.score(row, text)) for row, text in zip(rows, texts, strict=True)]
+        scored = self.scored(rows, texts)
         kinds = mean_by((row.facts["kind"], score) for row, score in scored)
         return kinds | {"overall": mean(score for _, score in scored)}
 

@@ -121,7 +121,7 @@ class PrimerBenchmark(Benchmark):
                 found[f"{task}_f1"] = yes_no_f1((text, row.answer) for row, text in said), len(said)
             if form == "letter" and self.circular:
                 scores = [(row.question_id, option_letter(text, row.answer)) for row, text in said]
-                found[f"{task}_circular"] = share_of_groups_right(scores), len({name for name, _ in scores})
+                found[f"{task}_circular"] = share_of_groups_right(scores)
         return found
 
     def tokens_for(self, task: str) -> int:

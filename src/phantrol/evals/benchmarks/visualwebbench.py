@@ -79,7 +79,7 @@ class VisualWebBench(PublishedBenchmark):
         return rouge_l(frame[1].strip(" \"'") if frame else text, golds[0])
 
     def overall(self, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, tuple[float, int]]:
-        return mean_of_tasks(rows, (self.score(row, text) for row, text in zip(rows, texts, strict=True)))
+        return mean_of_tasks(self.scored(rows, texts))
 
 
 def _prompt(row: Record, choices: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 import torch
@@ -173,7 +172,6 @@ def stretch_positions(model: Any, image_px: int) -> None:
 def _moved(
     source: Source, rules: tuple[Rule, ...], theirs: str, ours: str, config: PretrainedConfig, unknown: list[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    layout = SimpleNamespace(text=config)  # all that the ways to split a tensor ask for
     for name in source.shapes:
         found = match(theirs + name, rules)
         if found is None:
@@ -181,6 +179,6 @@ def _moved(
                 unknown.append(name)
             continue
         targets, split = found
-        parts = SPLITS[split](source.read(name), layout)
+        parts = SPLITS[split](source.read(name), config)
         for target, part in zip(targets, parts, strict=True):
             yield target.removeprefix(ours), part.clone(memory_format=torch.contiguous_format)

@@ -29,7 +29,8 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done. notes: one line each on what a reader should know of the gates and of what was dropped."""
+    """What was done. notes: one line each on what a reader should know of the gates, of what was dropped, of sizes that
+    config.json has wrong, and of weights that are no numbers."""
 
     out: Path
     layout: Layout
@@ -63,8 +64,11 @@ def convert(
     notes = _notes(files, layout, todo, processor)
     _settle_image_token(config, processor)
     config.architectures, config.dtype = [PhantrolForConditionalGeneration.__name__], files.dtype
+    no_numbers: list[str] = []
     with folder_beside(out) as unfinished:
-        num_tensors, num_bytes = write_shards(_converted(files, todo), unfinished, shard_bytes)
+        num_tensors, num_bytes = write_shards(_converted(files, todo, no_numbers), unfinished, shard_bytes)
+        if no_numbers:
+            notes += (f"{_some(no_numbers)}: NaN or infinite in part, answers may mean nothing; download again",)
         config.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         released_generation(layout.family, layout.backbone, processor, config).save_pretrained(unfinished)
@@ -146,9 +150,17 @@ def _check_dtypes(source: Source, todo: Plan) -> None:
             )
 
 
-def _converted(source: Source, todo: Plan) -> Iterator[tuple[str, Tensor]]:
+def _converted(source: Source, todo: Plan, no_numbers: list[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """no_numbers: takes the official names of tensors that are NaN or infinite somewhere, once all are out."""
     for move in todo.moves:
-        yield from move.apply(source.read(move.source)).items()
+        tensor = source.read(move.source)
+        if no_numbers is not None and not tensor.isfinite().all():
+            no_numbers.append(move.source)
+        yield from move.apply(tensor).items()
+
+
+def _some(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _settle_image_token(config: PhantrolConfig, processor: PhantrolProcessor) -> None:
@@ -162,14 +174,15 @@ def _settle_image_token(config: PhantrolConfig, processor: PhantrolProcessor) ->
 
 
 def _notes(source: Source, layout: Layout, todo: Plan, processor: PhantrolProcessor) -> tuple[str, ...]:
-    """One line on gates, a head that might be tied, ends that are no tokens, and per reason for what was dropped."""
+    """One line on gates, sizes that the tensors have otherwise, a head that might be tied, ends that are no tokens, and
+    per reason for what was dropped."""
     notes, by_reason, gates = [], {}, _count_gates(source)
     for name, reason in todo.dropped.items():
         by_reason.setdefault(reason, []).append(name)
     if gates == 1 and by_reason.pop(ONE_GATE, None):
         notes.append("the entries of trol_gating are equal: one gate serves all layers")
     for reason, names in by_reason.items():
-        notes.append(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
+        notes.append(f"dropped {_some(names)}: {reason}")
     kinds = sorted({str(source.dtypes[move.source]).removeprefix("torch.") for move in todo.moves})
     if len(kinds) > 1:
         loaded = str(source.dtype).removeprefix("torch.")
@@ -177,7 +190,12 @@ def _notes(source: Source, layout: Layout, todo: Plan, processor: PhantrolProces
             f"its tensors are {' and '.join(kinds)}, as they were, and loaded as {loaded}; `--weights` of ask, chat, "
             "eval and serve chooses"
         )
-    if (source.config.get("llm_config") or source.config).get("tie_word_embeddings") and not layout.tied:
+    llm = source.config.get("llm_config") or source.config
+    for name in ("hidden_size", "intermediate_size", "num_key_value_heads", "vocab_size"):
+        said, found = llm.get(name), getattr(layout.text, name)
+        if said not in (None, found):
+            notes.append(f"config.json says {name} {said!r}, the tensors {found}: theirs is taken")
+    if llm.get("tie_word_embeddings") and not layout.tied:
         notes.append(f"config.json ties the head to the embeddings, but the released {layout.backbone} keeps its own")
     if ends := no_tokens(layout.family, layout.config, processor.tokenizer):
         named = f"config.json names end-of-sequence {', '.join(map(str, ends))}"

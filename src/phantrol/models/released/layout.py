@@ -1,6 +1,6 @@
 """What a folder in the official layout holds, read from its config.json and from the shapes of its tensors.
 
-Shapes are the truth for sizes; the configuration says what shapes cannot: heads, rotary angles, epsilons, token ids.
+See `parts.py` for which of the two is believed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_layout(config: Mapping[str, Any], shapes: Shapes, per_layer_gates: bool
     config  its config.json;  shapes  of its tensors by their official names, those of trol_gating.pt included; without
             any, `config` must also name family and backbone, as a recorded folder's does, and its sizes are believed
     per_layer_gates  keep each entry of trol_gating.pt, where the released loader leaves the last one in all layers
-    Raises ValueError if this is no released TroL or Phantom, saying what was found.
+    Raises ValueError if this is no released TroL or Phantom, or its layers are not as many as `config` says.
     """
     try:
         return _read(config, shapes, per_layer_gates)
@@ -167,7 +167,7 @@ def _whole_config(
         tower, unshuffle = clip_config(shapes, projector_in), 1
         image_px = tower.image_size
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
-    extra = (size_of(shapes, f"{_embeddings(shapes)}", 0) or 0) == text.vocab_size + 1
+    extra = (size_of(shapes, _embeddings(shapes), 0) or 0) == text.vocab_size + 1
     image_token_id = number_of(config, "image_token_index", text.vocab_size if extra else UNKNOWN_TOKEN)
     if not isinstance(image_token_id, int):
         raise ValueError(f"config.json says image_token_index {image_token_id!r}: expected a whole number")

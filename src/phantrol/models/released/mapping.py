@@ -15,6 +15,7 @@ from functools import cache, partial
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from phantrol.models.modeling import PhantrolForConditionalGeneration
 from phantrol.models.released.layout import GATE_FILE, Layout
@@ -115,6 +116,7 @@ BUFFERS = {
 }
 ONE_GATE = "the released loader leaves the last entry of trol_gating in every layer; --per-layer-gates keeps each"
 OLD_GATE = f"the released loader takes the gates from {GATE_FILE}"
+AGAIN = "; a file may be cut off, or of another model: download the weights again"
 TIED = "the head is tied to the embeddings"
 EXTRA_ROW = "the row of the image token, beyond the head's vocabulary: image features overwrite it"
 
@@ -206,7 +208,7 @@ def _move(name: str, layout: Layout) -> Move | None:
     targets, split = found
     if not layout.per_layer_gates:  # the first layer owns the gate that all share
         targets = tuple(re.sub(r"\d+(?=\.traversal_gate\.)", "0", target) for target in targets)
-    return Move(name, targets, partial(SPLITS[split], layout=layout))
+    return Move(name, targets, partial(SPLITS[split], text=layout.text))
 
 
 def _drop_reason(name: str, layout: Layout, shapes: Shapes) -> str | None:
@@ -231,24 +233,25 @@ def _check(layout: Layout, shapes: Shapes, moves: list[Move], unknown: list[str]
         try:
             parts = move.split(torch.empty(shape, device="meta"))
         except (RuntimeError, ValueError, IndexError):
-            raise ValueError(f"{move.source} has shape {shape}, which does not fall into parts") from None
+            raise ValueError(f"{move.source} has shape {shape}, which does not fall into parts{AGAIN}") from None
         for target, part in zip(move.targets, parts, strict=True):
             if target in made:
                 raise ValueError(f"{move.source} and {made[target]} both give {target}: expected one of them")
             made[target] = move.source
             if target in expected and tuple(part.shape) != expected[target]:
+                which = "" if list(part.shape) == shape else f", of which {target} would be {list(part.shape)}"
                 raise ValueError(
-                    f"{move.source} has shape {shape}, of which {target} would be {list(part.shape)}: expected "
-                    f"{list(expected[target])}"
+                    f"{move.source} has shape {shape}{which}: expected {list(expected[target])}, as config.json and "
+                    f"the other tensors have it{AGAIN}"
                 )
     unknown += [source for target, source in made.items() if target not in expected]
     missing = [target for target in expected if target not in made]
     if layout.vision is None and not need_vision:
         missing = [target for target in missing if not target.startswith("vision_tower.")]
     if missing:
-        raise ValueError(f"{_some([official_name(target, layout) for target in missing])} missing")
+        raise ValueError(f"{_some([official_name(target, layout) for target in missing])} missing{AGAIN}")
     if unknown:
-        raise ValueError(f"{_some(unknown)} left over: no part of a {layout.family} model on {layout.backbone}")
+        raise ValueError(f"{_some(unknown)} left over: no part of a {layout.family} model on {layout.backbone}{AGAIN}")
 
 
 def _some(names: list[str]) -> str:
@@ -270,24 +273,23 @@ def _kind(placeholder: str) -> str:
     return r"\d+" if placeholder == "i" else r"[\w.]+" if placeholder in ("name", "part") else r"\w+"
 
 
-def _whole(tensor: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+def _whole(tensor: Tensor, text: PretrainedConfig) -> tuple[Tensor, ...]:
     return (tensor,)
 
 
-def _vocabulary(tensor: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+def _vocabulary(tensor: Tensor, text: PretrainedConfig) -> tuple[Tensor, ...]:
     """[V or V + 1, D] → [V, D]: the row of an image token beyond the vocabulary stays behind."""
-    extra = tensor.shape[0] - layout.text.vocab_size
-    return (tensor[: layout.text.vocab_size] if extra == 1 else tensor,)
+    extra = tensor.shape[0] - text.vocab_size
+    return (tensor[: text.vocab_size] if extra == 1 else tensor,)
 
 
-def _thirds(tensor: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+def _thirds(tensor: Tensor, text: PretrainedConfig) -> tuple[Tensor, ...]:
     """[3·D, ...] → queries, keys and values, [D, ...] each."""
     return tensor.chunk(3)
 
 
-def _interleaved(tensor: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+def _interleaved(tensor: Tensor, text: PretrainedConfig) -> tuple[Tensor, ...]:
     """[(H + 2·K)·d, I] → [H·d, I], [K·d, I], [K·d, I]: each key/value head comes as its queries, its key, its value."""
-    text = layout.text
     groups = text.num_attention_heads // text.num_key_value_heads
     heads = tensor.unflatten(0, (text.num_key_value_heads, groups + 2, text.hidden_size // text.num_attention_heads))
     queries, keys, values = heads.split([groups, 1, 1], dim=1)

@@ -1,6 +1,7 @@
 """Configurations of stock Hugging Face classes for the parts of an official checkpoint: decoders and vision towers.
 
 Shapes are the truth for sizes; the configuration says what shapes cannot: heads, rotary angles, epsilons, token ids.
+How many layers there are they say together: shapes do not tell a whole model from one whose last layers are missing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from transformers import CLIPVisionConfig, InternVLVisionConfig, LlamaConfig, Ph
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-CLIP_HEAD_SIZE, CLIP_PX = 64, 490
+CLIP_HEAD_SIZE, CLIP_HIDDEN, CLIP_LAYERS, CLIP_PX = 64, 1024, 24, 490
 THETA = {"internlm2": 1e6, "phi3": 1e4, "qwen2": 1e6}
 EPS = {"internlm2": 1e-5, "phi3": 1e-5, "qwen2": 1e-6}
 # of each backbone: embedding table, output head, attention, and the linear that ends a layer
@@ -32,6 +33,7 @@ def text_config(
     """Return the decoder's.
 
     config, llm  all of config.json, and the part of it on the decoder;  prefix  of the names of the decoder's tensors
+    Raises ValueError for sizes that contradict each other.
     """
     table, head, attention, down = NAMES[backbone]
     layers, table = f"{prefix}model.layers.", f"{prefix}model.{table}.weight"
@@ -44,7 +46,7 @@ def text_config(
         "intermediate_size": size_of(shapes, f"{down}.weight", 1)
         or size_of(shapes, f"{down}.ffn.weight", 1)
         or llm["intermediate_size"],
-        "num_hidden_layers": num_layers(shapes, layers) or llm["num_hidden_layers"],
+        "num_hidden_layers": _num_layers(llm, shapes, layers),
         "num_attention_heads": heads,
         "num_key_value_heads": _key_value_heads(llm, shapes, f"{layers}0.{attention}.", hidden // heads, heads),
         "hidden_act": llm.get("hidden_act", "silu"),
@@ -142,8 +144,8 @@ def rope_parameters(llm: Mapping[str, Any], backbone: str) -> dict[str, Any]:
 def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisionConfig:
     """Return that of InternViT; options: what config.json has under vision_config.
 
-    Raises ValueError for less than one head, an epsilon that is not above 0, and norms of queries and keys with an
-    epsilon that transformers does not compute them with.
+    Raises ValueError for less than one head, an epsilon that is not above 0, norms of queries and keys with an epsilon
+    that transformers does not compute them with, and another number of layers than the tensors are of.
     """
     hidden, patch, image_px = _vision_sizes(shapes, "vision_model.embeddings.", "position_embedding")
     layers = "vision_model.encoder.layers."
@@ -158,7 +160,7 @@ def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisi
     return InternVLVisionConfig(
         hidden_size=hidden,
         intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or options["intermediate_size"],
-        num_hidden_layers=num_layers(shapes, layers) or options["num_hidden_layers"],
+        num_hidden_layers=_num_layers(options, shapes, layers, " in vision_config"),
         num_attention_heads=_number_of_heads(options, " in vision_config"),
         attention_bias=f"{layers}0.attn.qkv.bias" in shapes or (not shapes and bool(options.get("qkv_bias", True))),
         use_qk_norm=qk_norm,
@@ -172,15 +174,21 @@ def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisi
 
 
 def clip_config(shapes: Shapes, projector_in: int | None) -> CLIPVisionConfig:
-    """CLIP ViT-L/14 with positions for 490 px, or what the shapes say."""
+    """CLIP ViT-L/14 with positions for 490 px, or what the shapes say.
+
+    Raises ValueError for tensors as wide as those of ViT-L/14 that are of more or fewer layers.
+    """
     tower = "vit.vision_tower.vision_model."
     hidden, patch, image_px = _vision_sizes(shapes, f"{tower}embeddings.", "position_embedding.weight")
     layers = f"{tower}encoder.layers."
-    hidden = hidden or projector_in or 1024
+    hidden = hidden or projector_in or CLIP_HIDDEN
+    found = num_layers(shapes, layers)
+    if found and found != CLIP_LAYERS and hidden == CLIP_HIDDEN:  # the released config.json says nothing of the tower
+        raise ValueError(_other_layers(f"CLIP ViT-L/14 has {CLIP_LAYERS} layers", found, layers))
     return CLIPVisionConfig(
         hidden_size=hidden,
         intermediate_size=size_of(shapes, f"{layers}0.mlp.fc1.weight", 0) or 4 * hidden,
-        num_hidden_layers=num_layers(shapes, layers) or 24,
+        num_hidden_layers=found or CLIP_LAYERS,
         num_attention_heads=1 if hidden % CLIP_HEAD_SIZE else hidden // CLIP_HEAD_SIZE,
         image_size=image_px or CLIP_PX,
         patch_size=patch or 14,
@@ -221,3 +229,18 @@ def size_of(shapes: Shapes, name: str, dim: int) -> int | None:
 def num_layers(shapes: Shapes, prefix: str) -> int:
     found = [int(match[1]) for name in shapes if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))]
     return max(found, default=-1) + 1
+
+
+def _num_layers(options: Mapping[str, Any], shapes: Shapes, prefix: str, where: str = "") -> int:
+    """What the configuration says, which the tensors have to confirm; what they are of, where it is silent."""
+    found, says = num_layers(shapes, prefix), options.get("num_hidden_layers")
+    if found and says not in (None, found):
+        raise ValueError(_other_layers(f"config.json says num_hidden_layers {says!r}{where}", found, prefix))
+    return found or options["num_hidden_layers"]
+
+
+def _other_layers(said: str, found: int, prefix: str) -> str:
+    return (
+        f"{said}, but the tensors are of {found} layers, up to {prefix}{found - 1}: expected as many; a shard may be "
+        "missing, or of another model: download the weights again"
+    )

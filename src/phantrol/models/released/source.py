@@ -1,14 +1,17 @@
 """A folder in the official layout, read tensor by tensor: safetensors or pickled shards, and TroL's trol_gating.pt.
 
-Pickles are read as data alone (`weights_only`): one that holds code is refused. Files are mapped into memory, never
-read whole, and mapped anew after every GiB, so that pages already read do not add up.
+Pickles are read as data alone (`weights_only`): one that holds code is refused. Files are mapped into memory and mapped
+anew after every GiB, so that pages already read do not add up; only what PyTorch saved before 1.6 is read whole.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import pickletools
 import re
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -165,22 +168,38 @@ def _open(path: Path) -> Mapping[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is broken or not whole: {first_line(error)}; copy it again") from None
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.name != GATE_FILE)
+        with warnings.catch_warnings():  # of pickles that it refuses anyway
+            warnings.simplefilter("ignore", UserWarning)
+            # only a zip can be mapped: told to map anything else, torch complains of that rather than of code in it
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"wants to run {code[1]}" if code else "is no plain table of tensors"
+        told = re.search(r"GLOBAL (\S+)", str(error))
+        code = told[1] if told else _first_code(path)
+        what = f"wants to run {code}" if code else "is no plain table of tensors"
         raise ValueError(
             f"{path} is a pickle that {what}: refused, since only tensors are read; ask for safetensors"
         ) from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle makes its reader raise whatever it runs into
-        raise ValueError(
-            f"{path} is broken, or saved by a PyTorch before 1.6: {first_line(error)}; copy it again, or save it anew"
-        ) from None
+        raise ValueError(f"{path} is broken or not whole: {first_line(error)}; copy it again") from None
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{path} holds a {type(tensors).__name__}: expected a table of tensors")
     return tensors
+
+
+def _first_code(path: Path) -> str:
+    """The first name that a bare pickle looks up, of a protocol that torch does not read; it is not run. Or nothing."""
+    words: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "STACK_GLOBAL":
+                    return ".".join(words[-2:])
+                words += [argument] if isinstance(argument, str) else []
+    except ValueError:
+        pass
+    return ""
 
 
 def _kind(path: Path, name: Any, tensor: Any) -> tuple[Shape, torch.dtype]:
