@@ -73,6 +73,8 @@ def test_one_that_has_modifiers_keeps_them_and_gets_no_others(saved):
     for modifiers in (None, BOTH, BOTH[::-1]):
         model, _ = SavedModel(folder, modifiers=modifiers).build()
         assert modifier_configs(model.config.text_config) == list(BOTH)
+    listed = (TrolConfig(layers=[0]),)  # which comes back as a tuple
+    assert SavedModel(saved(listed), modifiers=listed).configuration().text_config.modifiers[0]["layers"] == [0]
     for modifiers in ((), BOTH[:1], (TrolConfig(), PhantomConfig())):
         other = SavedModel(folder, modifiers=modifiers)
         for asked in (other.build, other.configuration):

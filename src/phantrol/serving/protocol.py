@@ -28,6 +28,10 @@ EXPECTED = {  # by a field's name and pydantic's word for what is wrong with it
     ("stop", "list_type"): "expected a string, or up to 4 in a list",
     ("annotations", "too_long"): "this server makes none: expected an empty list",
 }
+SWITCHES = {
+    "stream_options": "stream",
+    "top_logprobs": "logprobs",
+}  # a field, and what it means nothing without
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -131,15 +135,18 @@ class ChatRequest(_Strict):
             raise ValueError(f"expected at most 4 strings of 1 to {MAX_STOP} characters")
         return stop
 
-    @field_validator("stream_options", "max_completion_tokens", "top_logprobs")
+    @field_validator(*SWITCHES)
     @classmethod
-    def _fields_agree(cls, given: Any, info: ValidationInfo) -> Any:
-        others = info.data  # the fields above, but those at fault
-        if info.field_name == "top_logprobs" and not others.get("logprobs"):
-            raise ValueError("without logprobs: expected logprobs=true")
-        if info.field_name == "stream_options" and not others.get("stream"):
-            raise ValueError("without stream: expected stream=true")
-        if info.field_name == "max_completion_tokens" and others.get("max_tokens") not in (None, given):
+    def _is_switched_on(cls, given: Any, info: ValidationInfo) -> Any:
+        switch = SWITCHES[info.field_name]
+        if not info.data.get(switch):  # of the fields above, but those at fault
+            raise ValueError(f"without {switch}: expected {switch}=true")
+        return given
+
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _is_one_limit(cls, given: Any, info: ValidationInfo) -> Any:
+        if info.data.get("max_tokens") not in (None, given):
             raise ValueError("differs from max_tokens: expected one of them")
         return given
 

@@ -23,7 +23,7 @@ from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
-from phantrol.modifiers.base import config_to_dict, modifier_of
+from phantrol.modifiers.base import config_from_dict, config_to_dict, modifier_of
 from phantrol.modifiers.graft import graft, modifier_configs
 from phantrol.tables import first_line
 
@@ -172,8 +172,8 @@ class NewModel:
 
         Raises ValueError if the sizes of a part are not known here, or parts or modifiers do not fit together.
         """
-        text, vision = (_configured(name, getattr(self, name)) for name in ("text", "vision"))
-        return wanted_config(_noted(text, self.modifiers), vision, **self.options)
+        text, vision = (_configuration_of(name, getattr(self, name)) for name in ("text", "vision"))
+        return wanted_config(_with_modifiers(text, self.modifiers), vision, **self.options)
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class SavedModel:
             except OSError as error:
                 raise ValueError(f"the sizes of {self.folder} are not here: {first_line(error)}") from None
         if self._grafts(config):
-            _noted(config.text_config, self.modifiers)
+            _with_modifiers(config.text_config, self.modifiers)
         return config
 
     def _grafts(self, config: PhantrolConfig) -> bool:
@@ -234,7 +234,8 @@ class SavedModel:
         saved = modifier_configs(config.text_config)
         if self.modifiers is None or not saved:
             return bool(self.modifiers)
-        if sorted(map(repr, saved)) != sorted(map(repr, self.modifiers)):
+        wanted = [config_from_dict(config_to_dict(each)) for each in self.modifiers]  # with tuples, as saved ones have
+        if sorted(map(repr, saved)) != sorted(map(repr, wanted)):
             raise ValueError(
                 f"{self.folder} was saved with {saved}: got modifiers={list(self.modifiers)}, expected the same, or "
                 "None; only a plain model can be given others"
@@ -255,13 +256,13 @@ def _check_weights(weights: Weights, lora: Lora | None) -> None:
         raise ValueError(f"got weights={weights!r} and no lora, expected adapters: quantised weights are not trained")
 
 
-def _configured(name: str, part: Any) -> Any:
+def _configuration_of(name: str, part: Any) -> Any:
     if isinstance(part, BasePart):
         return part.configuration()
     return part_configuration(name, part.folder() if isinstance(part, Carried) else part)
 
 
-def _noted(config: Any, modifiers: Sequence[Any]) -> Any:
+def _with_modifiers(config: Any, modifiers: Sequence[Any]) -> Any:
     """Write into a decoder's configuration what is grafted on it. Raises ValueError for what is no modifier of it."""
     for each in modifiers:
         modifier_of(each, config.num_hidden_layers)
