@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from phantrol.modifiers.graft import graft, load_grafted
+from phantrol.modifiers.image_rows import ImageRows, image_rows
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
-from phantrol.modifiers.sequence import ImageRows, SequenceStep, image_rows
+from phantrol.modifiers.sequence import SequenceStep
 
 EXACT, BROKEN = 1e-10, 1e-3
 pytestmark = pytest.mark.usefixtures("float64_throughout")

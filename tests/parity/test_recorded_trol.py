@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from phantrol.models.released.convert import load_official
-from phantrol.modifiers.sequence import SequenceStep, image_rows
+from phantrol.modifiers.image_rows import image_rows
+from phantrol.modifiers.sequence import SequenceStep
 from phantrol.ops.images import scatter_features
 
 AGREEMENT, BROKEN = 2e-5, 1e-3

@@ -23,7 +23,9 @@ from phantrol.modifiers.base import (
     mixed_class,
     modifier_of,
 )
-from phantrol.modifiers.sequence import SequenceStep, check_shared_anchors, image_rows, sequence_state
+from phantrol.modifiers.image_rows import image_rows
+from phantrol.modifiers.real_tokens import check_shared_anchors
+from phantrol.modifiers.sequence import SequenceStep, sequence_state
 from phantrol.modifiers.step import end_known_prompt, next_step, token_positions
 from phantrol.ops.blocks import Blocks, blocks_of_positions
 from phantrol.tables import first_line

@@ -4,8 +4,7 @@ Two requests that take turns on one model, beams that change places, and a promp
 because everything that a modifier must remember between two forward passes lies in layers of the cache itself. A cache
 of a grafted decoder has, after its own L layers, one more per (pass, decoder layer) and per memory of the anchor.
 
-B rows, N tokens of this forward pass, T tokens of a mask, k anchors, A heads of an anchor of all kinds, d head size,
-R image tokens of all rows, F inputs of a linear, r rank of a partial LoRA.
+B rows, N tokens of this forward pass, k anchors, A heads of an anchor of all kinds, d head size.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from phantrol.modifiers.base import LayerModifier
 from phantrol.modifiers.growing_cache import GrowingLayer
+from phantrol.modifiers.image_rows import ImageRows
 from phantrol.ops.blocks import Blocks
 
 KEYS_AND_VALUES = "keys and values"
@@ -102,55 +100,6 @@ class SequenceStep:
         return dataclasses.replace(self, **moved)
 
 
-class ImageRows:
-    """Where the image tokens of one forward pass are, R of B·N, worked out once for all linears of all layers.
-
-    image_mask [B, N], True on image tokens;  index [R], their rows of [B·N, ...]
-    """
-
-    def __init__(self, image_mask: Tensor, index: Tensor):
-        self.index, self._num_tokens = index, image_mask.numel()
-        self._taken: tuple[Tensor, nn.Module, Tensor] | None = None
-
-    def take(self, x: Tensor, layer: nn.Module) -> Tensor:
-        """Return layer(x) of the image tokens alone, [R, r]; x [B, N, F].
-
-        Asked again for the same x and the same layer, as queries, keys and values do, it is not computed again.
-        Raises ValueError if x does not hold the tokens of the forward pass in their order.
-        """
-        if self._taken is None or self._taken[0] is not x or self._taken[1] is not layer:
-            rows = x.reshape(-1, x.shape[-1])
-            if len(rows) != self._num_tokens:
-                raise ValueError(
-                    f"a linear got {len(rows)} rows in a forward pass of {self._num_tokens} tokens: a partial LoRA "
-                    "expects decoders whose linears see every token in order"
-                )
-            self._taken = x, layer, layer(rows[self.index])
-        return self._taken[2]
-
-    def to(self, device: Any, **how: Any) -> ImageRows:
-        moved = copy.copy(self)
-        moved.index, moved._taken = self.index.to(device, **how), None
-        return moved
-
-
-def image_rows(image_mask: Tensor | None, num_rows: int, num_tokens: int) -> ImageRows | None:
-    """Return where image tokens are, or None if there are none; image_mask [B, N], True on image tokens.
-
-    Raises ValueError if the mask is not of these tokens.
-    """
-    if image_mask is None:
-        return None
-    if tuple(image_mask.shape) != (num_rows, num_tokens):
-        raise ValueError(
-            f"image_mask is {list(image_mask.shape)}, expected [{num_rows}, {num_tokens}]: one entry for each token of "
-            "this forward pass"
-        )
-    index = image_mask.flatten().nonzero().squeeze(1)
-    # while training, none of them still gives the LoRA gradients, of 0: ranks that share it must all have them
-    return ImageRows(image_mask, index) if len(index) or torch.is_grad_enabled() else None
-
-
 def sequence_state(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:
     """Return the state of the sequences in `cache`; at their beginning, give the cache the layers that it needs.
 
@@ -177,66 +126,6 @@ def end_prompt(cache: Cache, state: SequenceState) -> None:
     """Forget what only the prompt's own later passes needed."""
     del cache.layers[state.first_pass_slots :]
     state.prompt_ended = True
-
-
-def real_tokens(attention_mask: Tensor | dict, num_tokens: int, past_tokens: int) -> Tensor:
-    """Return which tokens of each row are no padding: [B, past + N] bool.
-
-    attention_mask  [B, past + N] with 1 on real tokens, or [B, 1, N, T] as attention takes it, which says of all that
-                    came before only whether something did: then the token before the new ones stands for it
-    """
-    mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
-    if mask.ndim != 4:
-        return mask[:, : past_tokens + num_tokens] != 0
-    sees = _who_sees_whom(mask)
-    start = min(past_tokens, sees.shape[-1] - num_tokens)
-    # every real token attends to itself, also under a sliding window; who sees earlier chunks had its anchor there
-    own = sees[:, :, start : start + num_tokens].diagonal(dim1=1, dim2=2)
-    earlier = sees[:, :, :start].flatten(1).any(dim=-1, keepdim=True)
-    return F.pad(torch.cat([earlier, own], dim=1), (past_tokens - 1, 0))  # -1, where nothing was earlier, cuts it off
-
-
-def check_shared_anchors(attention_mask: Tensor | dict | None, past_tokens: int, anchor: Tensor, span: int) -> None:
-    """Raise ValueError if the anchors of a row cannot be told, or are not those of all that it holds.
-
-    anchor  [B] where the first real token of each row is;  span  tokens from the first anchor to the last
-    """
-    mask = _widest(attention_mask) if isinstance(attention_mask, dict) else attention_mask
-    if mask is None or mask.ndim != 4:
-        return
-    if past_tokens > 0 and span == 1:
-        return  # behind padding alone
-    if past_tokens > 0:
-        raise ValueError(
-            f"got an attention mask {list(mask.shape)} after {past_tokens} tokens, and not all anchors have been seen: "
-            "expected one of [B, past + N], which says where rows begin, and a dynamic cache: for a static one "
-            "`generate` makes such masks itself"
-        )
-    if torch.compiler.is_compiling():
-        return  # a graph cannot ask
-    sees = _who_sees_whom(mask).expand(len(anchor), -1, -1)  # [B, N, T], T ≥ N: a static cache has room for more
-    place = torch.arange(sees.shape[1], device=sees.device)[:, None]
-    early = (anchor[:, None] + torch.arange(span, device=sees.device)).clamp(max=sees.shape[-1] - 1)[:, None]
-    hidden = ~sees.gather(-1, early.expand(-1, sees.shape[1], -1)) & (place > early)  # [B, N, span]
-    # a sliding window hides what is far: all before it too, and never the token just before
-    sees_earlier = sees.any(-1, keepdim=True) & (sees.to(torch.uint8).argmax(-1, keepdim=True) < early)
-    # [B, N] the token before is another sequence's; padding behind a row sees not even itself
-    begins = F.pad(~sees.diagonal(-1, 1, 2), (1, 0), value=True) & sees.diagonal(0, 1, 2)
-    if bool((hidden & (sees_earlier | begins[..., None])).any()):
-        raise ValueError(
-            f"a row holds sequences that share fewer than the {span} tokens from the first anchor to the last: "
-            "expected a longer common beginning, fewer anchors, or a row for each (pack=false)"
-        )
-
-
-def _widest(masks: dict[str, Tensor]) -> Tensor:
-    """One mask per kind of attention: all agree on what is padding."""
-    return masks.get("full_attention", next(iter(masks.values())))
-
-
-def _who_sees_whom(mask: Tensor) -> Tensor:
-    """[B, 1, N, T] as attention takes it → [B, N, T] bool."""
-    return mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] >= 0
 
 
 def _lay_out(cache: Cache, modifiers: Sequence[LayerModifier], num_layers: int) -> SequenceState:

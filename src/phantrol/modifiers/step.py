@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from phantrol.modifiers.sequence import SequenceState, SequenceStep, check_shared_anchors, end_prompt, real_tokens
+from phantrol.modifiers.real_tokens import check_shared_anchors, real_tokens
+from phantrol.modifiers.sequence import SequenceState, SequenceStep, end_prompt
 
 
 def token_positions(attention_mask: Tensor, cache: Cache | None, num_tokens: int) -> Tensor:
