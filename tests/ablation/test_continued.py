@@ -9,6 +9,7 @@ import torch
 
 import phantrol
 from phantrol.ablation.changing import PICTURES_OF_A_SEED, num_layers
+from phantrol.ablation.costs import answering_costs, training_flops
 from phantrol.ablation.run import ablate, plan
 from phantrol.ablation.variants import VARIANTS, choose_variants
 from phantrol.modifiers.graft import modifier_configs
@@ -22,6 +23,7 @@ from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
 pytest.importorskip("peft")
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 BOTH = (TrolConfig(gate_bias=phantrol.IDENTITY_BIAS), PhantomConfig())
+CHAT = [{"role": "user", "content": [{"type": "text", "text": "what?"}]}]
 IDS = torch.tensor([[9, 30, 17, 20, 30, 31, 40]])
 
 
@@ -49,6 +51,33 @@ def continued(tiny_recipe, folder, **options):
     recipe = tiny_recipe()
     tune = replace(recipe.stages[1], train=("projector.*", "*lora_*", "*traversal_gate*"), max_steps=2)
     return replace(recipe, model=SavedModel(folder, lora=Lora(rank=2), **options), stages=(tune,))
+
+
+def test_a_saved_model_costs_what_a_new_one_does(tiny_recipe, saved):
+    new = replace(tiny_recipe(), model=replace(tiny_recipe().model, modifiers=BOTH))
+    old = replace(new, model=SavedModel(saved(BOTH)))
+    assert training_flops(old) == training_flops(new) and answering_costs(old, [CHAT]) == answering_costs(new, [CHAT])
+
+
+@pytest.mark.parametrize("modifiers", [["trol"], [TrolConfig], [TrolConfig(layers=(99,))]])
+@pytest.mark.parametrize("grafted", [True, False])
+def test_what_is_no_modifier_is_refused_whatever_was_saved(saved, plain, grafted, modifiers):
+    with pytest.raises(ValueError, match="expected"):
+        SavedModel(saved(BOTH) if grafted else plain, modifiers=modifiers).configuration()
+
+
+def test_a_number_without_its_point_is_the_same_number(saved):
+    folder = saved((TrolConfig(), PhantomConfig()))
+    assert SavedModel(folder, modifiers=[PhantomConfig(eta=1), TrolConfig(gate_bias=-4)]).configuration()
+    with pytest.raises(ValueError, match="expected the same, or None"):
+        SavedModel(folder, modifiers=[PhantomConfig(), TrolConfig(gate_bias=-3)]).configuration()
+
+
+def test_sizes_are_those_of_a_saved_model_of_ours(plain, tmp_path):
+    """transformers opens any folder as any configuration, and fills in what is missing."""
+    with pytest.raises(ValueError, match="is not a whole model"):
+        SavedModel(str(tmp_path)).configuration()
+    assert num_layers(SavedModel(plain)) == num_layers(SavedModel(plain, modifiers=BOTH)) == 2
 
 
 def test_it_is_grafted_where_it_was_saved_and_computes_the_same(plain, tmp_path):

@@ -35,10 +35,10 @@ def with_methods(recipe: Recipe, trol: Mapping[str, Any] | None, phantom: Mappin
     """
     model = model_of(recipe)
     wanted = {name: options for name, options in (("trol", trol), ("phantom", phantom)) if options is not None}
-    saved = model.modifiers or ()
-    own = {type(config): config for config in saved}
+    asked = model.modifiers or ()
+    own = {type(config): config for config in asked}
     known = tuple(kind for kind, _ in METHODS.values())
-    modifiers = [config for config in saved if not isinstance(config, known)]
+    modifiers = [config for config in asked if not isinstance(config, known)]
     for name, options in wanted.items():
         kind = METHODS[name][0]
         modifiers.append(_configured(own.get(kind) or kind(), options, model))

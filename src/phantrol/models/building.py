@@ -70,12 +70,7 @@ def build(
     _check_options(image_options)
     dtype = _floating(dtype)
     text_config, vision_config = part_configuration("text", text), part_configuration("vision", vision)
-    for name, config in (("text", text_config), ("vision", vision_config)):
-        if config.model_type == PhantrolConfig.model_type:
-            raise ValueError(f"{name}: got a whole phantrol model, expected a part of one; open it with phantrol.load")
-    if not hasattr(text_config, "vocab_size"):
-        raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
-    _check_modifiers(modifiers, text_config)
+    check_parts(text_config, vision_config, modifiers)
     open_decoder = decoder_opener(text, text_config, modifiers)
     vision_config = getattr(vision_config, "vision_config", vision_config)  # of CLIP or SigLIP, the half that sees
     for part in (text_config, vision_config):  # a folder of this machine is nobody else's business
@@ -233,8 +228,14 @@ def _floating(dtype: Any) -> torch.dtype:
     return found
 
 
-def _check_modifiers(modifiers: Any, text_config: PretrainedConfig) -> None:
-    """What `graft` asks of a list, before anything is opened or drawn."""
+def check_parts(text_config: PretrainedConfig, vision_config: PretrainedConfig, modifiers: Any) -> None:
+    """Raise ValueError for what is no part of a model, and modifiers that do not fit the decoder, before anything is
+    opened or drawn."""
+    for name, config in (("text", text_config), ("vision", vision_config)):
+        if config.model_type == PhantrolConfig.model_type:
+            raise ValueError(f"{name}: got a whole phantrol model, expected a part of one; open it with phantrol.load")
+    if not hasattr(text_config, "vocab_size"):
+        raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
     if not isinstance(modifiers, list | tuple):
         raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
     for config in modifiers:

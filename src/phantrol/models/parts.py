@@ -14,8 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 
-from phantrol.modifiers.base import config_from_dict, config_to_dict
-from phantrol.modifiers.graft import load_grafted, modifier_configs
+from phantrol.modifiers.graft import load_grafted, modifier_configs, same_modifiers
 from phantrol.tables import first_line
 
 Part = str | Path | PretrainedConfig | Mapping[str, Any]
@@ -81,11 +80,10 @@ def decoder_opener(text: Part, text_config: PretrainedConfig, modifiers: Sequenc
     saved = modifier_configs(text_config) if isinstance(text, str | Path) else []
     if not saved:
         return AutoModelForCausalLM.from_pretrained
-    asked = [config_from_dict(config_to_dict(config)) for config in modifiers]  # with tuples, as the saved ones
-    if {type(each): each for each in asked} != {type(each): each for each in saved}:  # in any order
+    if not same_modifiers(saved, modifiers):
         raise ValueError(
-            f"text: {text} holds a decoder with {saved} grafted, got {asked}: pass the same modifiers, or the decoder "
-            "that it was made of"
+            f"text: {text} holds a decoder with {saved} grafted, got {list(modifiers)}: pass the same "
+            "modifiers, or the decoder that it was made of"
         )
     return load_grafted
 

@@ -264,6 +264,13 @@ def modifier_configs(config: Any) -> list[Any]:
     return [config_from_dict(options) for options in getattr(config, "modifiers", None) or []]
 
 
+def same_modifiers(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Return whether both lists of configurations graft the same, in any order: lists and tuples of layers are alike,
+    and so are 1 and 1.0."""
+    first, second = ([config_from_dict(config_to_dict(config)) for config in each] for each in (one, other))
+    return len(first) == len(second) and all(config in second for config in first)
+
+
 def _graft_at_birth(base: type) -> type:
     """A class whose instances are grafted as they are made, so that `from_pretrained` finds every parameter."""
 

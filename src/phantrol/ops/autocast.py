@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_KINDS = ("cpu", "cuda", "hpu", "mps", "mtia", "xpu")
+_KINDS = ("cpu", "cuda", "hpu", "maia", "mps", "mtia", "xla", "xpu", torch._C._get_privateuse1_backend_name())
 # asked before anything is compiled: torch 2.11 cannot ask within a graph
 _HAVE_AUTOCAST = frozenset(kind for kind in _KINDS if torch.amp.is_autocast_available(kind))
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import math
+import sys
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -67,16 +69,19 @@ class TimelyHeads(H11Protocol):
         this, would fill the log with two lines for each such request and tell to install another protocol."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, as uvicorn does, but in the shape of every other refusal; not into an answer that has
-        begun, where uvicorn would fail and log a trace."""
+        """Answer what h11 cannot take, as uvicorn does, but in the shape of every other refusal, with h11's status; not
+        into an answer that has begun, where uvicorn would fail and log a trace."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
-        refusal = Refusal(400, "the request is no HTTP that can be read", code="invalid_http")
+        status = HTTPStatus(getattr(sys.exception(), "error_status_hint", 400))  # uvicorn calls this where h11 raised
+        too_large = status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        said = "the head of the request is too large" if too_large else "the request cannot be read as HTTP/1.1"
+        refusal = Refusal(int(status), said, code="invalid_http")
         body = json.dumps(refusal.body()).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Response(status_code=int(status), headers=headers, reason=status.phrase.encode()),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):

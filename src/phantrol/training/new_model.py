@@ -15,7 +15,7 @@ from torch import nn
 
 from phantrol.cached import written_once
 from phantrol.data.mixture import Mixture
-from phantrol.models.building import build, load, wanted_config
+from phantrol.models.building import build, check_folder, check_parts, load, wanted_config
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.packaged import PackagedDecoder, PackagedTower
 from phantrol.models.parts import part_configuration
@@ -23,8 +23,8 @@ from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
-from phantrol.modifiers.base import config_from_dict, config_to_dict, modifier_of
-from phantrol.modifiers.graft import graft, modifier_configs
+from phantrol.modifiers.base import config_to_dict, modifier_of
+from phantrol.modifiers.graft import graft, modifier_configs, same_modifiers
 from phantrol.tables import first_line
 
 Carried = PackagedDecoder | PackagedTower | BasePart  # what makes a folder of its own
@@ -168,11 +168,12 @@ class NewModel:
         return _adapted(model, self.lora, self.weights), processor
 
     def configuration(self) -> PhantrolConfig:
-        """Return the configuration of the model that `build` makes; nothing is downloaded.
+        """Return the configuration of the model that `build` makes; no weights are downloaded.
 
         Raises ValueError if the sizes of a part are not known here, or parts or modifiers do not fit together.
         """
         text, vision = (_configuration_of(name, getattr(self, name)) for name in ("text", "vision"))
+        check_parts(text, vision, self.modifiers)
         return wanted_config(_with_modifiers(text, self.modifiers), vision, **self.options)
 
 
@@ -185,6 +186,7 @@ class SavedModel:
     lora    adapters, or None;  weights  as of a NewModel
     modifiers  None: as it was saved. Else what is grafted on the decoder, if it was saved plain; one that was saved
                with the same keeps it
+    attention  "sdpa", "eager" or "flash_attention_2"; None: what transformers chooses
 
     Raises ValueError for quantised weights without adapters, and modifiers that are no list.
     """
@@ -193,6 +195,7 @@ class SavedModel:
     lora: Lora | None = None
     weights: Weights = None
     modifiers: tuple[Any, ...] | None = None
+    attention: str | None = None
 
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
@@ -209,21 +212,25 @@ class SavedModel:
         model, processor = load(self._opened(), dtype=torch.float32)
         if self._grafts(model.config):
             graft(model, self.modifiers)
+        if self.attention is not None:
+            model.set_attn_implementation(self.attention)
         return _adapted(model, self.lora, self.weights), processor
 
     def configuration(self) -> PhantrolConfig:
         """Return the configuration of the model that `build` makes; of a release nothing is downloaded.
 
-        Raises ValueError if it is not here, and as `build` does for modifiers.
+        Raises ValueError if it is not here, or another model's, and as `build` does for modifiers.
         """
         if release := release_named(self.folder):
             from phantrol.models.released.layout import read_layout
 
             config = read_layout(release.config, {}).config
         else:
+            if Path(self.folder).is_dir():  # transformers would make ours of any, with sizes by default
+                check_folder(Path(self.folder))
             try:
                 config = PhantrolConfig.from_pretrained(self.folder)
-            except OSError as error:
+            except (OSError, TypeError) as error:
                 raise ValueError(f"the sizes of {self.folder} are not here: {first_line(error)}") from None
         if self._grafts(config):
             _with_modifiers(config.text_config, self.modifiers)
@@ -232,10 +239,11 @@ class SavedModel:
     def _grafts(self, config: PhantrolConfig) -> bool:
         """Whether the modifiers are still to be grafted on what has this configuration."""
         saved = modifier_configs(config.text_config)
+        for each in self.modifiers or ():
+            modifier_of(each, config.text_config.num_hidden_layers)
         if self.modifiers is None or not saved:
             return bool(self.modifiers)
-        wanted = [config_from_dict(config_to_dict(each)) for each in self.modifiers]  # with tuples, as saved ones have
-        if sorted(map(repr, saved)) != sorted(map(repr, wanted)):
+        if not same_modifiers(saved, self.modifiers):
             raise ValueError(
                 f"{self.folder} was saved with {saved}: got modifiers={list(self.modifiers)}, expected the same, or "
                 "None; only a plain model can be given others"
@@ -263,9 +271,7 @@ def _configuration_of(name: str, part: Any) -> Any:
 
 
 def _with_modifiers(config: Any, modifiers: Sequence[Any]) -> Any:
-    """Write into a decoder's configuration what is grafted on it. Raises ValueError for what is no modifier of it."""
-    for each in modifiers:
-        modifier_of(each, config.num_hidden_layers)
+    """Write into a decoder's configuration what is grafted on it."""
     config.modifiers = [config_to_dict(each) for each in modifiers]
     return config
 

@@ -176,14 +176,15 @@ def internvit_config(options: Mapping[str, Any], shapes: Shapes) -> InternVLVisi
 def clip_config(shapes: Shapes, projector_in: int | None) -> CLIPVisionConfig:
     """CLIP ViT-L/14 with positions for 490 px, or what the shapes say.
 
-    Raises ValueError for tensors as wide as those of ViT-L/14 that are of more or fewer layers.
+    Raises ValueError for tensors as wide as those of ViT-L/14, with positions for 490 px, of more or fewer layers.
     """
     tower = "vit.vision_tower.vision_model."
     hidden, patch, image_px = _vision_sizes(shapes, f"{tower}embeddings.", "position_embedding.weight")
     layers = f"{tower}encoder.layers."
     hidden = hidden or projector_in or CLIP_HIDDEN
     found = num_layers(shapes, layers)
-    if found and found != CLIP_LAYERS and hidden == CLIP_HIDDEN:  # the released config.json says nothing of the tower
+    # the released config.json says nothing of the tower; a small one behind the same projector may be as wide
+    if found and found != CLIP_LAYERS and (hidden, image_px) == (CLIP_HIDDEN, CLIP_PX):
         raise ValueError(_other_layers(f"CLIP ViT-L/14 has {CLIP_LAYERS} layers", found, layers))
     return CLIPVisionConfig(
         hidden_size=hidden,

@@ -175,6 +175,12 @@ def _open(path: Path) -> Mapping[str, Tensor]:
     except pickle.UnpicklingError as error:
         told = re.search(r"GLOBAL (\S+)", str(error))
         code = told[1] if told else _first_code(path)
+        with path.open("rb") as file:
+            begins = file.read(64).lstrip()
+        if begins.startswith((b"<", b"version https://git-lfs")):
+            raise ValueError(
+                f"{path} is a page or a pointer of git-lfs, not the weights: download it again, or git lfs pull"
+            ) from None
         what = f"wants to run {code}" if code else "is no plain table of tensors"
         raise ValueError(
             f"{path} is a pickle that {what}: refused, since only tensors are read; ask for safetensors"
@@ -194,6 +200,8 @@ def _first_code(path: Path) -> str:
     try:
         with path.open("rb") as file:
             for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":  # of protocols up to 3, where it stands as one word
+                    return argument.replace(" ", ".")
                 if opcode.name == "STACK_GLOBAL":
                     return ".".join(words[-2:])
                 words += [argument] if isinstance(argument, str) else []
