@@ -241,6 +241,20 @@ def test_options_that_would_fail_or_not_be_looked_at_are_refused(engine, chats, 
             call(chats[0], **options)
 
 
+@pytest.mark.parametrize("options", [{}, dict(num_beams=2), dict(do_sample=True, temperature=0.7)])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_model_whose_numbers_are_none_gives_no_empty_answer(build_engine, chats, options, broken):
+    engine = build_engine()
+    with torch.no_grad():
+        next(engine.model.projector.parameters())[0] = broken
+    engine.answer(chats[1], max_new_tokens=3, **options)  # shows no picture
+    with pytest.raises(ValueError, match="logits are not finite: its weights hold NaN"):
+        engine.answer_batch(chats[:2], max_new_tokens=3, **options)
+    if not options:
+        with pytest.raises(ValueError, match="not finite"):
+            list(engine.stream(chats[0], max_new_tokens=3))
+
+
 def test_numbers_of_chance_may_be_of_any_kind(engine, chats):
     """transformers asks temperature for a float, and top_k for an int."""
     for options in (dict(temperature=2, top_k=np.int64(3)), dict(temperature=np.float32(0.7))):

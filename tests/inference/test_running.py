@@ -243,7 +243,7 @@ def test_a_temperature_next_to_0_is_0_and_nobody_s_fault(engine, chats, temperat
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("overflow", [float("nan"), float("inf"), -float("inf")])
-def test_a_request_whose_numbers_overflow_fails_alone(build, chats, monkeypatch, temperature, overflow):
+def test_a_request_whose_numbers_overflow_fails_alone(build, chats, monkeypatch, caplog, temperature, overflow):
     engine = build([])
 
     def told(ill: bool):
@@ -268,3 +268,4 @@ def test_a_request_whose_numbers_overflow_fails_alone(build, chats, monkeypatch,
     assert [(w.texts, w.ends) for w in still_well] == [(w.texts, w.ends) for w in well]
     assert [type(event) for event in failed.events].count(Failure) == 1 and type(failed.events[-1]) is Failure
     assert other.ends and not failed.ends and "not finite" in str(failed.events[-1].error)
+    assert caplog.text.count("a request failed: the model's logits are not finite") == 1  # the client is told to look

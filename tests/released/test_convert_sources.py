@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from phantrol.models.released.convert import convert
 
@@ -26,6 +29,30 @@ def test_no_such_source(run: Callable[..., Any], tmp_path: Path):
 def test_a_release_is_asked_once_it_is_converted(name: str, run: Callable[..., Any]):
     status, _, complaint = run("ask", name, "what?")
     assert status == 2 and f"{name} is in the official layout: phantrol convert BK-Lee/Phantom-0.5B OUT" in complaint
+
+
+def test_tensors_that_belong_together_are_missed_together(sources: Callable[..., Path], run: Any, tmp_path: Path):
+    source = Path(copytree(sources("trol", "internlm2"), tmp_path / "source"))
+    for path in source.glob("*.safetensors"):
+        save_file({name: each for name, each in load_file(path).items() if "lora" not in name}, path)
+    for index in source.glob("*.index.json"):
+        table = json.loads(index.read_text("utf-8"))
+        table["weight_map"] = {name: file for name, file in table["weight_map"].items() if "lora" not in name}
+        index.write_text(json.dumps(table), "utf-8")
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert status == 2 and "expected attention.wqkv.lora_A beside wqkv.ffn" in complaint, complaint
+    assert not (tmp_path / "new").exists()
+
+
+def test_shards_without_their_index_are_told(sources: Callable[..., Path], run: Any, tmp_path: Path):
+    source = Path(copytree(sources("phantom", "qwen2"), tmp_path / "source"))
+    for path in [*source.glob("*.index.json"), *source.glob("*.safetensors")]:
+        path.unlink()
+    (source / "model-00001-of-00002.safetensors").write_bytes(b"")
+    status, _, complaint = run("convert", source, tmp_path / "new")
+    assert (
+        status == 2 and "shards such as model-00001-of-00002.safetensors are there: download their index" in complaint
+    )
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
 from phantrol.freed_memory import keep_freed_memory
 from phantrol.inference.batches import alike, in_batches
+from phantrol.inference.finite_logits import FiniteLogits
 from phantrol.inference.options import check_options
 from phantrol.inference.ranking import Ranking, encode_choices, rank
 from phantrol.inference.speaking import Speaker
@@ -215,6 +216,7 @@ class Engine:
         if stop_strings is not None:
             stops = StopStringCriteria(options.get("tokenizer") or self._own_tokenizer, stop_strings)
         self.model.eval()
+        finite = FiniteLogits()
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs,
@@ -224,9 +226,11 @@ class Engine:
                 num_return_sequences=1,
                 return_dict_in_generate=False,
                 streamer=streamer,
+                logits_processor=LogitsProcessorList([finite]),
                 stopping_criteria=StoppingCriteriaList(each for each in (stops, stop) if each is not None),
                 **options,
             )
+        finite.check()
         start = inputs["input_ids"].shape[1]
         answers = []
         for prompt, row in zip(prompts, output, strict=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from phantrol.inference.engine import Engine
+from phantrol.inference.finite_logits import NOT_FINITE
 from phantrol.inference.joining import crop_padding, end_prompts, join_caches, joining_fault, new_cache
 from phantrol.inference.sampling import Sampling, TokenLogprob, choose_tokens, penalties, token_logprobs
 from phantrol.inference.speaking import Speaker
 from phantrol.models.longrope import switch_lengths
 from phantrol.models.processing import Encoding
 from phantrol.modifiers.graft import grafted_modifiers
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +180,8 @@ class RunningBatch:
         broken = ~logits.amax(dim=-1).isfinite()
         failed = {row.ticket for row, is_broken in zip(rows, broken.tolist(), strict=True) if is_broken}
         for ticket in failed:
-            ticket.tell(Failure(ArithmeticError("the model's logits are not finite: its numbers have overflowed")))
+            log.error("a request failed: %s", NOT_FINITE)
+            ticket.tell(Failure(ArithmeticError(NOT_FINITE)))
         if failed:  # no token can be drawn of such a row, nor of the others beside it
             logits = logits.masked_fill(broken[:, None], 0)
         samplings = [row.ticket.sampling for row in rows]

@@ -149,6 +149,11 @@ def _modifiers(
     rank = size_of(shapes, down, 0)
     if rank is None and not shapes and backbone == "internlm2":
         rank = config.get("lora_r", RELEASED_RANK)
+    if rank is None and any(".wqkv.ffn." in name for name in shapes):
+        raise ValueError(
+            "the LoRA of the image tokens is missing: expected attention.wqkv.lora_A beside wqkv.ffn; a "
+            "shard may be missing, or of another model: download the weights again"
+        )
     if rank is not None:  # released: r and α are both 256, and stand in no configuration
         modifiers.append(PartialLoraConfig(rank=rank, alpha=float(number_of(config, "lora_alpha", rank))))
     return modifiers

@@ -49,7 +49,7 @@ def text_config(
         "num_hidden_layers": _num_layers(llm, shapes, layers),
         "num_attention_heads": heads,
         "num_key_value_heads": _key_value_heads(llm, shapes, f"{layers}0.{attention}.", hidden // heads, heads),
-        "hidden_act": llm.get("hidden_act", "silu"),
+        "hidden_act": llm.get("hidden_act") or "silu",
         "max_position_embeddings": llm["max_position_embeddings"],
         "rms_norm_eps": _epsilon(llm, "rms_norm_eps", EPS[backbone]),
         "rope_parameters": rope_parameters(llm, backbone),
@@ -70,7 +70,7 @@ def text_config(
 def _heads(llm: Mapping[str, Any], shapes: Shapes, hidden: int) -> int:
     """From the configuration; where that is silent, a Phantom's maps have the size of a head."""
     maps = [name for name in shapes if name.endswith("xattn_value_phantom.linear_q.weight")]
-    if "num_attention_heads" not in llm and maps:
+    if llm.get("num_attention_heads") is None and maps:
         return hidden // (size_of(shapes, maps[0], 0) or 1)
     return _number_of_heads(llm)
 

@@ -223,7 +223,9 @@ def _weight_files(folder: Path, weights: Sequence[str]) -> dict[Path, tuple[str,
     """Return the files, each with the names that an index promises in it."""
     found = next((name for name in weights if (folder / name).is_file()), None)
     if found is None:
-        raise ValueError(f"no weights in {folder}: expected {' or '.join(weights)}")
+        shards = sorted(path.name for path in folder.glob("*-of-*") if path.suffix in (".safetensors", ".bin"))
+        without = f", though shards such as {shards[0]} are there: download their index too" if shards else ""
+        raise ValueError(f"no weights in {folder}: expected {' or '.join(weights)}{without}")
     if not found.endswith(".json"):
         return {folder / found: ()}
     table = _read_json(folder / found).get("weight_map")
