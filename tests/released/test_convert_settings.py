@@ -28,13 +28,6 @@ CONFIGS = [
     ("vision_config", "norm_type", "x", "KeyError: 'x'"),
     ("llm_config", "pad_token_id", 600, "AssertionError: Padding_idx must be within num_embeddings"),
 ]
-NUMBERS = [
-    ({"vision_config": {"num_attention_heads": 0}}, "num_attention_heads 0 in vision_config: expected 1 or more"),
-    ({"vision_config": {"num_attention_heads": -1}}, "num_attention_heads -1 in vision_config: expected 1 or more"),
-    ({"vision_config": {"layer_norm_eps": -1.0}}, "layer_norm_eps -1.0: expected a number above 0"),
-    ({"llm_config": {"rms_norm_eps": 0}}, "rms_norm_eps 0.0: expected a number above 0"),
-    ({"image_token_index": 500.0}, "image_token_index 500.0: expected a whole number"),
-]
 TOKENIZERS = [
     ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
     ("tokenizer_config.json", {"bos_token": -1}),
@@ -71,18 +64,13 @@ def test_a_config_that_no_model_can_be_built_of(
     assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
 
 
-@pytest.mark.parametrize(("change", "words"), NUMBERS, ids=[words.split(":")[0] for _, words in NUMBERS])
-def test_a_number_that_means_nothing(
-    change: dict[str, Any], words: str, copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path
-):
+def test_a_tokenizer_of_another_family_is_told(copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path):
     source = copy_of("phantom", "qwen2")
-    config = json.loads((source / "config.json").read_text("utf-8"))
-    for key, value in change.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    for path in source.glob("*token*"):
+        path.unlink()
+    write_tokenizer(source, "trol", "internlm2")
     status, _, complaint = run("convert", source, tmp_path / "new")
-    assert status == 2 and f"config.json says {words}" in complaint, complaint
-    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+    assert status == 2 and "has no <|im_end|>, which ends a turn of phantom on qwen2: expected the tok" in complaint
 
 
 def open_tokenizer(folder: Path, backbone: str = "internlm2") -> Any:
@@ -226,5 +214,7 @@ def test_norms_of_queries_and_keys_with_another_epsilon():
     sizes = dict(hidden_size=64, patch_size=8, image_size=16, num_hidden_layers=1, num_attention_heads=2)
     options = dict(sizes, intermediate_size=96)
     assert internvit_config(options, shapes).use_qk_norm and internvit_config({**options, "layer_norm_eps": 1e-5}, {})
-    with pytest.raises(ValueError, match=r"layer_norm_eps 1e-05 and norms of queries and keys, .*: expected 1e-6"):
+    with pytest.raises(
+        ValueError, match=r"layer_norm_eps 1e-05, and there are norms of queries and keys, .*: expected"
+    ):
         internvit_config({**options, "layer_norm_eps": 1e-5}, shapes)

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from phantrol.models.released.angles import rope_parameters
 from phantrol.models.released.layout import read_layout
-from phantrol.models.released.parts import rope_parameters
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -34,7 +34,7 @@ def test_dynamic_angles_are_internlm2s():
         hidden_size=64,
         num_attention_heads=4,
         max_position_embeddings=32,
-        rope_parameters=rope_parameters(llm, "internlm2"),
+        rope_parameters=rope_parameters(llm, "internlm2", 16),
     )
     rotary = LlamaRotaryEmbedding(config)
     x = torch.zeros(1)
@@ -74,11 +74,11 @@ def test_phi3s_long_angles(kind: str, grown: float):
 
 
 def test_other_angles():
-    assert rope_parameters({}, "internlm2") == {"rope_type": "default", "rope_theta": 1e6}
+    assert rope_parameters({}, "internlm2", 16) == {"rope_type": "default", "rope_theta": 1e6}
     linear = {"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 4}}
-    assert rope_parameters(linear, "internlm2") == {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}
+    assert rope_parameters(linear, "internlm2", 16) == {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}
     with pytest.raises(ValueError, match="rope_scaling of type 'yarn' on internlm2"):
-        rope_parameters({"rope_scaling": {"type": "yarn", "factor": 2}}, "internlm2")
+        rope_parameters({"rope_scaling": {"type": "yarn", "factor": 2}}, "internlm2", 16)
 
 
 def test_a_window_of_flash_attention_is_one_longer():

@@ -162,7 +162,7 @@ FAULTS = {
     "eta that is no number": (lambda folder: change_config(folder, eta="x"), ["eta 'x'", "expected a number"]),
     "an image token that is no number": (
         lambda folder: change_config(folder, image_token_index="500"),
-        ["image_token_index '500'", "expected a number"],
+        ["image_token_index '500'", "expected a whole number"],
     ),
     "no image token": (
         lambda folder: change_config(folder, image_token_index=None),

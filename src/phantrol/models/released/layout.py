@@ -5,6 +5,7 @@ See `parts.py` for which of the two is believed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import InternVLVisionConfig, PretrainedConfig
 
 from phantrol.models.configuration import PhantrolConfig
-from phantrol.models.released.parts import Shapes, clip_config, internvit_config, number_of, size_of, text_config
+from phantrol.models.released.config_numbers import number_of, whole_number_of
+from phantrol.models.released.parts import Shapes, clip_config, internvit_config, size_of, text_config
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
@@ -148,7 +150,7 @@ def _modifiers(
     down = next((name for name in shapes if name.endswith(".wqkv.lora_A.weight")), "")
     rank = size_of(shapes, down, 0)
     if rank is None and not shapes and backbone == "internlm2":
-        rank = config.get("lora_r", RELEASED_RANK)
+        rank = whole_number_of(config, "lora_r", RELEASED_RANK)
     if rank is None and any(".wqkv.ffn." in name for name in shapes):
         raise ValueError(
             "the LoRA of the image tokens is missing: expected attention.wqkv.lora_A beside wqkv.ffn; a "
@@ -165,7 +167,7 @@ def _whole_config(
     projector_in = size_of(shapes, "vision_proj.0.weight", -1)
     layer_norm = len(shapes.get("vision_proj.0.weight", ())) == 1
     if vision == "internvit" or layer_norm:
-        tower = internvit_config(config.get("vision_config") or {}, shapes)
+        tower = internvit_config(config.get("vision_config") or {}, shapes, " in vision_config")
         factor = projector_in / tower.hidden_size if projector_in else config.get("downsample_ratio", 0.5) ** -2
         unshuffle, image_px = round(factor**0.5), tower.image_size[0]
     else:
@@ -173,9 +175,8 @@ def _whole_config(
         image_px = tower.image_size
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
     extra = (size_of(shapes, _embeddings(shapes), 0) or 0) == text.vocab_size + 1
-    image_token_id = number_of(config, "image_token_index", text.vocab_size if extra else UNKNOWN_TOKEN)
-    if not isinstance(image_token_id, int):
-        raise ValueError(f"config.json says image_token_index {image_token_id!r}: expected a whole number")
+    token = text.vocab_size if extra else UNKNOWN_TOKEN
+    image_token_id = whole_number_of(config, "image_token_index", token, least=-math.inf)
     return PhantrolConfig(
         text,
         tower,

@@ -131,8 +131,8 @@ def plan(layout: Layout, shapes: Shapes, need_vision: bool = True) -> Plan:
     moves, dropped, unknown = [], {}, []
     if layout.family == "trol" and not any("trol_gating" in name for name in shapes):
         raise ValueError(
-            f"no {GATE_FILE} beside the weights, nor model.trol_gating in them: TroL's gates are in that file of the "
-            "same repository; download it too"
+            f"no {GATE_FILE} beside the weights, nor model.trol_gating or a Phantom's xattn_*_phantom in them: TroL's "
+            "gates are in that file of the same repository; download it too"
         )
     for name, shape in shapes.items():
         if reason := _drop_reason(name, layout, shapes):

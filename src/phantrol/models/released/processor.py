@@ -20,10 +20,16 @@ def released_processor(folder: str | Path, family: str, backbone: str, config: P
     folder            in the official layout: tokenizer.model or tokenizer.json (or vocab.json and merges.txt), with
                       tokenizer_config.json and added_tokens.json where there are some
     family, backbone  as for `dialect`;  config  its image sizes count, and the first of its end-of-sequence tokens
-    Raises ValueError if the folder has no tokenizer, or a broken one, or `dialect` knows no such model.
+    Raises ValueError if the folder has no tokenizer, a broken one or that of another model, or `dialect` knows no such
+    model.
     """
     speech = dialect(family, backbone)
     tokenizer = _open_tokenizer(Path(folder), backbone, speech)
+    if speech.end_of_turn not in tokenizer.get_vocab():
+        raise ValueError(
+            f"the tokenizer in {folder} has no {speech.end_of_turn}, which ends a turn of {family} on {backbone}: "
+            "expected the tokenizer files of the same checkpoint; download them again"
+        )
     _mark_special(tokenizer, speech)
     if family == "phantom" or tokenizer.eos_token is None:  # TroL goes by its tokenizer, Phantom by its configuration
         ends = _ends(config, tokenizer)
