@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from phantrol.harmless import harmless
 from phantrol.inference.engine import Engine
 from phantrol.models.image_processing import load_picture
 
@@ -26,7 +27,6 @@ HELP = """/image FILE   show a picture with the next question (several: say it a
 /help         these lines
 /quit         end, as Ctrl-D does; Ctrl-C stops an answer"""
 PROMPT = "› "
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tab and line feed
 
 
 class Conversation:
@@ -91,12 +91,6 @@ def chat(model: str, image: Path | None, max_new_tokens: int, weights: str | Non
             if not by_hand:
                 raise
             console.print(f"[red]{escape(str(error))}[/]")
-
-
-def harmless(said: str, file: Any) -> str:
-    """Return what a model said as it may be written to a file: to a terminal without control characters, by which a
-    stranger's picture could have it move the cursor or fill the clipboard."""
-    return CONTROLS.sub("\ufffd", said) if file is not None and file.isatty() else said
 
 
 def _do(conversation: Conversation, line: str, console: Console, by_hand: bool) -> bool:

@@ -149,7 +149,7 @@ def ask(
     weights: Weights = None,
 ) -> None:
     """Ask a model about pictures, or without one."""
-    from phantrol.chatting import harmless
+    from phantrol.harmless import harmless
     from phantrol.inference.engine import Engine
     from phantrol.models.image_processing import load_picture
 

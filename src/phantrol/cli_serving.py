@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -31,9 +30,9 @@ def serve(
     """Serve a model to clients of OpenAI's protocol, and as a page, on this machine. Needs phantrol[serve]."""
     try:
         from phantrol.serving.fetching import check_image_hosts
-        from phantrol.serving.guard import API_KEY, check_api_key
+        from phantrol.serving.guard import known_key
 
-        check_api_key(api_key if api_key is not None else os.environ.get(API_KEY))
+        known_key(api_key)
         check_image_hosts(allow_image_host or ())  # before torch is imported, which takes seconds
 
         from phantrol.serving.server import serve as serve_model

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from phantrol.chatting import harmless
 from phantrol.explain.figure import write_figure
 from phantrol.explain.maps import trace_maps
+from phantrol.harmless import harmless
 from phantrol.inference.engine import Engine
 from phantrol.models.image_processing import load_picture
 from phantrol.whole_files import make_room

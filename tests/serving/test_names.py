@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 
 import pytest
 
-from phantrol import cli_serving
 from phantrol.serving.fetching import allowed_host
-from phantrol.serving.guard import is_loopback
+from phantrol.serving.guard import is_loopback, known_key
 from phantrol.serving.limits import Limits
-from phantrol.serving.server import check_address, check_api_key, check_image_hosts, serve, served_name
+from phantrol.serving.server import check_address, check_image_hosts, serve, served_name
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -37,16 +38,19 @@ def test_of_a_name_with_two_addresses_both_must_be_free(monkeypatch):
     check_address("two.example", port)
 
 
-def test_names_keys_and_hosts():
+def test_names_keys_and_hosts(monkeypatch):
     assert served_name("/runs/mine/final") == "mine"
     assert served_name("final") == "final"
     assert served_name("owner/model") == "model"
-    check_api_key("abcdefgh")
+    monkeypatch.delenv("PHANTROL_API_KEY", raising=False)
+    assert known_key(None) is None and known_key("abcdefgh") == "abcdefgh"
+    monkeypatch.setenv("PHANTROL_API_KEY", "of-the-environment")
+    assert known_key(None) == "of-the-environment" and known_key("abcdefgh") == "abcdefgh"
     check_image_hosts(["example.org", "example.org:8443"])
     assert [allowed_host(each) for each in ("Example.ORG.", "example.org.:080")] == ["example.org", "example.org:80"]
     for key in ("", "short", "with a space", "größer-als-ASCII"):
         with pytest.raises(ValueError, match="expected 8 or more"):
-            check_api_key(key)
+            known_key(key)
     for host in ("https://example.org", "example.org/a", "*", "", ".", "example.org:0", "example.org:65536"):
         with pytest.raises(ValueError, match="expected a name"):
             check_image_hosts([host])
@@ -57,15 +61,28 @@ def test_names_keys_and_hosts():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
-    [({"api_key": "short"}, "expected 8 or more"), ({}, "8 or more"), ({"allow_image_host": ["*"]}, "expected a name")],
+    ("given", "key", "words"),
+    [
+        ({"api_key": "short"}, "", "expected 8 or more"),
+        ({}, "short", "expected 8 or more"),
+        ({"allow_image_host": ["*"]}, "long-enough", "expected a name"),
+    ],
 )
-def test_a_wrong_key_or_host_is_told_before_anything_heavy_is_imported(monkeypatch, given, words):
-    monkeypatch.setitem(sys.modules, "phantrol.serving.server", None)
-    if not given:
-        monkeypatch.setenv("PHANTROL_API_KEY", "short")
-    with pytest.raises(ValueError, match=words):
-        cli_serving.serve("no-such-model", **given)
+def test_a_wrong_key_or_host_is_told_before_anything_heavy_is_imported(given, key, words):
+    script = f"""
+import sys
+from phantrol import cli_serving
+try:
+    cli_serving.serve("no-such-model", **{given!r})
+except ValueError as error:
+    print(error)
+print([name for name in ("torch", "transformers", "fastapi") if name in sys.modules])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PHANTROL_API_KEY"}
+    environment |= {"PHANTROL_API_KEY": key} if key else {}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    said, heavy = found.stdout.splitlines()
+    assert words in said and heavy == "[]", found.stderr
 
 
 @pytest.mark.parametrize(

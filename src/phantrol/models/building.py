@@ -29,7 +29,7 @@ from phantrol.models.processing import PhantrolProcessor
 from phantrol.models.quantised import FLOATS, loading_options
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.vision_sizes import measure_grid
-from phantrol.modifiers.base import config_to_dict, modifier_of
+from phantrol.modifiers.base import check_list, config_to_dict, modifier_of
 from phantrol.tables import first_line
 
 WHOLE = ("config.json", "processor_config.json", "tokenizer.json")  # a saved model has these, and its weights
@@ -236,8 +236,7 @@ def check_parts(text_config: PretrainedConfig, vision_config: PretrainedConfig, 
             raise ValueError(f"{name}: got a whole phantrol model, expected a part of one; open it with phantrol.load")
     if not hasattr(text_config, "vocab_size"):
         raise ValueError(f"text: a {type(text_config).__name__} has no vocabulary: expected a causal decoder's")
-    if not isinstance(modifiers, list | tuple):
-        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
+    check_list(modifiers)
     for config in modifiers:
         modifier_of(config, text_config.num_hidden_layers)
 

@@ -93,6 +93,12 @@ class OwnLinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
+def check_list(modifiers: Any) -> None:
+    """Raise ValueError for modifiers that are no list: one configuration alone, a name, a mapping."""
+    if not isinstance(modifiers, list | tuple):
+        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
+
+
 def modifier_of(config: Any, num_layers: int) -> LayerModifier:
     """Return the modifier that `config` holds the options of: the MODIFIER of the file that defines its class.
 

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 
 from phantrol.modifiers.base import (
     LayerModifier,
+    check_list,
     config_from_dict,
     config_to_dict,
     mix_in,
@@ -182,8 +183,7 @@ def graft(model: PreTrainedModel, modifiers: Sequence[Any]) -> PreTrainedModel:
         raise ValueError(
             f"got {type(model).__name__}, expected a model as AutoModelForCausalLM.from_pretrained loads it"
         )
-    if not isinstance(modifiers, list | tuple):
-        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
+    check_list(modifiers)
     decoder = _with_layers(model.get_decoder())
     layers = getattr(decoder, "layers", None)
     if layers is None:

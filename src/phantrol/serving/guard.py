@@ -8,6 +8,7 @@ import binascii
 import hmac
 import ipaddress
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -24,10 +25,15 @@ DISCARD_S, DISCARD_BYTES = 1.0, 8_000_000  # of a refused body, read so that its
 log = logging.getLogger(__name__)
 
 
-def check_api_key(key: str | None) -> None:
-    """Raise ValueError for a key that no header can carry, or that is empty."""
+def known_key(key: str | None) -> str | None:
+    """Return the key, by default that of the environment, PHANTROL_API_KEY, or None.
+
+    Raises ValueError for one that no header can carry, or that is empty.
+    """
+    key = key if key is not None else os.environ.get(API_KEY)
     if key is not None and not re.fullmatch(r"[!-~]{8,}", key):
         raise ValueError("the API key: expected 8 or more characters of ASCII, without spaces")
+    return key
 
 
 class Guard:

@@ -19,7 +19,7 @@ from phantrol.inference.engine import Engine
 from phantrol.inference.sampling import not_followed
 from phantrol.serving.app import Service
 from phantrol.serving.fetching import check_image_hosts
-from phantrol.serving.guard import API_KEY, check_api_key, is_loopback
+from phantrol.serving.guard import API_KEY, is_loopback, known_key
 from phantrol.serving.heads import TimelyHeads
 from phantrol.serving.limits import Limits
 
@@ -87,8 +87,7 @@ def serve(
     Raises ValueError if there is no such model, the key or a host cannot be one, or the address cannot be had.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    api_key = api_key if api_key is not None else os.environ.get(API_KEY)
-    check_api_key(api_key)
+    api_key = known_key(api_key)
     check_image_hosts(image_hosts)
     check_address(host, port)
     engine = Engine.open(model, weights)

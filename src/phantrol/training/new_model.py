@@ -23,7 +23,7 @@ from phantrol.models.quantised import backbone_linears, quantise_for_adapters
 from phantrol.models.released.base_parts import BasePart
 from phantrol.models.released.catalogue import release_named
 from phantrol.models.tokenizer import train_tokenizer
-from phantrol.modifiers.base import config_to_dict, modifier_of
+from phantrol.modifiers.base import check_list, config_to_dict, modifier_of
 from phantrol.modifiers.graft import graft, modifier_configs, same_modifiers
 from phantrol.tables import first_line
 
@@ -153,7 +153,7 @@ class NewModel:
 
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
-        _check_list(self.modifiers)
+        check_list(self.modifiers)
 
     def with_full_weights(self) -> NewModel:
         """Return the same model, not quantised."""
@@ -200,7 +200,7 @@ class SavedModel:
     def __post_init__(self) -> None:
         _check_weights(self.weights, self.lora)
         if self.modifiers is not None:
-            _check_list(self.modifiers)
+            check_list(self.modifiers)
 
     def with_full_weights(self) -> SavedModel:
         """Return the same model, not quantised."""
@@ -274,11 +274,6 @@ def _with_modifiers(config: Any, modifiers: Sequence[Any]) -> Any:
     """Write into a decoder's configuration what is grafted on it."""
     config.modifiers = [config_to_dict(each) for each in modifiers]
     return config
-
-
-def _check_list(modifiers: Any) -> None:
-    if not isinstance(modifiers, list | tuple):
-        raise ValueError(f"modifiers: got {modifiers!r}, expected a list of configurations, such as [TrolConfig()]")
 
 
 def _is_number(value: Any) -> bool:
