@@ -198,13 +198,13 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("file", "shown"), [(Terminal, "a\tb\n\ufffd]52;c\ufffd\ufffd\ufffdé"), (io.StringIO, None)])
+@pytest.mark.parametrize(("file", "shown"), [(Terminal, "a\tb\n\ufffd\ufffd]52;c\ufffd\ufffd\ufffdé"), (io.StringIO, None)])
 @pytest.mark.parametrize("beams", [None, 1, 2])
 def test_what_a_model_says_cannot_drive_a_terminal(monkeypatch, file, shown, beams):
     from phantrol import chatting, cli
     from phantrol.inference.engine import Engine
 
-    said, out = "a\tb\n\x1b]52;c\x07\x7f\x9bé", file()
+    said, out = "a\tb\n\r\x1b]52;c\x07\x7f\x9bé", file()
     engine = SimpleNamespace(stream=lambda *_, **__: iter(said), answer=lambda *_, **__: SimpleNamespace(text=said))
     monkeypatch.setattr(Engine, "open", lambda *_: engine)
     with contextlib.redirect_stdout(out):

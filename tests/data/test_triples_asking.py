@@ -57,6 +57,12 @@ def test_how_long_a_busy_server_is_waited_for(said, waits, replying, slept):
     assert slept == [waits]
 
 
+def test_the_longest_wait_between_two_tries(replying, slept):
+    with pytest.raises(RefusedRequest):
+        Asker(Endpoint(replying(500, b"no"), "m", retries=9)).ask(CHAT)
+    assert slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
 def test_the_first_key_that_is_set_is_sent(replying, monkeypatch):
     here = replying(400, b"no")
     monkeypatch.setenv("OPENAI_API_KEY", "writer")
@@ -119,6 +125,17 @@ def test_only_failures_one_after_the_other_stop(tmp_path):
 
     broken, odd = [Row(f"broken {n}", None, "bad") for n in range(30)], rows(30, "odd")
     mixed = [row for pair in zip(rows(30), odd, strict=True) for row in pair]
+    apart = [row for pair in zip(odd, broken, strict=True) for row in pair]  # a row that is broken asks nothing
     assert len(made(tmp_path, Told(say), agreeing(), [*broken, *mixed])) == 90
     with pytest.raises(ValueError, match="20 rows one after the other failed: no"):
         made(tmp_path, Told(say), agreeing(), odd)
+    with pytest.raises(ValueError, match="20 rows one after the other failed: no"):
+        made(tmp_path, Told(say), agreeing(), apart)
+
+
+def test_an_answer_that_was_said_already_is_asked_for_anew(tmp_path):
+    writer = Told(lambda asked: "green" if "Not this again: blue" in asked else "blue")
+    journal = Journal(tmp_path / "journal.jsonl")
+    (found,) = Answers(writer, agreeing(), journal, ("incorrect", "ambiguous"), parallel=1)(rows(1))
+    journal.close()
+    assert found.rejected == (("blue", "incorrect"), ("green", "ambiguous"))

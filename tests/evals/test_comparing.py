@@ -25,12 +25,14 @@ def test_a_clear_difference_is_found(bare_report, tmp_path):
         row["scores"]["t"] = 1.0
     report["rows"].append(one_row("lone", t=1.0))
     report["card"]["judge"] = {"model": "gpt"}
+    report["card"]["speaker"]["decoding"] = {"num_beams": 5}
     (tmp_path / "better.json").write_text(json.dumps(report))
     found = compare_files(tmp_path / "worse.json", tmp_path / "better.json")
     each = found.differences[0]
     assert (each.a, each.b, each.rows) == (0.0, 0.75, 40) and each.low > 0.5 and each.p < 1e-6
     assert any("0 rows of A and 1 of B have no partner" in remark for remark in found.remarks)
-    assert any("scores do not compare" in remark for remark in found.remarks)
+    assert any("the judge is None and gpt: their scores do not compare" in remark for remark in found.remarks)
+    assert any("decoding is " in remark and "and {'num_beams': 5}" in remark for remark in found.remarks)
     report["split"] = "test"
     (tmp_path / "other.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match="expected a benchmark and split that both have"):
@@ -50,7 +52,8 @@ def test_p_is_corrected_and_the_table_says_who_is_better(bare_report, tmp_path):
     t, u, mean = found.differences
     assert (t.p, u.p, mean.p) == (pytest.approx(2 / 2**8), pytest.approx(2 / 2**6), None)
     assert (t.p_holm, u.p_holm, mean.p_holm) == (pytest.approx(4 / 2**8), pytest.approx(2 / 2**6), None)
-    assert [next(iter(column.cells)) for column in found.table().columns][1:4] == ["0.0", "80.0", "+80.0"]
+    cells = [next(iter(column.cells)) for column in found.table().columns]
+    assert (cells[1:4], cells[5]) == (["0.0", "80.0", "+80.0"], "0.016"), "p as corrected, .008 alone"
 
 
 def test_a_group_of_rows_counts_once_and_other_prompts_are_named(bare_report, tmp_path):

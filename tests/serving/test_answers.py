@@ -203,7 +203,8 @@ def test_an_answer_of_no_given_length_is_cut_to_the_room_that_is_left(serve, eng
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes, lambda data: b" " + base64.b64encode(data)])
 def test_pictures_in_whatever_base64_clients_write(kind, encode):
     url = f"data:image/{kind};base64,{encode(png()).decode()}"
-    assert asyncio.run(picture_bytes(url, None)) == png()
+    for before in ("", " \n"):
+        assert asyncio.run(picture_bytes(before + url, None)) == png()
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])

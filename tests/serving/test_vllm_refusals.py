@@ -42,7 +42,11 @@ def vllm_config(**changes: object) -> SimpleNamespace:
     )
     compilation = SimpleNamespace(mode=changed.pop("mode", None))
     return SimpleNamespace(
-        parallel_config=parallel, model_config=model, compilation_config=compilation, optimization_level=2, **changed
+        parallel_config=parallel,
+        model_config=model,
+        compilation_config=compilation,
+        optimization_level=changed.pop("level", 2),
+        **changed,
     )
 
 
@@ -98,6 +102,12 @@ LONGROPE = {
     | {"short_factor": [1.0] * 48, "long_factor": [2.0] * 48},
     "original_max_position_embeddings": 1024,
 }
+
+
+def test_without_a_mode_vllm_s_level_of_optimisation_says_whether_it_compiles():
+    refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, level=0), [])
+    with pytest.raises(ValueError, match="longrope"):
+        refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, level=0, mode=3), [])
 
 
 @pytest.mark.parametrize("modes", [{}, {"mode": 3}])
