@@ -27,6 +27,7 @@ LONGROPE = {  # which reads 2,048 tokens, by other angles beyond the 1,024 that 
     "original_max_position_embeddings": 1024,
     "max_position_embeddings": 2048,
 }
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}
 WINDOW = {"sliding_window": 48, "use_sliding_window": True, "max_window_layers": 1}
 
 
@@ -51,6 +52,11 @@ def cases() -> dict[str, dict[str, Any]]:
         "option-granite": {"family": "granite", "method": "both", "config": {"logits_scaling": 2.0}},
     }
     found |= {f"compiled-{f}-{m}": {"family": f, "method": m, "compiled": True} for f in FAMILIES for m in METHODS}
+    ropes = {"longrope": ("phi3", LONGROPE), "dynamic": ("llama", DYNAMIC)}
+    found |= {
+        f"compiled-{name}": {"family": family, "method": "both", "config": config, "compiled": True}
+        for name, (family, config) in ropes.items()
+    }
     return found
 
 

@@ -198,7 +198,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("file", "shown"), [(Terminal, "a\tb\n\ufffd\ufffd]52;c\ufffd\ufffd\ufffdé"), (io.StringIO, None)])
+@pytest.mark.parametrize(
+    ("file", "shown"), [(Terminal, "a\tb\n\ufffd\ufffd]52;c\ufffd\ufffd\ufffdé"), (io.StringIO, None)]
+)
 @pytest.mark.parametrize("beams", [None, 1, 2])
 def test_what_a_model_says_cannot_drive_a_terminal(monkeypatch, file, shown, beams):
     from phantrol import chatting, cli

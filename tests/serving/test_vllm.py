@@ -85,6 +85,22 @@ def test_a_prompt_with_another_first_token_is_refused_where_phantom_is(results):
     assert results["phantom switched off"]["other_first_token"] == ""
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_angles_that_the_length_decides_are_compiled(kind: str):
+    ropes = {
+        "longrope": {"factor": 2.0, "short_factor": [1.0 + i / 8 for i in range(16)], "long_factor": [9.0] * 16},
+        "dynamic": {"factor": 2.0},
+    }
+    config = {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **ropes[kind]}}
+    if kind == "longrope":
+        config |= {"original_max_position_embeddings": 1024, "max_position_embeddings": 2048}
+    family = {"longrope": "phi3", "dynamic": "llama"}[kind]
+    case = {"family": family, "method": "both", "config": config, "compiled": True, "requests": 20}
+    (result,) = run("vllm_case.py", json.dumps(case))
+    assert result["equal"] == 20 and result["prompts_equal"] and result["different_answers"] >= 18, result
+    assert result["compiled_models"] == 1
+
+
 def test_vllm_serve_answers_as_our_engine_does():
     (result,) = run("vllm_server.py")
     assert result["equal"] == result["requests"] == 12 and result["different_answers"] >= 10

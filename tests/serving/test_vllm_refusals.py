@@ -33,21 +33,13 @@ def vllm_config(**changes: object) -> SimpleNamespace:
     parallel = SimpleNamespace(pipeline_parallel_size=changed.pop("pipeline"))
     model = SimpleNamespace(
         is_moe=False,
-        enforce_eager=changed.pop("eager", False),
         enable_prompt_embeds=changed.pop("embeds"),
         max_model_len=changed.pop("longest", 4096),
         hf_text_config=AutoConfig.for_model(
             **{"model_type": "llama", "max_position_embeddings": 4096, **changed.pop("decoder", {})}
         ),
     )
-    compilation = SimpleNamespace(mode=changed.pop("mode", None))
-    return SimpleNamespace(
-        parallel_config=parallel,
-        model_config=model,
-        compilation_config=compilation,
-        optimization_level=changed.pop("level", 2),
-        **changed,
-    )
+    return SimpleNamespace(parallel_config=parallel, model_config=model, **changed)
 
 
 def test_what_vllm_can_serve_is_told_by_its_configuration():
@@ -104,25 +96,11 @@ LONGROPE = {
 }
 
 
-def test_without_a_mode_vllm_s_level_of_optimisation_says_whether_it_compiles():
-    refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, level=0), [])
-    with pytest.raises(ValueError, match="longrope"):
-        refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, level=0, mode=3), [])
-
-
-@pytest.mark.parametrize("modes", [{}, {"mode": 3}])
-def test_angles_that_vllm_cannot_compile_are_refused_unless_it_does_not(modes: dict):
-    with pytest.raises(ValueError, match=r"longrope.*cannot compile that: expected --enforce-eager, or else `phantrol"):
-        refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, **modes), [])
-    for eager in ({"eager": True}, {"mode": 0}):
-        refuse_settings(vllm_config(decoder=LONGROPE, longest=1024, **modes | eager), [])
-
-
 def test_a_length_at_which_one_request_would_rotate_others_is_refused():
     dynamic = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
     yarn = {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}
     for decoder, longest in ((LONGROPE, 1024), (dynamic, 4096)):
-        refuse_settings(vllm_config(decoder=decoder, longest=longest, eager=True), [])
+        refuse_settings(vllm_config(decoder=decoder, longest=longest), [])
         words = (
             f"max_model_len is {longest + 1}.*more than {longest} tokens.*--max-model-len {longest}, or else `phantrol"
         )

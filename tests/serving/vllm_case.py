@@ -200,6 +200,7 @@ def prepare(case: dict[str, Any], folder: str) -> Prepared:
 def serve(prepared: Prepared) -> dict[str, Any]:
     """Ask vLLM the same, and say how much of it is the same."""
     from vllm import LLM, SamplingParams
+    from vllm.compilation.counter import compilation_counter
     from vllm.distributed import cleanup_dist_env_and_memory
 
     case = dict(prepared.case)
@@ -219,6 +220,7 @@ def serve(prepared: Prepared) -> dict[str, Any]:
         "cached_tokens": sum(output.num_cached_tokens or 0 for output in outputs),
         "tokens": sum(map(len, prepared.answers)),
         "different_answers": len(set(map(tuple, prepared.answers))),
+        "compiled_models": compilation_counter.num_models_seen,
         "other_first_token": refusal(llm, prepared.given[0]["prompt_token_ids"][1:4]),
     }
     if prepared.logprobs:

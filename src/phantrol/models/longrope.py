@@ -18,13 +18,9 @@ def switch_lengths(config: Any) -> list[int]:
     Of "dynamic" angles, which the longest row decides too, there are none either: they change beyond the most alone.
     """
     text = config.get_text_config(decoder=True)
-    lengths = {each["original_max_position_embeddings"] for each in _ropes(text) if each.get("rope_type") == "longrope"}
+    ropes = [each for each in rope_settings(text) if each.get("rope_type") == "longrope"]
+    lengths = {each["original_max_position_embeddings"] for each in ropes}
     return sorted(length for length in lengths if length < text.max_position_embeddings)
-
-
-def is_longrope(config: Any) -> bool:
-    """Return whether some angles of a model's decoder, or of a decoder, are longrope's."""
-    return any(each.get("rope_type") == "longrope" for each in _ropes(config.get_text_config(decoder=True)))
 
 
 def longest_undisturbed(config: Any) -> int | None:
@@ -33,11 +29,11 @@ def longest_undisturbed(config: Any) -> int | None:
     config  of a model or of its decoder
     """
     text = config.get_text_config(decoder=True)
-    dynamic = any(each.get("rope_type") == "dynamic" for each in _ropes(text))
+    dynamic = any(each.get("rope_type") == "dynamic" for each in rope_settings(text))
     return min([*switch_lengths(text), *([text.max_position_embeddings] if dynamic else [])], default=None)
 
 
-def _ropes(text: Any) -> list[Mapping[str, Any]]:
+def rope_settings(text: Any) -> list[Any]:
     """Return the settings of a decoder's rotary angles: one for all, or one for each kind of layer."""
     rope = getattr(text, "rope_parameters", None) or {}
     return [rope, *(each for each in rope.values() if isinstance(each, Mapping))]

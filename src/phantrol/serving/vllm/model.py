@@ -14,6 +14,7 @@ from vllm.model_executor.models.transformers import TransformersForCausalLM, Tra
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from phantrol.serving.vllm import backbone  # noqa: F401  makes AutoModel know our configuration
+from phantrol.serving.vllm.angles import hold_dynamic, hold_longrope
 from phantrol.serving.vllm.first_token import OPTION
 from phantrol.serving.vllm.graft import graft_served, served_device
 from phantrol.serving.vllm.pictures import DummyPictures, PictureInfo, PictureProcessor
@@ -26,7 +27,9 @@ class Served:
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         refuse_settings(vllm_config, servable_modifiers(vllm_config.model_config.hf_text_config))
+        hold_dynamic(vllm_config.model_config.hf_config.get_text_config(decoder=True))
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        hold_longrope(self.model.get_decoder())
         scaling = getattr(self.text_config, "logits_scaling", None)  # Granite's name for the inverse of `logit_scale`
         if scaling:
             self.logits_processor.scale /= scaling

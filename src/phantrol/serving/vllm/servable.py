@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phantrol.models.longrope import is_longrope, longest_undisturbed
+from phantrol.models.longrope import longest_undisturbed
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.graft import modifier_configs
 from phantrol.modifiers.phantom import PhantomConfig
@@ -61,11 +61,6 @@ def refuse_settings(vllm_config: Any, modifiers: list[Any]) -> None:
             f"max_model_len is {model.max_model_len}, and a request of more than {longest} tokens would rotate the "
             f"others of its batch too: expected at most {longest}; give --max-model-len {longest}, or else {INSTEAD}"
         )
-    if is_longrope(model.hf_text_config) and _compiles(vllm_config):
-        raise ValueError(
-            "the decoder's angles are longrope's, which depend on how long a text is, and vLLM cannot compile that: "
-            f"expected --enforce-eager, or else {INSTEAD}"
-        )
     if not modifiers:
         return
     if vllm_config.lora_config is not None:
@@ -85,11 +80,3 @@ def refuse_settings(vllm_config: Any, modifiers: list[Any]) -> None:
             "--enable-prompt-embeds with Phantom: expected prompts of tokens, since the first token decides what "
             "Phantom adds; leave it out"
         )
-
-
-def _compiles(vllm_config: Any) -> bool:
-    """Return whether vLLM compiles the decoder. It asks twice: at first it has not chosen a mode, but will."""
-    if vllm_config.model_config.enforce_eager:
-        return False
-    mode = vllm_config.compilation_config.mode  # of an IntEnum, whose 0 is none
-    return bool(vllm_config.optimization_level if mode is None else mode)
