@@ -124,3 +124,11 @@ def test_a_batch_without_telling_words_costs_nothing():
     loss = WordAlignment()(Seer(lambda e: torch.ones(2, 2, e.shape[1])), same, {"pictures": 2}).loss
     assert float(loss) == 0
     loss.backward()
+
+
+def test_a_row_without_a_picture_takes_no_part():
+    seer = Seer(lambda e: torch.randn(2, 2, e.shape[1], generator=torch.Generator().manual_seed(1)))
+    alone = WordAlignment()(seer, BATCH, {"pictures": 2}).loss
+    spoken = {"input_ids": [[1, 2, 5, 8, 9]], "labels": [[-100, -100, 5, 8, 9]]}
+    among = BATCH | {name: torch.cat([BATCH[name], torch.tensor(rows)]) for name, rows in spoken.items()}
+    assert torch.equal(WordAlignment()(seer, among, {"pictures": 2}).loss, alone)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, DynamicCache, SiglipVisionConfig
 from phantrol.models.configuration import PhantrolConfig
 from phantrol.models.memory import Prompt, cache_bytes, count_parameters, on_shapes, phases, weight_bytes
 from phantrol.models.modeling import PhantrolForConditionalGeneration
+from phantrol.models.quantised import backbone_linears
 from phantrol.modifiers.base import config_to_dict
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.modifiers.phantom import PhantomConfig
@@ -193,3 +194,13 @@ def test_a_cache_counts_what_is_shared_once():
     cache.update(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4), 0)
     cache.layers[0].values = cache.layers[0].keys[:, :, :1]
     assert cache_bytes(cache) == 4 * 24
+
+
+def test_int8_has_its_largest_linear_in_full_beside_it(monkeypatch):
+    config = sized([])
+    told = phases(config, PROMPT, "int8")
+    largest = max(on_shapes(config).get_submodule(name).weight.numel() for name in backbone_linears(on_shapes(config)))
+    monkeypatch.setattr("phantrol.models.memory.backbone_linears", lambda model: [])
+    without = phases(config, PROMPT, "int8")
+    apart = [one.activations - other.activations for one, other in zip(told, without, strict=True)]
+    assert apart == [0, *[2 * largest] * (len(told) - 1)], "in bfloat16, where the decoder computes"

@@ -317,3 +317,14 @@ def test_a_tuple_in_place_of_names(model_and_processor, picture, chat):
         named = model(**given, use_cache=False)
         for one, other in zip(model(**given, use_cache=False, return_dict=False), named.to_tuple(), strict=True):
             assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_where_labels_begin_the_prompt_ends(tiny_model, tokenizer):
+    model, _ = tiny_model(tokenizer, [phantrol.TrolConfig(tokens="prompt", gate_bias=0.3)])
+    ids = torch.arange(7, 19)[None]
+    labels = torch.where(torch.arange(12) < 7, -100, ids)
+    plainly = model(input_ids=ids, labels=labels).token_logprobs
+    assert torch.equal(plainly, model(input_ids=ids, labels=labels, prompt_mask=labels == -100).token_logprobs)
+    all_of_it = model(input_ids=ids, labels=labels, prompt_mask=torch.ones_like(ids, dtype=torch.bool)).token_logprobs
+    assert (plainly - all_of_it).abs().max() > 1e-4

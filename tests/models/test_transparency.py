@@ -40,10 +40,17 @@ def keyed_rgb16(key: tuple[int, int, int]) -> bytes:
     )
 
 
+def palette_with_alpha() -> Image.Image:
+    picture = CLEAR.convert("PA")
+    picture.putalpha(CLEAR.getchannel("A"))  # before Pillow 13 it is lost on the way
+    return picture
+
+
 @pytest.mark.parametrize(
     "picture",
     [
-        *(CLEAR.convert(mode) for mode in ("RGBA", "RGBa", "LA", "PA")),
+        *(CLEAR.convert(mode) for mode in ("RGBA", "RGBa", "LA")),
+        palette_with_alpha(),
         CLEAR.convert("LA").convert("La"),
         keyed("L", 7, 7),
         keyed("RGB", 7, (7, 7, 7)),

@@ -165,3 +165,23 @@ def test_a_layer_that_returns_a_tuple_of_one_does_so_still(decoder: Callable[...
 def _angles(model: Any) -> dict[str, Any]:
     places = torch.arange(2)[None]
     return {"position_embeddings": model.get_decoder().rotary_emb(torch.zeros(1, 2, 32), places)}
+
+
+@torch.no_grad()
+def test_every_question_to_the_cache_is_about_the_slot_of_the_pass(decoder: Callable[..., Any]):
+    model, asked = graft(decoder("llama"), [TrolConfig(gate_bias=0.1)]), []
+
+    class Asking(torch.nn.Module):
+        def __init__(self, own: torch.nn.Module):
+            super().__init__()
+            self.own = own
+
+        def forward(self, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+            found = [past_key_values.get_seq_length(0), int(past_key_values.get_query_offset(0))]
+            asked.append((type(past_key_values) is PassCache, *found, past_key_values.get_mask_sizes(1, 0)[0]))
+            return self.own(*args, past_key_values=past_key_values, **kwargs)
+
+    model.model.layers[0].self_attn = Asking(model.model.layers[0].self_attn)
+    model(torch.arange(3, 9)[None], use_cache=True)
+    # before the first pass nothing is there, before the second there are six keys, of the first, in another slot
+    assert asked == [(False, 0, 0, 1), (True, 0, 0, 1)]

@@ -52,6 +52,10 @@ def test_another_tower_picture_or_precision_is_another_name(tower, tmp_path):
     with torch.no_grad():
         next(iter(tower.parameters())).view(-1)[0] += 1e-3
     assert fingerprint(tower) != before
+    remember_features(tower, None)
+    changed = fingerprint(tower)
+    tower.config.layer_norm_eps *= 10  # the same numbers, and other features
+    assert fingerprint(tower) != changed
 
 
 def test_a_broken_file_is_computed_again_and_a_full_folder_grows_no_more(tower, tmp_path, caplog):

@@ -118,3 +118,33 @@ def test_features_kept_in_the_folder_of_a_run_that_never_began_do_not_take_it(ti
     with pytest.raises(ValueError, match="got a folder in use"):
         run(short, out)  # which would not go on with them
     assert run(recipe, out).is_dir()
+
+
+def without_rejected(data):
+    class Agreeing:
+        def __len__(self):
+            return len(data.parts[0][1])
+
+        def __getitem__(self, index):
+            return tuple(replace(example, rejected=()) for example in data.parts[0][1][index])
+
+    return Mixture(((1.0, Agreeing()),))
+
+
+def test_held_out_rows_need_wrong_answers_too(tiny_recipe, tmp_path, built):
+    align = tiny_recipe().stages[0]  # whose loss compares answers
+    for data, refused in ((align.data, False), (without_rejected(align.data), True)):
+        recipe = replace(tiny_recipe(), stages=(replace(align, held_out=HeldOut(data, groups=4)),))
+        with pytest.raises(
+            ValueError if refused else Built, match="no rejected answer in the held-out 4" if refused else None
+        ):
+            run(recipe, tmp_path / "run")
+
+
+def test_the_first_rows_are_those_that_training_begins_with(tiny_recipe, tmp_path, built, monkeypatch):
+    looked = []
+    monkeypatch.setattr("phantrol.training.run.check_data", lambda stage, seed: looked.append((stage.name, seed)))
+    recipe = tiny_recipe()
+    with pytest.raises(Built):
+        run(recipe, tmp_path / "run")
+    assert looked == [(stage.name, recipe.stage_seed(number)) for number, stage in enumerate(recipe.stages)]

@@ -138,3 +138,23 @@ def test_the_batch_says_how_long_its_rows_are(grafted):
     _, batch = grafted
     assert batch["row_tokens"] == batch["attention_mask"].sum(1).tolist()
     assert "row_tokens" not in model_inputs(batch)
+
+
+def test_a_mean_is_over_all_values_whatever_they_came_in():
+    meters, here = Meters(), Accelerator(cpu=True)
+    for values, count in ((torch.tensor([1.0, 2.0, 3.0]), None), (7.0, None), (torch.tensor([4.0, 4.0]), 0.5)):
+        meters.add("a" if count is None else "b", values, count)
+    assert meters.take(here) == {"a": 13 / 4, "b": 16.0} and meters.take(here) == {}
+
+
+def test_a_longer_micro_batch_counts_for_more(grafted):
+    model, batch = grafted
+    short, long = ({**batch, "row_tokens": [n] * len(batch["row_tokens"])} for n in (4, 12))
+    apart = [heard(model, each)[0]["phantom/layer_01/share"] for each in (short, long)]
+    meters = Meters()
+    for each in (short, long):
+        with torch.no_grad(), GateStatistics(model, 2, 100).listening(meters, each, 2):
+            Sft()(model, each, {"tokens": 1, "pairs": 1})
+    together = meters.take(Accelerator(cpu=True))["phantom/layer_01/share"]
+    assert together == pytest.approx((4 * apart[0] + 12 * apart[1]) / 16, rel=1e-4)
+    assert abs(apart[0] - apart[1]) > 1e-3

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass, replace
 
 import peft
@@ -252,3 +253,13 @@ def test_a_stage_whose_newest_checkpoint_has_no_held_out_loss(tmp_path):
     for stage in ("0-align", "1-none"):
         with pytest.raises(ValueError, match=f"{stage}: got no checkpoint with a held-out loss"):
             best_checkpoint(tmp_path / stage)
+
+
+def test_its_time_is_not_that_of_training(tiny_recipe, tmp_path, monkeypatch):
+    recipe = held_out(tiny_recipe())
+    trainer = StageTrainer(*recipe.model.build(), recipe, 0, tmp_path)
+    monkeypatch.setattr(trainer.held_out, "measure", lambda: time.sleep(0.2) or 1.0)
+    trainer.speed.begin()
+    began_s = trainer.speed.since_s
+    assert trainer.evaluate() == {"eval_loss": 1.0}
+    assert trainer.speed.since_s - began_s >= 0.2

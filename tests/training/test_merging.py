@@ -84,6 +84,24 @@ def test_a_checkpoint_is_merged_as_it_was_then(finished, tmp_path):
     assert (logits(early) - logits(last)).abs().max() > 1e-4
 
 
+def test_a_checkpoint_of_an_earlier_stage_holds_what_that_had_trained(finished, tmp_path):
+    end = finished / "stages" / "0-align" / "checkpoint-3"  # before adapters are trained
+    model, _ = phantrol.load(merge(end, tmp_path / "aligned"))
+    start = _built(recipe_from_json((finished / "recipe.json").read_text()))[0]
+    assert not torch.equal(logits(model), logits(start))
+
+
+def test_a_checkpoint_that_is_not_whole_is_not_merged(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "stages" / "1-tune" / "checkpoint-3"
+    spoilt = bytearray((checkpoint / "trained.safetensors").read_bytes())
+    spoilt[-1] ^= 1
+    (checkpoint / "trained.safetensors").write_bytes(spoilt)
+    with pytest.raises(ValueError, match=r"trained\.safetensors: got sha256 .*use another checkpoint"):
+        merge(checkpoint, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_a_stopped_quantised_run_goes_on_to_the_same_bits(adapted, tmp_path, metrics):
     whole, halves = adapted("nf4"), tmp_path / "halves"
     tune = replace(whole.stages[1], precision="bfloat16", gradient_checkpointing=True)

@@ -12,11 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from phantrol.data.collate import Collator
-from phantrol.data.mixture import Mixture
+from phantrol.data.mixture import Groups, Mixture
 from phantrol.data.sources.file import FileSource
 from phantrol.find import find, names
 from phantrol.losses.sft import Sft
 from phantrol.training.checkpoint import checkpoints
+from phantrol.training.recipe import HeldOut
 from phantrol.training.recipe_json import recipe_from_json
 from phantrol.training.run import run
 
@@ -108,6 +109,34 @@ def test_a_resumed_run_leaves_out_the_same_rows(tiny_recipe, damaged, tmp_path):
     one, other = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert skipped(tmp_path / "run") == skipped(tmp_path / "whole") != []
+
+
+def test_rows_are_noted_with_the_step_that_left_them_out(tiny_recipe, damaged, tmp_path):
+    recipe = of_files(tiny_recipe("log_every_steps=1", "workers=0"), damaged, Sft(), steps=6)
+    run(recipe, tmp_path / "run")
+    groups, broken = Groups(recipe.stages[0].data, recipe.stage_seed(0), 24), []
+    for position in range(24):
+        try:
+            if groups[position][0].id in ("9", "14"):
+                broken.append(position)
+        except ValueError:
+            broken.append(position)
+    noted = skipped(tmp_path / "run")
+    assert [line["step"] for line in noted] == sorted(line["step"] for line in noted)
+    assert noted[0]["step"] == broken[0] // 4 + 1, "four groups a step"
+
+
+def test_held_out_rows_that_cannot_be_read_are_told_of(tiny_recipe, damaged, tmp_path):
+    recipe = of_files(tiny_recipe("save_every_steps=2"), damaged, Sft(), steps=2)
+    stage = recipe.stages[0]
+    good = tiny_recipe().stages[0].data
+    held_out = replace(stage, data=good, held_out=HeldOut(stage.data, groups=40))
+    run(replace(recipe, stages=(held_out,)), tmp_path / "run")
+    assert {line["row"].partition(":")[0] for line in skipped(tmp_path / "run")} == {
+        "train.json[5]",
+        "train.json[9]",
+        "train.json[14]",
+    }
 
 
 def test_a_folder_of_images_that_is_not_there_stops_the_run(tiny_recipe, folder, tmp_path):

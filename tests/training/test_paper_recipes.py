@@ -16,6 +16,7 @@ from phantrol.modifiers.phantom import PhantomConfig
 from phantrol.modifiers.trol import TrolConfig
 from phantrol.training import estimating
 from phantrol.training.estimating import RowShape, estimate, measure, measure_by_layers, recipe_config, typical
+from phantrol.training.optimiser import hidden_matrices
 from phantrol.training.recipe import load_recipe
 from phantrol.training.recipe_json import recipe_from_json, recipe_to_json
 from phantrol.training.run import run
@@ -195,3 +196,36 @@ def test_what_is_no_modifier_is_said_before_anything_is_estimated(tiny_recipe):
         recipe_config(replace(tiny_recipe(), model=replace(model, modifiers=("trol",))))
     with pytest.raises(ValueError, match=r"modifiers: got TrolConfig\(.*, expected a list of configurations"):
         replace(model, modifiers=model.modifiers[0])
+
+
+def test_the_estimate_of_each_option(tiny_recipe, monkeypatch):
+    recipe, row = tiny_recipe(), RowShape(1, 16, 8)
+    align, tune = recipe.stages
+
+    def of(stage, **changes):
+        return estimate(replace(recipe, stages=(replace(stage, **changes),)), row)[0]
+
+    muon, adamw = of(tune), of(tune, optimiser="adamw")
+    model = recipe.model.build()[0]
+    matrices = sum(p.numel() for p in model.parameters() if id(p) in hidden_matrices(model))
+    assert adamw.optimiser == 8 * adamw.trained and adamw.optimiser - muon.optimiser == 4 * matrices > 0
+    assert of(align).row_flops > of(align, loss=tune.loss).row_flops, "an answer and a wrong one"
+    kept, again = of(tune), of(tune, gradient_checkpointing=True)
+    assert again.activations < kept.activations and again.row_flops >= kept.row_flops
+    monkeypatch.setattr(estimating, "GPUS", {"toy": (10, 1e12)})
+    assert adamw.hours("toy", 2) == pytest.approx(adamw.rows * adamw.row_flops / (1e12 * 2 * 0.3) / 3600)
+    assert adamw.rows_at_once("toy") == int((10e9 - adamw.fixed_bytes) / adamw.activations)
+    larger = replace(adamw, weights=5e9, activations=2e9)
+    assert larger.rows_at_once("toy") == 1  # 10 - 1.5 - 5 leave 3.5
+    assert estimating.BYTES_OF["nf4"] == pytest.approx(0.516, abs=1e-3)
+    assert replace(larger, weights=9e9).rows_at_once("toy") == 0
+
+
+def test_rows_of_a_group_count_by_the_weights_of_a_mixture():
+    class Source(list):
+        def __init__(self, together):
+            super().__init__([()])
+            self.together = together
+
+    mixture = Mixture(((3.0, Source(1)), (1.0, Source(5))))
+    assert estimating._rows_of_a_group(mixture) == 2.0

@@ -13,6 +13,7 @@ from phantrol.data.sources.file import FileSource
 from phantrol.losses.word_alignment import WordAlignment
 from phantrol.training.checkpoint import checkpoints
 from phantrol.training.new_model import NewModel
+from phantrol.training.recipe import HeldOut
 from phantrol.training.run import run
 from phantrol.training.same_data import FILE, check_same_data, note_data
 
@@ -96,3 +97,18 @@ def test_a_broken_note_is_named(tiny_recipe, tmp_path, broken):
     (tmp_path / FILE).write_text(broken)
     with pytest.raises(ValueError, match=f"{FILE} cannot be read: remove it"):
         check_same_data(tmp_path, tiny_recipe(), 1)
+
+
+def test_held_out_rows_stay_as_many_too(tiny_recipe, tmp_path):
+    made, data = tiny_recipe(), tmp_path / "d.json"
+
+    def recipe():
+        held_out = HeldOut(Mixture(((1.0, FileSource(str(data))),)), groups=4)
+        return replace(made, stages=(replace(made.stages[1], held_out=held_out),))
+
+    write(data, 12)
+    note_data(tmp_path, recipe(), 1)
+    check_same_data(tmp_path, recipe(), 1)
+    write(data, 11)
+    with pytest.raises(ValueError, match=r"got 11 groups in stages\.tune\.held_out\.data\.parts\.0 \(.*expected 12;"):
+        check_same_data(tmp_path, recipe(), 1)

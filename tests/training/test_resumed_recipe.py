@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from phantrol.losses.word_alignment import WordAlignment
+from phantrol.training import run as run_module
 from phantrol.training.merging import merge
 from phantrol.training.new_model import NewModel
 from phantrol.training.recipe import HeldOut
@@ -57,6 +58,17 @@ def test_checkpoints_stay_where_the_best_is_taken(tiny_recipe, go_on):
             go_on(held_out, replace(held_out, save_every_steps=2))
         with pytest.raises(Begun):
             go_on(held_out, replace(held_out, keep_checkpoints=1, log_every_steps=2))
+
+
+def test_what_changes_memory_time_and_watching_alone_may_change(tiny_recipe, go_on):
+    with pytest.raises(Begun):
+        go_on(tiny_recipe(), first(tiny_recipe(), gradient_checkpointing=True))
+    for change in (dict(workers=3), dict(sharding="zero2"), dict(report_to=("tensorboard",))):
+        assert run_module._may_change([next(iter(change))], tiny_recipe())
+    with pytest.raises(Begun):
+        go_on(tiny_recipe(), replace(tiny_recipe(), workers=1, keep_checkpoints=3))
+    with pytest.raises(ValueError, match=r"another recipe: got stages\.0\.lr"):
+        go_on(tiny_recipe(), first(tiny_recipe(), lr=1e-5))
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"\xff", b'{"stages": [{}]}', b'{"stages": 3}'])

@@ -85,3 +85,11 @@ def test_quantised_weights_stay_as_they_are(tiny_recipe, saved):
     in_float32(model)
     assert before and [p for p in model.parameters() if is_quantised(p)] == before
     assert {p.dtype for p in model.parameters() if not is_quantised(p)} == {torch.float32}
+
+
+def test_buffers_are_widened_too(tiny_recipe):
+    model, _ = tiny_recipe().model.build()
+    model.register_buffer("statistics", torch.ones(3, dtype=torch.float16))
+    model.register_buffer("counts", torch.ones(3, dtype=torch.long))
+    in_float32(model.to(torch.bfloat16))
+    assert {p.dtype for p in (*model.parameters(), *model.buffers())} == {torch.float32, torch.long}

@@ -94,6 +94,20 @@ def test_each_stage_computes_in_its_own_precision(in_bfloat16, tiny_recipe, metr
         assert metrics(tmp_path / "float32")[4:] != metrics(whole)[4:]
 
 
+def test_the_end_of_the_stage_before_has_to_be_whole(preferring, tmp_path):
+    recipe, whole = preferring
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "final")
+    shutil.rmtree(tmp_path / "run" / "stages" / "1-prefer" / "checkpoint-4")
+    ends = [each.path for each in checkpoints(tmp_path / "run") if each.stage == 0]
+    path = ends[-1] / "model.safetensors"
+    spoilt = bytearray(path.read_bytes())
+    spoilt[-1] ^= 1  # as long as before
+    path.write_bytes(spoilt)
+    with pytest.raises(ValueError, match=r"model\.safetensors: got sha256 .*use another checkpoint"):
+        run(recipe, tmp_path / "run", resume=True)
+
+
 @pytest.fixture(scope="module")
 def adapted(tiny_recipe, tmp_path_factory):
     """The stages of TroL: projector and gates, then these and LoRA on the decoder."""

@@ -13,6 +13,7 @@ import torch
 from phantrol.losses.dpo import Dpo
 from phantrol.losses.phantom_optimization import PhantomOptimization
 from phantrol.losses.sft import Sft
+from phantrol.models.configuration import most_tokens
 from phantrol.modifiers.partial_lora import PartialLoraConfig
 from phantrol.training import sharding_zero
 from phantrol.training.ranks import process_state
@@ -245,6 +246,7 @@ def test_the_collator_knows_model_and_loss(tiny_recipe):
     model, processor = built(tiny_recipe(), torch.bfloat16)
     align, tune = (collator(model, processor, stage) for stage in tiny_recipe().stages)
     assert align.pairs and not tune.pairs and align.dtype == torch.bfloat16 and align.window_tokens is None
+    assert align.max_tokens == most_tokens(model.config) > 0
     model.config.text_config.sliding_window = 7
     assert collator(model, processor, tiny_recipe().stages[0]).window_tokens == 7
     model.config.text_config.use_sliding_window = False
@@ -293,3 +295,49 @@ def test_gradients_are_scaled_down_to_the_norm_of_the_recipe(tiny_recipe, tmp_pa
     assert trainer.state.log_history[0]["grad_norm"] > 0.01  # so that there is something to scale down
     moved = torch.cat([(parameter - old).flatten() for parameter, old in before]).norm().item()
     assert moved == pytest.approx(trainer.stage.lr * 1e-3, rel=1e-3)
+
+
+def test_each_stage_and_each_seed_draws_its_own(tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    other = replace(recipe, seed=recipe.seed + 1)
+    assert len({each.stage_seed(number) for each in (recipe, other) for number in (0, 1)}) == 4
+    for number in (0, 1):
+        trainer = StageTrainer(*built(recipe), recipe, number, tmp_path)
+        assert trainer.args.seed == trainer.train_dataset.seed == recipe.stage_seed(number)
+
+
+@pytest.mark.parametrize("patterns", [("*lora_*",), ("*",)])
+def test_the_reference_takes_no_dropout(tiny_recipe, tmp_path, patterns):
+    change = dict(loss=Dpo(), train=patterns, max_steps=1)
+    recipe = replace(tiny_recipe(), stages=(replace(tiny_recipe().stages[0], **change),))
+    model, processor = recipe.model.build()  # attention drops a tenth
+    if patterns == ("*lora_*",):
+        model = with_adapters(model)
+    trainer = StageTrainer(model, processor, recipe, 0, tmp_path)
+    batch = trainer.data_collator([recipe.stages[0].data.group(index, 0) for index in range(4)])
+    model.train()
+    said = [trainer.reference(model, batch) for _ in range(2)]
+    assert torch.equal(*said) and model.training
+
+
+def test_adapters_that_say_something_already_are_no_start_to_go_back_to(tiny_recipe, tmp_path):
+    recipe = replace(tiny_recipe(), stages=(replace(tiny_recipe().stages[0], loss=Dpo(), train=("*lora_*",)),))
+    model, processor = built(recipe)
+    model = with_adapters(model)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(0.1)
+    assert StageTrainer(model, processor, recipe, 0, tmp_path).reference.copy is not None
+
+
+def test_the_reference_computes_in_the_precision_of_its_stage(tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], loss=Dpo(), train=("*",), precision="bfloat16"),))
+    text = {**recipe.model.text, "attention_dropout": 0.0}
+    model, processor = replace(recipe.model, text=text).build()
+    trainer = StageTrainer(model, processor, recipe, 0, tmp_path)
+    batch = trainer.data_collator([recipe.stages[0].data.group(index, 0) for index in range(4)])
+    trainer.add_reference(model, batch)
+    said = batch.pop("reference_logprobs")
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = trainer.reference(model, batch)
+    assert torch.equal(said, rounded) and not torch.equal(said, trainer.reference(model, batch))
