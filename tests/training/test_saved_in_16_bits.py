@@ -12,7 +12,7 @@ import phantrol
 from phantrol.models.quantised import is_quantised
 from phantrol.training.new_model import Lora, SavedModel
 from phantrol.training.run import run
-from phantrol.training.weights import in_float32
+from phantrol.training.weights import in_float32, trained_tensors
 
 pytest.importorskip("peft")
 TRAINED = ("projector.*", "*lora_*")
@@ -93,3 +93,11 @@ def test_buffers_are_widened_too(tiny_recipe):
     model.register_buffer("counts", torch.ones(3, dtype=torch.long))
     in_float32(model.to(torch.bfloat16))
     assert {p.dtype for p in (*model.parameters(), *model.buffers())} == {torch.float32, torch.long}
+
+
+def test_buffers_are_saved_beside_what_is_trained():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    assert set(trained_tensors(model, ("0.weight",))) == {
+        "0.weight",
+        *(f"1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")),
+    }
