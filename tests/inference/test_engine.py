@@ -253,6 +253,8 @@ def test_a_model_whose_numbers_are_none_gives_no_empty_answer(build_engine, chat
     if not options:
         with pytest.raises(ValueError, match="not finite"):
             list(engine.stream(chats[0], max_new_tokens=3))
+        with pytest.raises(ValueError, match="not finite"):
+            list(engine.rank_each([chats[0]], [["red", "blue"]]))
 
 
 def test_numbers_of_chance_may_be_of_any_kind(engine, chats):

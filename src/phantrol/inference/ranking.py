@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from phantrol.data.collate import IGNORED
+from phantrol.inference.finite_logits import NOT_FINITE
 from phantrol.models.conversation import Chat
 from phantrol.models.processing import Encoding
 from phantrol.ops.logprobs import sequence_means
@@ -51,7 +53,7 @@ def encode_choices(
 @torch.inference_mode()
 def rank(model: Any, groups: Sequence[Sequence[Encoding]], pad_id: int) -> list[Ranking]:
     """Return the ranking of each group of encodings, which differ in the last answer alone: earlier ones are read, not
-    compared."""
+    compared. Raises ValueError if a number that the model gives is none."""
     rows = [encoding for group in groups for encoding in group]
     longest = max(len(row.input_ids) for row in rows)
     input_ids = torch.full((len(rows), longest), pad_id)  # [R, N]
@@ -64,7 +66,10 @@ def rank(model: Any, groups: Sequence[Sequence[Encoding]], pad_id: int) -> list[
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     logprobs = model(**inputs, use_cache=False).token_logprobs  # [M]
     owners = (labels[:, 1:] != IGNORED).nonzero()[:, 0].to(logprobs.device)
-    means = iter(sequence_means(logprobs, owners, len(rows)).tolist())
+    found = sequence_means(logprobs, owners, len(rows)).tolist()
+    if any(map(isnan, found)):
+        raise ValueError(NOT_FINITE)
+    means = iter(found)
     return [Ranking(tuple(next(means) for _ in group)) for group in groups]
 
 
