@@ -188,7 +188,7 @@ def test_a_file_that_scores_would_replace(here, phantrol):
 )
 def test_a_word_that_is_wrong_names_the_help_of_its_verb(phantrol, args, words):
     done = phantrol(*args)
-    said = done.error.strip().replace("'--limit'", "--limit")  # as older versions of typer write it
+    said = done.error.strip().replace("option '--limit'", "option: --limit")  # as older typer writes it
     assert done.code == 2 and said.endswith(words)
 
 

@@ -67,7 +67,8 @@ def test_a_narrow_terminal_cuts_lines_off_and_an_old_one_has_no_blocks():
 
 def test_without_a_terminal_there_are_some_twenty_lines():
     text = shown(terminal=False, logs=[LOGS] * 10)
-    assert len(text.splitlines()) == 10 and text.startswith("tune 10/100 · loss 1.235 · ") and "\x1b" not in text
+    lines = text.rstrip().splitlines()  # older versions of rich end with an empty one
+    assert len(lines) == 10 and text.startswith("tune 10/100 · loss 1.235 · ") and "\x1b" not in text
     console = Console(file=io.StringIO(), force_terminal=False, width=80)
     bar = ProgressBar("tune", console)
     for step in range(1, 1001):
