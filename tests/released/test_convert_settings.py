@@ -175,6 +175,18 @@ def test_a_gate_in_pieces_that_is_not_loaded(copy_of: Callable[..., Path], run: 
     assert status == 2 and "'3.bias', a tensor without data: expected" in complaint
 
 
+@pytest.mark.parametrize("flags", [(), ("--per-layer-gates",)])
+def test_a_gate_beyond_the_last_layer(
+    flags: tuple, copy_of: Callable[..., Path], run: Callable[..., Any], tmp_path: Path
+):
+    source = copy_of("trol", "phi3")
+    gates = torch.load(source / "trol_gating.pt", weights_only=True)
+    torch.save(gates | {"4.weight": gates["3.weight"], "4.bias": gates["3.bias"]}, source / "trol_gating.pt")
+    status, _, complaint = run("convert", source, tmp_path / "new", *flags)
+    assert status == 2 and "2 tensors such as trol_gating.pt/4." in complaint and "left over" in complaint
+    assert os.listdir(tmp_path) == ["spoilt"], "nothing is written"
+
+
 def test_tensors_of_several_kinds_are_told(sources: Callable[..., Path], tmp_path: Path):
     source = Path(shutil.copytree(sources("phantom", "qwen2", "whole"), tmp_path / "mixed"))
     weights = load_file(source / "model.safetensors")

@@ -206,8 +206,9 @@ def _move(name: str, layout: Layout) -> Move | None:
     if found is None:
         return None
     targets, split = found
-    if not layout.per_layer_gates:  # the first layer owns the gate that all share
-        targets = tuple(re.sub(r"\d+(?=\.traversal_gate\.)", "0", target) for target in targets)
+    if not layout.per_layer_gates:  # the first layer owns the gate that all share: the last one that is loaded
+        last = layout.text.num_hidden_layers - 1
+        targets = tuple(re.sub(rf"\.{last}(?=\.traversal_gate\.)", ".0", target) for target in targets)
     return Move(name, targets, partial(SPLITS[split], text=layout.text))
 
 
