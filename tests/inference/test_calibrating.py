@@ -279,6 +279,11 @@ def test_errors(built, tmp_path: Path, tiny_decoder):
     model, processor = built()
     with pytest.raises(ValueError, match="no examples to calibrate on"):
         calibrate(model, processor, [], 1.5)
+    weight = model.get_decoder().layers[2].traversal_gate.weight
+    weight.data[0, 0] = nan
+    with pytest.raises(ValueError, match="logits are not finite: its weights hold NaN"):
+        calibrate(model, processor, GROUPS, 1.5)
+    weight.data[0, 0] = 0
     model.config.get_text_config().max_position_embeddings = 24
     with pytest.raises(ValueError, match=rf"example {GROUPS[0][0].id}: got \d+ tokens, expected at most 24"):
         calibrate(model, processor, GROUPS, 1.5)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from math import ceil, inf
+from math import ceil, inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from phantrol.data.collate import Collator
+from phantrol.inference.finite_logits import NOT_FINITE
 from phantrol.losses.base import token_logprobs
 from phantrol.models.configuration import most_tokens
 from phantrol.models.longrope import switch_lengths
@@ -84,13 +85,16 @@ def calibrate(
 
     groups   of examples, as a source gives them
     budget   of passes, the plain decoder being 1; None: USUAL_BUDGET, or what one layer costs where that is more
-    Raises ValueError if no layer has a gate, there are no examples, one is too long, or the budget is none of its.
+    Raises ValueError if no layer has a gate, there are no examples, one is too long, the budget is none of its, or a
+    number that the model gives is none.
     """
     trol = traversal_of(model.get_decoder())
     batches = list(_batches(processor, groups, batch_size, model))
     most = passes_within(budget, trol.num_layers, trol.config.passes)
     skip_traversal(model.get_decoder(), ())
     recording = record(model, batches)
+    if not (isfinite(recording.loss) and recording.moved.isfinite().all()):
+        raise ValueError(NOT_FINITE)
     order = recording.moved.mean(dim=1).argsort(descending=True, stable=True).tolist()
     skip = tuple(sorted(recording.layers[i] for i in order[most:]))
     skip_traversal(model.get_decoder(), recording.layers)
